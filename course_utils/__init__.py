@@ -1,0 +1,35 @@
+"""Inside generate(): the library that the course's notebooks import.
+
+Importing this package is cheap: names are loaded when they are first used. Only one thing happens at
+once, because it has no effect later: the number of spins of an idle OpenMP thread is set.
+"""
+
+import importlib
+import os
+
+# torch's idle OpenMP threads spin by default. Where kernels share cores (a classroom server, two test
+# workers) they spin each other to a standstill: 2.6 instead of 11 tokens a second in three processes on
+# two cores. A thousand spins keep both cores for a learner who is alone. libgomp reads the variable once,
+# when torch is imported, so it is set here and only if the user has not set it.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+_HOME = {
+    "CourseError": "errors",
+    "load": "models",
+    "load_tokenizer": "models",
+    "pick_device": "models",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})

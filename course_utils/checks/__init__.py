@@ -1,0 +1,1 @@
+"""Checks, hints, quizzes, predictions and progress, shared by all lessons."""

@@ -1,0 +1,1 @@
+"""What a learner sees and touches: live views of the real model."""
