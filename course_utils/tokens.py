@@ -1,6 +1,6 @@
 """Byte-level BPE with its intermediate results: what lesson 01 builds, kept once for the widgets.
 
-text -> special tokens cut out -> pieces (pre-tokenizer) -> bytes as printable symbols -> merges by rank -> ids.
+text -> special tokens cut out -> pieces (pre-tokenizer) -> bytes as symbols -> merges by rank -> ids.
 
 The algorithm is GPT-2's (Radford et al. 2019, `encoder.py` of openai/gpt-2; the merges are Sennrich et al.
 2016). The pre-tokenizer is asked of the library, because its pattern differs from model to model.
@@ -9,6 +9,7 @@ The algorithm is GPT-2's (Radford et al. 2019, `encoder.py` of openai/gpt-2; the
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .errors import CourseError
 
@@ -66,7 +67,11 @@ def byte_symbols():
     Bytes that print keep their own character. The other 68 take the characters from U+0100 on, in order,
     which is why a space (0x20, the 33rd of them) is written "Ġ" (U+0120) in vocabularies and merge lists.
     """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
@@ -117,7 +122,7 @@ class BytePairEncoder:
         byte_level = "ByteLevel" in json.dumps(spec["pre_tokenizer"])
         if spec["model"]["type"] != "BPE" or not byte_level or spec["normalizer"] or not plain_added:
             raise CourseError(
-                f"The tokenizer of {name!r} is not a byte-level BPE, so its bytes and merges cannot be shown. "
+                f"The tokenizer of {name!r} is not a byte-level BPE: its merges of bytes cannot be shown. "
                 'Try load_tokenizer("gpt2") or load_tokenizer().'
             )
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in spec["model"]["merges"]]
@@ -171,7 +176,7 @@ class BytePairEncoder:
         if self._ignore_merges and word in self.vocabulary:
             return [word], made
         while len(symbols) > 1:
-            pairs = list(zip(symbols, symbols[1:], strict=False))
+            pairs = list(pairwise(symbols))
             best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
             if best not in self.ranks:
                 break
