@@ -1,5 +1,7 @@
 """course_utils.tokens: every step of byte-level BPE, held to the library on many strings."""
 
+from itertools import pairwise
+
 import pytest
 
 from course_utils import CourseError, load_tokenizer
@@ -47,7 +49,7 @@ def test_work_of_one_word_shows_merges_in_the_order_they_are_made(gpt2):
     assert [token.symbol for token in piece.tokens] == ["st", "raw", "berry"]
     replayed = list(piece.symbols)
     for merge in piece.merges:
-        at = list(zip(replayed, replayed[1:], strict=False)).index((merge.left, merge.right))
+        at = list(pairwise(replayed)).index((merge.left, merge.right))
         replayed[at : at + 2] = [merge.result]
         assert merge.result == merge.left + merge.right
         assert gpt2.ranks[merge.left, merge.right] == merge.rank
