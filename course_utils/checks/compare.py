@@ -1,0 +1,216 @@
+"""Compare a learner's value with the right one, and say in a sentence how they differ.
+
+Works on numbers, text, bytes, lists, tuples, dictionaries, sets, NumPy arrays and tensors, nested as they
+come. torch is used where it is already imported, never imported from here.
+"""
+
+import math
+import reprlib
+import sys
+from collections.abc import Mapping
+
+
+class Mistake(Exception):
+    """A mistake that a check has recognised. The text is what the learner reads."""
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 12
+        self.maxlevel = 4
+        self.maxstring = self.maxother = 80
+
+    def repr_instance(self, value, level):
+        if is_tensor(value) or is_array(value):
+            return _show_tensor(value)
+        return super().repr_instance(value, level)
+
+    # reprlib looks methods up by the type's name.
+    repr_Tensor = repr_Parameter = repr_ndarray = repr_instance
+
+
+def show(value):
+    """`value` as a learner would type it: exact where it is short, its ends or its shape where it is long."""
+    return _Short().repr(value)
+
+
+def code(text):
+    """`text` between backticks, so that the HTML form shows it as code; double ones where it holds one itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def _show_tensor(value):
+    kind = "tensor" if is_tensor(value) else "array"
+    size = math.prod(value.shape)
+    if size <= 12:
+        text = repr(value.tolist())
+        if len(text) <= 100:
+            return f"{kind}({text})"
+    return f"{kind} of shape {tuple(value.shape)} and type {_dtype(value)}"
+
+
+def is_tensor(value):
+    """Whether `value` is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def is_array(value):
+    """Whether `value` is a NumPy array."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _dtype(value):
+    return str(value.dtype).removeprefix("torch.")
+
+
+def copied(value):
+    """A copy that can be changed without changing `value`: tensors are cloned, containers rebuilt.
+
+    Models, tokenizers and other objects are handed on as they are: a copy of them would be slow or wrong.
+    """
+    if is_tensor(value):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if is_array(value) or isinstance(value, bytearray):
+        return value.copy()
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(copied(item) for item in value)
+    if type(value) is dict:
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def same(got, want, tolerance=0.0):
+    """Whether two values have the same kind, shape and dtype, and numbers within `tolerance` of each other."""
+    return difference(got, want, tolerance) is None
+
+
+def difference(got, want, tolerance=0.0):
+    """None if the values are the same, otherwise half a sentence that begins at "it": what differs first."""
+    if is_tensor(want) or is_array(want):
+        return _tensor_difference(got, want, tolerance)
+    if _kind(got) != _kind(want):
+        return f"it is {_kind(got)}, expected is {_kind(want)}"
+    if isinstance(want, Mapping):
+        return _mapping_difference(got, want, tolerance)
+    if isinstance(want, list | tuple):
+        if len(got) != len(want):
+            return f"it has {len(got)} items, expected are {len(want)}"
+        for index, (item, wanted) in enumerate(zip(got, want, strict=True)):
+            if (text := difference(item, wanted, tolerance)) is not None:
+                return (
+                    f"at index {index}: {text}"
+                    if isinstance(wanted, list | tuple)
+                    else (f"at index {index} it has {show(item)}, expected is {show(wanted)}")
+                )
+        return None
+    if isinstance(want, float) or isinstance(got, float):
+        close = got == want or abs(got - want) <= tolerance or (math.isnan(got) and math.isnan(want))
+        return None if close else f"it is {show(got)}, expected is {show(want)}"
+    return None if bool(got == want) else f"it is {show(got)}, expected is {show(want)}"
+
+
+def _kind(value):
+    """What a learner calls the type: "a list", "a number", "text", "a tensor"."""
+    if is_tensor(value):
+        return "a tensor"
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, int | float):
+        return "a number"
+    if value is None:
+        return "None"
+    names = {
+        str: "text",
+        bytes: "bytes",
+        list: "a list",
+        tuple: "a tuple",
+        set: "a set",
+        dict: "a dictionary",
+    }
+    return next(
+        (name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}"
+    )
+
+
+def _mapping_difference(got, want, tolerance):
+    if missing := [key for key in want if key not in got]:
+        return f"it has no {show(missing[0])}"
+    if extra := [key for key in got if key not in want]:
+        return f"it has {show(extra[0])}, which does not belong there"
+    for key, wanted in want.items():
+        if difference(got[key], wanted, tolerance) is not None:
+            return f"for {show(key)} it has {show(got[key])}, expected is {show(wanted)}"
+    return None
+
+
+def _tensor_difference(got, want, tolerance):
+    kind = "a tensor" if is_tensor(want) else "an array"
+    if type(got) is not type(want) and not (is_tensor(got) and is_tensor(want)):
+        return f"it is {_kind(got)}, expected is {kind}"
+    if tuple(got.shape) != tuple(want.shape):
+        return f"its shape is {tuple(got.shape)}, expected is {tuple(want.shape)}"
+    if got.dtype != want.dtype:
+        return f"its type is {_dtype(got)}, expected is {_dtype(want)}"
+    pairs = list(zip(_flat(got), _flat(want), strict=True))
+    wrong = [
+        place for place, (one, other) in enumerate(pairs) if difference(one, other, tolerance) is not None
+    ]
+    if not wrong:
+        return None
+    place = _place(wrong[0], tuple(want.shape))
+    one, other = pairs[wrong[0]]
+    count = f"{len(wrong)} of {len(pairs)} numbers differ"
+    return f"{count}, the first at {place}: {show(one)}, expected is {show(other)}"
+
+
+def _flat(value):
+    return (value.detach().cpu() if is_tensor(value) else value).reshape(-1).tolist()
+
+
+def _place(position, shape):
+    index = []
+    for size in reversed(shape):
+        position, rest = divmod(position, size)
+        index.insert(0, rest)
+    return str(index)
+
+
+def expect_equal(got, want, inputs, message="", mistakes=()):
+    """Raise Mistake unless `got` is `want`.
+
+    `inputs` is the tuple of what the learner's function was given, or a text that says it. `mistakes`
+    are pairs of a known wrong answer, or of a function of `got` that recognises one, and the sentence
+    that names the mistake; the first match is shown, with the values. `message` is shown where no
+    known mistake matches.
+    """
+    expect_close(got, want, inputs, message, mistakes, tolerance=0.0)
+
+
+def expect_close(got, want, inputs, message="", mistakes=(), tolerance=1e-5):
+    """`expect_equal` for numbers that may differ by `tolerance` (absolute)."""
+    text = difference(got, want, tolerance)
+    if text is None:
+        return
+    for known, sentence in mistakes:
+        if known(got) if callable(known) else same(got, known, tolerance):
+            message = sentence
+            break
+    found = f"{described(inputs)} your result is {code(show(got))}"
+    text = f"expected is {code(show(want))}" if show(got) != show(want) and _brief(want) else text
+    raise Mistake(f"{message} {found}; {text}.".lstrip())
+
+
+def _brief(value):
+    return "..." not in show(value) and not (
+        (is_tensor(value) or is_array(value)) and " of shape " in show(value)
+    )
+
+
+def described(inputs):
+    """How a sentence about these inputs begins: For input `'a'`, `2`."""
+    if isinstance(inputs, str):
+        return f"For {inputs}"
+    return f"For input {', '.join(code(show(value)) for value in inputs)}" if inputs else "Without input"

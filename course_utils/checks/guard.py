@@ -1,0 +1,212 @@
+"""Run a learner's function so that nothing it does can break a check.
+
+Each call gets copies of its inputs. The check runs in a thread of its own, and the time spent in the
+learner's code is limited: a Python loop is stopped at its next step. A call into C that never returns
+cannot be stopped from outside; the check still answers, and the thread ends with the kernel. Signals
+would stop it, but they do not exist in this form on Windows.
+"""
+
+import ast
+import contextlib
+import contextvars
+import ctypes
+import functools
+import inspect
+import linecache
+import sys
+import textwrap
+import threading
+import time
+import types
+
+from .compare import Mistake, code, copied, described, difference, show
+
+
+class NotYet(Exception):
+    """The exercise has not been started."""
+
+
+class _Stopped(BaseException):
+    """Raised in the learner's thread when its time is up. No `except Exception` catches it."""
+
+
+class Answer:
+    """A learner's function as a check sees it: call it like the original.
+
+    The inputs of a call are copies. Raises NotYet for a result of None or Ellipsis from a stub, and
+    Mistake if a `return` is missing or if the function has changed its inputs. `inputs` are those of the
+    latest call; `original` is the learner's object.
+    """
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.original = function
+        self.inputs = ()
+        self.seconds = 0.0
+        self._entered = None
+
+    def __call__(self, *args, **kwargs):
+        self.inputs = (*args, *kwargs.values())
+        self._reject_signature(args, kwargs)
+        given_args, given_kwargs = copied(args), copied(kwargs)
+        with self._timed():
+            result = self.original(*given_args, **given_kwargs)
+        self._reject_changed((*given_args, *given_kwargs.values()))
+        if result is Ellipsis or result is None:
+            self._reject_empty(result)
+        return self._stepped(result) if isinstance(result, types.GeneratorType) else result
+
+    def spent(self):
+        """Seconds spent in the learner's code so far, a running call included."""
+        entered = self._entered
+        return self.seconds + (time.monotonic() - entered if entered else 0.0)
+
+    @contextlib.contextmanager
+    def _timed(self):
+        self._entered = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds, self._entered = self.spent(), None
+
+    def _stepped(self, generator):
+        """The learner's generator, each of whose steps counts as time in the learner's code."""
+        while True:
+            with self._timed():
+                try:
+                    item = next(generator)
+                except StopIteration as stop:
+                    return stop.value
+            yield item
+
+    def _reject_signature(self, args, kwargs):
+        try:
+            signature = inspect.signature(self.original)
+        except (ValueError, TypeError):
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise Mistake(
+                f"Your function cannot be called with the inputs it is meant for: {error}. "
+                "Keep the `def` line that the exercise gave you."
+            ) from None
+
+    def _reject_changed(self, after):
+        for before, now in zip(self.inputs, after, strict=True):
+            if difference(now, before) is not None:
+                raise Mistake(
+                    f"Your function changes its input: {code(show(before))} has become {code(show(now))}. "
+                    "The caller still needs the old value: build a new one and return that."
+                )
+
+    def _reject_empty(self, result):
+        body = _body(self.original)
+        if result is Ellipsis or body is None or all(_is_stub(statement) for statement in body):
+            raise NotYet
+        if not any(_returns_value(statement) for statement in body):
+            raise Mistake(f"{described(self.inputs)} your function returns None: its `return` is missing.")
+
+
+def _body(function):
+    """The statements of `function` without its docstring, or None where its source cannot be found."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return None
+    if not isinstance(tree, ast.FunctionDef):
+        return None
+    return tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+
+
+def _is_stub(statement):
+    """`pass`, `...`, `x = None` and `return x`: what an unanswered cell consists of."""
+    value = getattr(statement, "value", None)
+    empty = value is None or (isinstance(value, ast.Constant) and value.value in (None, Ellipsis))
+    if isinstance(statement, ast.Return):
+        return empty or isinstance(value, ast.Name)
+    return isinstance(statement, ast.Pass | ast.Raise) or (
+        isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign) and empty
+    )
+
+
+def _returns_value(node):
+    """Whether `return <something>` or `yield` stands in `node`, outside functions defined in it."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+        return False
+    if isinstance(node, ast.Return) and node.value is not None:
+        return True
+    return isinstance(node, ast.Yield | ast.YieldFrom) or any(map(_returns_value, ast.iter_child_nodes(node)))
+
+
+def run(check, answer, limit):
+    """Call `check(answer)` in a thread and return its value and its exception, one of them None.
+
+    `limit` is in seconds of the learner's own code; when it is over, the exception is a Mistake. If the
+    waiting cell is interrupted, the thread is stopped and the interrupt goes on.
+    """
+    outcome = {}
+    context = contextvars.copy_context()  # ipykernel finds the cell that a print belongs to in here
+    grad = _grad_mode()
+
+    def work():
+        try:
+            with grad:
+                outcome["value"] = context.run(check, answer)
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, name="exercise", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.05)
+            if isinstance(answer, Answer) and answer.spent() > limit:
+                _stop(thread)
+                return None, _too_slow(answer, limit, thread)
+    except KeyboardInterrupt:
+        _stop(thread)
+        raise
+    return outcome.get("value"), outcome.get("error")
+
+
+def _grad_mode():
+    """The caller's gradient mode: torch keeps it for each thread."""
+    torch = sys.modules.get("torch")
+    return torch.set_grad_enabled(torch.is_grad_enabled()) if torch else contextlib.nullcontext()
+
+
+def _stop(thread):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
+    thread.join(1.0)
+
+
+def _too_slow(answer, limit, thread):
+    stuck = " It could not be stopped: restart the kernel." if thread.is_alive() else ""
+    return Mistake(
+        f"{described(answer.inputs)} your function was still running after {limit:g} seconds. It was "
+        f"interrupted. Look for a loop that never ends: what changes in each turn?{stuck}"
+    )
+
+
+def learner_frame(error, function):
+    """The innermost place in the learner's code that `error` came through, or None.
+
+    Returns (line number, source line, function's name, whether the error was raised right there). The
+    learner's code is the file or cell of `function`, and every other notebook cell.
+    """
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    own = code.co_filename if code else None
+    found = None
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if (
+            code.co_filename == own
+            or "ipykernel_" in code.co_filename
+            or code.co_filename.startswith("<ipython-input")
+        ):
+            source = linecache.getline(code.co_filename, trace.tb_lineno).strip()
+            found = (trace.tb_lineno, source, code.co_name, trace.tb_next is None)
+        trace = trace.tb_next
+    return found
