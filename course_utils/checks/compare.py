@@ -36,7 +36,7 @@ def show(value):
 
 
 def code(text):
-    """`text` between backticks, so that the HTML form shows it as code; double ones where it holds one itself."""
+    """`text` between backticks, which the HTML form shows as code; double ones where it holds one itself."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
@@ -83,7 +83,7 @@ def copied(value):
 
 
 def same(got, want, tolerance=0.0):
-    """Whether two values have the same kind, shape and dtype, and numbers within `tolerance` of each other."""
+    """Whether two values have the same kind, shape and dtype, and numbers within `tolerance`."""
     return difference(got, want, tolerance) is None
 
 

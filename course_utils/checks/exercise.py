@@ -41,7 +41,7 @@ import re
 from dataclasses import dataclass
 
 from . import progress
-from .compare import Mistake, copied, described, expect_close, expect_equal, show
+from .compare import Mistake, code, copied, described, expect_close, expect_equal, show
 from .guard import Answer, NotYet, learner_frame, run
 
 __all__ = ["Exercise", "Mistake", "Result", "exercise", "expect_close", "expect_equal", "show"]
@@ -72,14 +72,14 @@ class Result:
     def _repr_html_(self):
         note = f"<br><small>{html.escape(self.note)}</small>" if self.note else ""
         return (
-            f'<div style="border-left:4px solid {COLOURS[self.outcome]};padding:2px 0 2px 12px;max-width:48em">'
+            f'<div style="border-left:4px solid {COLOURS[self.outcome]};padding:2px 12px;max-width:48em">'
             f"<b>{SYMBOLS[self.outcome]}</b> {_with_code(self.message)}{note}</div>"
         )
 
 
 def _with_code(text):
     """`text` escaped, and what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"(?s)(`+)(.+?)\1(?!`)", r"<code>\2</code>", html.escape(text))
 
 
 class Exercise:
@@ -115,24 +115,22 @@ class Exercise:
         success, error = run(self.check, given, self.seconds)
         if error is None:
             return "right", success
-        if isinstance(error, NotYet):
-            return "not yet", self._invitation()
         if isinstance(error, Mistake):
             return "wrong", str(error)
-        if isinstance(given, Answer) and (frame := learner_frame(error, answer)):
-            line, source, name, innermost = frame
-            # torch raises NotImplementedError too: only the learner's own `raise` says "not started".
-            if isinstance(error, NotImplementedError) and innermost:
-                return "not yet", self._invitation()
-            return (
-                "wrong",
-                f"your function raised {_sentence(error)} on {_place(line, source, name, answer)}"
-                + (f" {_lower(described(given.inputs))}."),
-            )
-        inputs = f" {_lower(described(given.inputs))}" if isinstance(given, Answer) else f": {show(answer)}"
+        frame = learner_frame(error, answer) if isinstance(given, Answer) else None
+        # torch raises NotImplementedError too: only the learner's own `raise` says "not started".
+        if isinstance(error, NotYet) or (
+            isinstance(error, NotImplementedError) and frame and frame.innermost
+        ):
+            return "not yet", self._invitation()
+        inputs = (
+            f" {_lower(described(given.inputs))}" if isinstance(given, Answer) else f": {code(show(answer))}"
+        )
+        if frame:
+            return "wrong", f"Your function raised {_sentence(error)} on {_place(frame, answer)}{inputs}."
         return (
             "wrong",
-            f"the check cannot go on with what your answer gives{inputs}. It stopped at {_sentence(error)}.",
+            f"The check cannot use what your answer gives{inputs}. It stopped at {_sentence(error)}.",
         )
 
     def _invitation(self):
@@ -146,9 +144,9 @@ def _sentence(error):
     return f"{type(error).__name__}{text}"
 
 
-def _place(line, source, name, answer):
-    where = f"line {line}" + (f" (`{source}`)" if source else "")
-    return where if name == getattr(answer, "__name__", name) else f"{where} in `{name}`"
+def _place(frame, answer):
+    where = f"line {frame.line}" + (f" ({code(frame.source)})" if frame.source else "")
+    return where if frame.function == getattr(answer, "__name__", "") else f"{where} in `{frame.function}`"
 
 
 def _lower(text):

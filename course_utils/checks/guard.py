@@ -18,6 +18,7 @@ import textwrap
 import threading
 import time
 import types
+from typing import NamedTuple
 
 from .compare import Mistake, code, copied, described, difference, show
 
@@ -189,11 +190,19 @@ def _too_slow(answer, limit, thread):
     )
 
 
-def learner_frame(error, function):
-    """The innermost place in the learner's code that `error` came through, or None.
+class Frame(NamedTuple):
+    """A place in the learner's code; `innermost` says whether the error was raised right there."""
 
-    Returns (line number, source line, function's name, whether the error was raised right there). The
-    learner's code is the file or cell of `function`, and every other notebook cell.
+    line: int
+    source: str
+    function: str
+    innermost: bool
+
+
+def learner_frame(error, function):
+    """The last Frame of the learner's code that `error` came through, or None.
+
+    The learner's code is the file or cell of `function`, and every other notebook cell.
     """
     code = getattr(inspect.unwrap(function), "__code__", None)
     own = code.co_filename if code else None
@@ -201,12 +210,8 @@ def learner_frame(error, function):
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if (
-            code.co_filename == own
-            or "ipykernel_" in code.co_filename
-            or code.co_filename.startswith("<ipython-input")
-        ):
+        if code.co_filename == own or "ipykernel_" in code.co_filename:
             source = linecache.getline(code.co_filename, trace.tb_lineno).strip()
-            found = (trace.tb_lineno, source, code.co_name, trace.tb_next is None)
+            found = Frame(trace.tb_lineno, source, code.co_name, trace.tb_next is None)
         trace = trace.tb_next
     return found

@@ -92,7 +92,8 @@ class Question:
         right = sum(option.right for option in options)
         if right == 0 or (right > 1 and not self.several):
             raise ValueError(
-                f"{self.id} has {right} right options: mark {'some' if self.several else 'exactly one'} with right=True"
+                f"{self.id} has {right} right options: mark {'some' if self.several else 'exactly one'} "
+                "with right=True"
             )
         random.Random(self.id).shuffle(options)
         object.__setattr__(self, "options", tuple(options))
