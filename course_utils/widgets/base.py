@@ -1,0 +1,141 @@
+"""CourseWidget: one ES module, two hosts.
+
+With a kernel, anywidget runs the module. In a saved page (a committed notebook, an exported HTML file) a
+short script runs the same module on a state that was saved beside it, with no kernel and no network. Where
+scripts do not run, a still table stands in its place.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from ..errors import CourseError
+
+_HERE = Path(__file__).parent
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
+_PAGE_HOST = (_HERE / "page_host.js").read_text(encoding="utf-8")
+_SHARED_CSS = (_HERE / "shared.css").read_text(encoding="utf-8")
+
+
+class CourseWidget(anywidget.AnyWidget):
+    """Base of the course's widgets.
+
+    A subclass sets `_esm` and `_css` to paths and implements `summary` and `still`. Its ES module has a
+    top-level function `render({ model, el })` and ends in `export default { render };`. What it imports
+    from "./shared.js" is written into it when the class is made, since anywidget takes one plain module.
+
+    live: bool, True where a kernel answers, False in a saved page
+    """
+
+    live = traitlets.Bool(True, read_only=True).tag(sync=True)
+
+    def __init_subclass__(cls, **kwargs):
+        if isinstance(cls.__dict__.get("_esm"), Path):
+            cls._esm = _one_module(cls._esm)
+        if isinstance(cls.__dict__.get("_css"), Path):
+            cls._css = _SHARED_CSS + cls._css.read_text(encoding="utf-8")
+        super().__init_subclass__(**kwargs)
+
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        self.on_msg(self._receive)
+
+    def summary(self):
+        """What the widget shows, as text/plain: str, the same in every process (two decimals, no address)."""
+        raise NotImplementedError
+
+    def still(self):
+        """What the widget shows, as HTML that needs no script: str, only plain tables and paragraphs, every
+        token and every text of the learner's escaped. `html_table` helps."""
+        raise NotImplementedError
+
+    def page_state(self):
+        """The state for a page without a kernel: dict, JSON-able but for bytes, which the module finds as
+        a DataView, as it does with a kernel. By default the widget's own synced traits; `live` is False."""
+        own = set(self.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
+        return {name: getattr(self, name) for name in sorted(own) if not name.startswith("_")} | {
+            "live": False
+        }
+
+    def answer(self, request):
+        """Do what the page asks for and set the traits that it shows.
+
+        request: dict, what the module gave to `connect(...).ask`
+        Returns None or a dict that is added to the reply. A CourseError reaches the learner as its sentence.
+        """
+        raise CourseError(f"{type(self).__name__} has no answer to {request!r}.")
+
+    def _receive(self, _widget, content, _buffers):
+        """Answer one request of the page; the reply repeats its number so that a stale one is ignored."""
+        number = content.get("number")
+        try:
+            reply = self.answer(content["request"]) or {}
+        except CourseError as error:
+            reply = {"error": str(error)}
+        except (
+            Exception
+        ) as error:  # raised in a message handler it would reach only the log, and the page would wait
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        self.send({"number": number, **reply})
+
+    def __repr__(self):
+        return self.summary()
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["text/plain"] = repr(self)
+        data["text/html"] = self.page()
+        return data, metadata
+
+    def page(self):
+        """The widget as a piece of HTML that is alive without a kernel: str, the still and one script."""
+        still = self.still()
+        state = json.dumps(self.page_state() | {"live": False}, default=_bytes_as_json)
+        arguments = f"{state}, {json.dumps(str(getattr(self, '_css', '')))}".replace("<", "\\u003c")
+        script = f"{self._esm}\n{_PAGE_HOST}"
+        view = hashlib.sha256(f"{still}{arguments}{script}".encode()).hexdigest()[:12]
+        return (
+            f'<div data-course-view="{view}">{still}</div>\n'
+            f'<script type="module">\n{script}\nshowSaved("{view}", {arguments});\n</script>'
+        )
+
+
+def html_table(header, rows):
+    """A plain table as str: `header` an iterable of str, `rows` an iterable of iterables; all is escaped."""
+
+    def row(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
+
+
+_VISIBLE = {" ": "·", "\n": "⏎", "\r": "␍", "\t": "⇥"}
+
+
+def visible(text):
+    """`text` with what cannot be seen made visible: str, a space as "·", a line feed as "⏎", other
+    characters without a shape (controls, zero width, direction marks) as their number, "U+200B"."""
+    return "".join(_VISIBLE.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in text)
+
+
+def _one_module(path):
+    """The module at `path` with the modules it imports from beside it written in: str."""
+
+    def imported(found):
+        return _EXPORT.sub("", (path.parent / found[1]).read_text(encoding="utf-8"))
+
+    return _IMPORT.sub(imported, path.read_text(encoding="utf-8"))
+
+
+def _bytes_as_json(value):
+    """bytes for `json.dumps`: {"$bytes": base64}. Raises TypeError for anything else."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$bytes": base64.b64encode(value).decode()}
+    raise TypeError(f"page_state() holds a {type(value).__name__}, which JSON has no word for")

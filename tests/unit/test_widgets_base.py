@@ -1,0 +1,73 @@
+import json
+
+import traitlets
+
+from course_utils import CourseError
+from course_utils.widgets import base
+
+
+class Echo(base.CourseWidget):
+    _esm = "function render() {}\nexport default { render };\n"
+    data = traitlets.Bytes(b"\x00\xff").tag(sync=True)
+    word = traitlets.Unicode("</script><b>").tag(sync=True)
+
+    def summary(self):
+        return f"Echo({self.word!r})"
+
+    def still(self):
+        return base.html_table(["word"], [[self.word]])
+
+    def answer(self, request):
+        if request == "refuse":
+            raise CourseError("Not this one.")
+        self.word = request["say"]
+
+
+def sent(widget, content):
+    messages = []
+    widget.send = messages.append
+    widget._receive(widget, content, [])
+    return messages
+
+
+def test_bundle_has_text_still_and_view():
+    data, _ = Echo()._repr_mimebundle_()
+    assert data["text/plain"] == repr(Echo()) == "Echo('</script><b>')"
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/html"].count("</script>") == 1
+    assert "<td>&lt;/script&gt;&lt;b&gt;</td>" in data["text/html"]
+
+
+def test_page_state_is_the_widgets_own_traits_with_bytes_as_base64():
+    state = Echo().page_state()
+    assert state == {"data": b"\x00\xff", "word": "</script><b>", "live": False}
+    assert '{"data": {"$bytes": "AP8="}, "live": false' in Echo().page()
+    assert json.loads(json.dumps(state, default=base._bytes_as_json))["data"] == {"$bytes": "AP8="}
+
+
+def test_view_name_follows_the_content():
+    assert Echo().page() == Echo().page()
+    assert Echo().page() != Echo(word="other").page()
+
+
+def test_requests_are_answered_by_number():
+    widget = Echo()
+    assert sent(widget, {"number": "a:1", "request": {"say": "hello"}}) == [{"number": "a:1"}]
+    assert widget.word == "hello"
+    assert sent(widget, {"number": "a:2", "request": "refuse"}) == [
+        {"number": "a:2", "error": "Not this one."}
+    ]
+    (reply,) = sent(widget, {"number": "a:3", "request": {}})
+    assert reply == {"number": "a:3", "error": "KeyError: 'say'"}
+
+
+def test_what_cannot_be_seen_is_made_visible():
+    assert base.visible(" a\n\tb\u200b\u202e") == "·a⏎⇥bU+200BU+202E"
+
+
+def test_modules_are_joined(tmp_path):
+    (tmp_path / "shared.js").write_text("export function help() {}\nconst own = 1;\n")
+    (tmp_path / "a.js").write_text('import { help } from "./shared.js";\nfunction render() { help(); }\n')
+    assert base._one_module(tmp_path / "a.js") == (
+        "function help() {}\nconst own = 1;\nfunction render() { help(); }\n"
+    )
