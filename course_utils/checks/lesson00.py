@@ -1,0 +1,104 @@
+"""Lesson 00: one prediction, one exercise to warm up on, a short quiz."""
+
+from .exercise import exercise, expect_equal
+from .quiz import NumberPrediction, Option, Question
+
+
+def _distribution(prompt):
+    """The default model's next-token probabilities after `prompt`: float32 [vocab], and its tokenizer."""
+    import torch
+
+    from course_utils import load
+
+    model, tokenizer = load("smollm2-135m", device="cpu")
+    with torch.no_grad():
+        logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
+    return logits.softmax(-1), tokenizer
+
+
+def _percent_of_paris():
+    probs, tokenizer = _distribution("The capital of France is")
+    return 100 * probs[tokenizer(" Paris").input_ids[0]].item()
+
+
+predict_paris = NumberPrediction(
+    "00/predict-paris",
+    "The model reads `The capital of France is`. How likely does it find the token ` Paris`?",
+    key=77,
+    tolerance=10,
+    unit="%",
+    why="Most of the probability, not all: the text could also go on with ` the`, ` a` or ` located`.",
+    wrong=(
+        ((0, 50), "The model knows this one better than that."),
+        (
+            (95, 100),
+            "It knows the city. But `The capital of France is the ...` is good English too, and gets its share.",
+        ),
+    ),
+    otherwise="A little off. Nobody can compute this one in the head.",
+    proof=_percent_of_paris,
+)
+
+
+@exercise("00/most-likely", title="Return the most likely token", minutes=2, difficulty=1)
+def check_most_likely(answer):
+    """The token at the place of the highest probability."""
+    for tokens, probabilities in [
+        (["a", "b", "c"], [0.2, 0.7, 0.1]),
+        ([" the", " Paris"], [0.05, 0.95]),
+        (["x", "y", "z"], [0.5, 0.2, 0.3]),
+        (["only"], [1.0]),
+    ]:
+        place = probabilities.index(max(probabilities))
+        expect_equal(
+            answer(tokens, probabilities),
+            tokens[place],
+            (tokens, probabilities),
+            "Find where the highest probability stands, and return the token at that place.",
+            mistakes=[
+                (place, "This is the place. Return the token that stands there."),
+                (probabilities[place], "This is the highest probability. Return the token that has it."),
+                (
+                    tokens[probabilities.index(min(probabilities))] if len(tokens) > 1 else None,
+                    "This is the least likely token.",
+                ),
+                (
+                    max(tokens) if len(tokens) > 1 else None,
+                    "`max(tokens)` compares spellings. Compare the probabilities.",
+                ),
+                ([tokens[place]], "Return the token itself, not a list."),
+            ],
+        )
+    return "You have written greedy decoding: always the most likely token."
+
+
+quiz = (
+    Question(
+        "00/quiz-distribution",
+        "What does the model return for a text?",
+        options=(
+            Option("The next word", "It returns numbers for all tokens. Choosing one is the next step, and not the model's."),
+            Option("One number for every token of the vocabulary", "49,152 logits here, which softmax turns into probabilities.", right=True),
+            Option("The most likely tokens and their probabilities", "The list in the widget is cut for the eye. The model scores all of them."),
+        ),
+        proof=lambda: "One number for every token of the vocabulary" if len(_distribution("Hi")[0]) == 49152 else "?",
+    ),
+    Question(
+        "00/quiz-temperature",
+        "You move the temperature from 1 to 2. What has changed inside the model?",
+        options=(
+            Option("Nothing", "The logits are the same. They are divided by 2 before the softmax, after the model is done.", right=True),
+            Option("Its weights", "Nothing here changes weights. Lesson 09 will."),
+            Option("It reads the text again, more freely", "Not even that: the widget recomputes without asking the model."),
+        ),
+    ),
+    Question(
+        "00/quiz-not-yet",
+        "A check says `not yet`. What do you do?",
+        options=(
+            Option("Write your answer in the cell above it, run that, then run the check again", "The check sees the function as it was last run.", right=True),
+            Option("Change the cell of the check", "The check can stay as it is. It looks at your function."),
+            Option("Run the check again", "It will say the same until the cell above has been changed and run."),
+        ),
+    ),
+)  # fmt: skip

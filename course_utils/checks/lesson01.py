@@ -1,0 +1,424 @@
+"""Lesson 01: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+from collections import Counter
+from itertools import pairwise
+
+from ..texts import SENTENCES, varied_texts
+from ..tokens import BytePairEncoder, byte_symbols, symbols_to_bytes
+from .exercise import Mistake, exercise, expect_equal
+from .quiz import NumberPrediction, Option, Prediction, Question
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+
+def _gpt2():
+    from course_utils import load_tokenizer
+
+    return load_tokenizer("gpt2")
+
+
+predict_space = Prediction(
+    "01/predict-space",
+    "`Hello world` is `[15496, 995]`. What is ` Hello world`, with one space in front?",
+    options=(
+        Option(
+            "The same two ids",
+            "Some tokenizers drop white space in front. GPT-2's keeps every byte: its ids give back the exact text.",
+            value=[15496, 995],
+        ),
+        Option(
+            "Three ids: one for the space, then the same two",
+            "A lone space has an id, 220. Here the space and the word have an entry together.",
+            value=[220, 15496, 995],
+        ),
+        Option(
+            "Two ids, the first one different",
+            "The space joins the word behind it, and `Hello` after a space is an entry of its own.",
+            right=True,
+            value=[18435, 995],
+        ),
+        Option(
+            "Two ids, both different",
+            "The second word has a space in front of it in both texts, so nothing changes for it.",
+        ),
+    ),
+    proof=lambda: _gpt2()(" Hello world").input_ids,
+)
+
+predict_strawberry = Prediction(
+    "01/predict-strawberry",
+    "`longest_match` gives `stra`, `wb`, `erry`. What does GPT-2's own tokenizer give for `strawberry`?",
+    options=(
+        Option(
+            "`stra` `wb` `erry`",
+            "The vocabulary has these entries, but nothing in the tokenizer looks for long ones.",
+            value=["stra", "wb", "erry"],
+        ),
+        Option(
+            "`st` `raw` `berry`",
+            "It follows from the order in which merges were learned, as the next cells show.",
+            right=True,
+            value=["st", "raw", "berry"],
+        ),
+        Option(
+            "`straw` `berry`",
+            "It is what the word is made of. But the merges know how often neighbours met, not what words mean.",
+            value=["straw", "berry"],
+        ),
+        Option(
+            "`strawberry`",
+            "With a space in front it is one entry. Without, the vocabulary has none.",
+            value=["strawberry"],
+        ),
+    ),
+    proof=lambda: _gpt2().tokenize("strawberry"),
+)
+
+predict_pieces = Prediction(
+    "01/predict-pieces",
+    "We merge a whole text without cutting it into pieces first. How often do other tokens come out?",
+    options=(
+        Option(
+            "Nearly always: merges now run across words",
+            "They could only if such merges had been learned, and training saw nothing but pieces.",
+        ),
+        Option(
+            "Hardly ever: only some white space comes out differently",
+            "The merges were learned inside pieces, so hardly any can cross a border between two.",
+            right=True,
+        ),
+        Option(
+            "Never: the pattern only saves time",
+            "Saving time is its other use. But look at the empty line in the last of the texts.",
+        ),
+    ),
+    proof=lambda: _effect_of_pieces(),
+)
+
+predict_special = Prediction(
+    "01/predict-special",
+    "What does the library make of a text that contains the 13 characters `<|endoftext|>`?",
+    options=(
+        Option(
+            "Seven plain tokens, as our encoder does: `<`, `|`, `end`, ...",
+            "That is what a careful service wants. The library does it only when told to.",
+            value=[27, 91, 437, 1659, 5239, 91, 29],
+        ),
+        Option(
+            "The one id 50256, wherever it stands in the text",
+            "Special tokens are looked for first, in every text, whoever wrote it.",
+            right=True,
+            value=[50256],
+        ),
+        Option(
+            "An error: special tokens may not be typed",
+            "Nothing stops you, or the people who type into your service.",
+        ),
+        Option(
+            "Nothing: it is removed", "That is `skip_special_tokens=True`, an option of `decode`.", value=[]
+        ),
+    ),
+    proof=lambda: _gpt2()("<|endoftext|>").input_ids,
+)
+
+predict_hindi = NumberPrediction(
+    "01/predict-hindi",
+    "How many tokens does GPT-2 need for the same sentence in Hindi? It has 87 characters.",
+    key=139,
+    tolerance=25,
+    unit="tokens",
+    why="More tokens than characters: each character is three bytes, and few pairs of them were merged.",
+    wrong=(
+        ((1, 30), "That would take merges for whole Hindi words, learned from a corpus with little Hindi."),
+        (
+            (31, 113),
+            "Characters are not the unit. Each of these takes three bytes, and bytes are where merging starts.",
+        ),
+        (
+            (165, 400),
+            "Without any merge it would be 233, one for each byte. Some pairs were frequent enough for a merge.",
+        ),
+    ),
+    otherwise="Between 1 and 233: there cannot be more tokens than bytes.",
+    proof=lambda: len(_gpt2()(SENTENCES["Hindi"]).input_ids),
+)
+
+
+def _effect_of_pieces():
+    """The text of the right option of `predict_pieces`, from merging varied texts with and without pieces."""
+    encoder = BytePairEncoder.from_tokenizer(_gpt2())
+    whole = BytePairEncoder(
+        encoder.vocabulary,
+        list(encoder.ranks),
+        encoder.special_ids,
+        lambda text: [("".join(byte_symbols()[byte] for byte in text.encode()), (0, len(text)))],
+    )
+    texts = [*SENTENCES.values(), "I don't owe you 20 dollars!", "It rained.\n\nWe left.", "x\n\n\ny"]
+    different = [text for text in texts if whole.encode(text) != encoder.encode(text)]
+    assert all("\n\n" in text for text in different), different
+    if not different:
+        return "Never: the pattern only saves time"
+    if len(different) > len(texts) / 2:
+        return "Nearly always: merges now run across words"
+    return "Hardly ever: only some white space comes out differently"
+
+
+# ---- exercises ---------------------------------------------------------------------------------------
+
+
+@exercise("01/to-text", title="Turn tokens back into text", minutes=5, difficulty=2)
+def check_to_text(answer):
+    """Printable symbols to bytes, all bytes together, then one decode."""
+    for tokens in [
+        ["Hello", "Ġworld"],
+        ["Ġcaf", "Ã©", "Ċ"],
+        ["ðŁ", "ĻĤ"],
+        ["ðŁ"],
+        [],
+    ]:
+        joined = "".join(tokens)
+        want = symbols_to_bytes(joined).decode(errors="replace")
+        alone = "".join(symbols_to_bytes(token).decode(errors="replace") for token in tokens)
+        expect_equal(
+            answer(tokens),
+            want,
+            (tokens,),
+            "Turn each symbol into its byte, then decode all bytes at once.",
+            mistakes=[
+                (
+                    alone,
+                    "Each token was decoded alone. A character may be spread over two: collect all bytes first.",
+                ),
+                (
+                    joined,
+                    "The symbols are still in their printable dress: look each of them up in the reversed map.",
+                ),
+                (
+                    joined.replace("Ġ", " "),
+                    "Only the space was translated; every other symbol is a byte too.",
+                ),
+                (
+                    " ".join(tokens),
+                    "The tokens were joined with spaces. Spaces are in the tokens already, as `Ġ`.",
+                ),
+                (want.encode(), "These are the bytes. The last step is `decode(errors='replace')`."),
+                (
+                    want.strip() if want.strip() != want else None,
+                    "White space at the ends belongs to the text: strip nothing.",
+                ),
+                (
+                    lambda got: (
+                        isinstance(got, str) and got == symbols_to_bytes(joined).decode(errors="ignore")
+                    ),
+                    "Bytes that form no character should become U+FFFD: `errors='replace'`, not 'ignore'.",
+                ),
+            ],
+        )
+    return "Symbols became bytes, and bytes became text, emoji and half an emoji included."
+
+
+@exercise("01/learn-merges", title="Learn merges from word counts", minutes=10, difficulty=3)
+def check_learn_merges(answer):
+    """Byte-pair encoding's training, on counts without ties."""
+    for counts, number in [
+        ({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 1),
+        ({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4),
+        ({"ab": 1, "abc": 1, "abd": 1, "cd": 9}, 2),
+        ({"aaaa": 3}, 2),
+        ({"xa": 10, "ab": 8, "xab": 1}, 3),
+        ({"go": 2}, 5),
+    ]:
+        want = _learned(counts, number)
+        got = answer(counts, number)
+        expect_equal(
+            [tuple(pair) if isinstance(pair, list) else pair for pair in got] if isinstance(got, list) else got,
+            want,
+            (counts, number),
+            "Count pairs, merge the most frequent one everywhere, count again.",
+            mistakes=[
+                (_learned(dict.fromkeys(counts, 1), number), "Each word was counted once. A pair counts as often as its word."),
+                ([want[0]] * number, "The same pair wins every time: replace it in the words before you count again."),
+                (_first_count(counts, number), "The pairs were counted only once. After a merge, new pairs exist: count again."),
+                (["".join(pair) for pair in want], "Return the pairs, as tuples of two strings, not the joined symbols."),
+                (_learned(counts, number, join=_replace_in_text), "A merge took a part of a longer symbol: `a` + `b` must leave `xa` + `b` alone. Compare whole symbols."),
+                (_learned(counts, number, join=_overlapping), "In `aaaa` the pair `a` + `a` fits twice, not three times: after a merge, go on behind it."),
+                (_learned(counts, number + 1) if len(_learned(counts, number + 1)) > number else None, "One merge too many: return `number` of them."),
+                (lambda got: isinstance(got, list) and len(got) < len(want) and got == want[: len(got)], "The first merges are right, then it stops too early."),
+            ],
+        )  # fmt: skip
+    return "Your training learns the same merges in the same order, on counts, repeats and borders alike."
+
+
+@exercise("01/shorten", title="Fit a prompt into a limit of tokens", minutes=8, difficulty=2)
+def check_shorten(answer):
+    """The longest beginning that fits, where the number of tokens does not grow steadily."""
+    gpt2 = _gpt2()
+
+    def tokens(text):
+        return len(gpt2(text).input_ids)
+
+    for text, limit in [
+        ("Hello world, how are you?", 3),
+        ("🙂🙂🙂", 3),
+        ("Hello world", 10),
+        (" strawberry", 1),
+        ("A bowl of strawberry jam, a strawberry", 4),
+        ("Hello", 0),
+    ]:
+        fits = [text[:n] for n in range(len(text) + 1) if tokens(text[:n]) <= limit]
+        first_too_long = next((n for n in range(len(text) + 1) if tokens(text[:n]) > limit), len(text) + 1)
+        ids = gpt2(text).input_ids
+        got = answer(text, limit)
+        if isinstance(got, str) and not text.startswith(got) and "\ufffd" not in got:
+            raise Mistake(f"For input {text!r}, {limit} your result {got!r} is not a beginning of the text.")
+        expect_equal(
+            got,
+            fits[-1],
+            (text, limit),
+            "Try the beginnings of the text, and keep the longest that fits.",
+            mistakes=[
+                (lambda got: isinstance(got, str) and "\ufffd" in got, "The ids were cut in the middle of a character. Cut the text, then count its ids."),
+                (text[: first_too_long - 1], "It stops at the first beginning that is too long, but a longer one fits again. Start from the long end."),
+                (_binary_search(text, limit, tokens), "A binary search needs a count that always grows, and this one does not. Start from the long end."),
+                (text[:limit], "`limit` counts tokens, not characters."),
+                ([fits[-1]], "Return text, not a list."),
+                (ids[:limit], "Return text, not ids."),
+                (lambda got: isinstance(got, str) and tokens(got) < limit, "It leaves room: a text of exactly `limit` tokens is allowed."),
+                (lambda got: isinstance(got, str) and tokens(got) > limit, "It is too long: count the ids of what you return."),
+            ],
+        )  # fmt: skip
+    return "The longest beginning that fits, whole characters only, even where more text takes fewer tokens."
+
+
+def _learned(counts, number, join=None):
+    """Byte-pair encoding's training: the first `number` merges, in order."""
+    words, learned = {word: list(word) for word in counts}, []
+    while len(learned) < number:
+        pairs = _count(words, counts)
+        if not pairs:
+            break
+        learned.append(max(pairs, key=pairs.get))
+        words = {word: (join or _join)(symbols, learned[-1]) for word, symbols in words.items()}
+    return learned
+
+
+def _count(words, counts):
+    pairs = Counter()
+    for word, symbols in words.items():
+        for pair in pairwise(symbols):
+            pairs[pair] += counts[word]
+    return pairs
+
+
+def _join(symbols, pair):
+    joined = []
+    for symbol in symbols:
+        if joined and (joined[-1], symbol) == pair:
+            joined[-1] += symbol
+        else:
+            joined.append(symbol)
+    return joined
+
+
+def _replace_in_text(symbols, pair):
+    """The famous mistake: replacing in the joined text also finds the end of a longer symbol."""
+    return " ".join(symbols).replace(" ".join(pair), "".join(pair)).split()
+
+
+def _overlapping(symbols, pair):
+    """The mistake of using a symbol in two merges at once."""
+    merged = ["".join(pair) for both in pairwise(symbols) if both == pair]
+    return merged if len(merged) > 1 else _join(symbols, pair)
+
+
+def _first_count(counts, number):
+    pairs = _count({word: list(word) for word in counts}, counts)
+    return sorted(pairs, key=pairs.get, reverse=True)[:number]
+
+
+def _binary_search(text, limit, tokens):
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if tokens(text[:middle]) <= limit else (low, middle - 1)
+    return text[:low]
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "01/quiz-symbol",
+        "A vocabulary lists the entry `Ġcaf` followed by `Ã©`. What text do the two stand for?",
+        options=(
+            Option("` café`", "`Ġ` is the space and `Ã©` the two bytes of é.", right=True),
+            Option("`café`", "Close: `Ġ` is a byte too, the space."),
+            Option("`GcafA©`", "The symbols only dress up bytes; the letters they resemble have no meaning."),
+            Option("Nothing readable: the text was damaged", "Both entries are sound. They are bytes in printable dress."),
+        ),
+        proof=lambda: _gpt2().convert_tokens_to_string(["Ġcaf", "Ã©"]),
+    ),
+    Question(
+        "01/quiz-order",
+        "Two merges apply to a word: `(e, r)` of rank 7 and `(w, er)` of rank 263. Which comes first, and why?",
+        options=(
+            Option("`(e, r)`, because its rank is lower", "A lower rank was learned earlier, and the encoder replays training.", right=True),
+            Option("`(w, er)`, because it gives the longer entry", "Length plays no part. And before `er` exists, this pair does not."),
+            Option("The one further left", "Position only decides between two places of the same pair."),
+            Option("Either: the result is the same", "For this word perhaps. In general the order decides which merges remain possible."),
+        ),
+    ),
+    Question(
+        "01/quiz-whole",
+        "Which of these is true of the ids that GPT-2 gives for a text?",
+        options=(
+            Option("Decoding them always gives the text back", "Every byte is an entry, so nothing is unknown and nothing is lost.", right=True),
+            Option("Decoding each alone and joining the strings gives the text back", "Not where a character is spread over several tokens, as an emoji is."),
+            Option("Different ids always decode to different texts", "`Hello` is one id, and also five: one for each letter. The encoder picks one of many spellings."),
+            Option("A longer text always has at least as many ids", "` strawberr` has more of them than ` strawberry`."),
+        ),
+        proof=lambda: _what_holds_of_ids(),
+    ),
+    Question(
+        "01/quiz-user-text",
+        "Your service encodes what strangers type. How do you keep `<|endoftext|>` from ending the document?",
+        options=(
+            Option("Call the tokenizer with `split_special_tokens=True`", "Then those characters are encoded like any others.", right=True),
+            Option("Nothing to do: only the model can produce special tokens", "The tokenizer looks for them in every text."),
+            Option("Call the tokenizer with `add_special_tokens=False`", "That stops the tokenizer from adding its own at the ends. It still finds those in the text."),
+            Option("Decode with `skip_special_tokens=True`", "That hides them on the way out. The model has read them all the same."),
+        ),
+        proof=lambda: _who_splits_special_tokens(),
+    ),
+)  # fmt: skip
+
+
+def _what_holds_of_ids():
+    """The text of the one option of "01/quiz-whole" that no example here contradicts."""
+    gpt2 = _gpt2()
+    holds = {
+        "Decoding them always gives the text back": all(
+            gpt2.decode(gpt2(text).input_ids) == text for text in varied_texts(200)
+        ),
+        "Decoding each alone and joining the strings gives the text back": all(
+            "".join(gpt2.decode(id) for id in gpt2(text).input_ids) == text for text in ["Hello", "🙂"]
+        ),
+        "Different ids always decode to different texts": gpt2.decode([39, 68, 75, 75, 78])
+        != gpt2.decode(gpt2("Hello").input_ids),
+        "A longer text always has at least as many ids": len(gpt2(" strawberr").input_ids)
+        <= len(gpt2(" strawberry").input_ids),
+    }
+    (answer,) = (text for text, true in holds.items() if true)
+    return answer
+
+
+def _who_splits_special_tokens():
+    """The text of the one option of "01/quiz-user-text" that keeps id 50256 out."""
+    gpt2, text = _gpt2(), "Bye<|endoftext|>"
+    works = {
+        "Call the tokenizer with split_special_tokens=True": gpt2(text, split_special_tokens=True).input_ids,
+        "Nothing to do: only the model can produce special tokens": gpt2(text).input_ids,
+        "Call the tokenizer with add_special_tokens=False": gpt2(text, add_special_tokens=False).input_ids,
+    }
+    (answer,) = (call for call, ids in works.items() if 50256 not in ids)
+    return answer

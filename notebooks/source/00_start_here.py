@@ -1,0 +1,154 @@
+# %% [markdown]
+# # Does it run?
+#
+# **In ten minutes this machine runs a real language model, and you will have moved its next-token
+# distribution with your own hand.**
+#
+# You will be able to
+#
+# - tell whether this machine has what the course needs,
+# - load the model that most lessons use,
+# - read its whole next-token distribution, and change it,
+# - predict, check, take a hint, and start over.
+#
+# *10 minutes. You need: Python, and a little PyTorch later on.*
+
+# %% [markdown]
+# ## 1. The machine
+#
+# Click into the cell below and press Shift+Enter. It checks what the course needs, and says what to do if
+# something is missing.
+
+# %%
+from course_utils import check_machine
+
+check_machine()
+
+# %% [markdown]
+# ## 2. The model
+#
+# SmolLM2 is a small language model with real skills. The first time, this cell prepares it: about 93 MB to
+# download, then ten seconds of work. From then on it needs no network.
+
+# %%
+from course_utils import load
+
+model, tokenizer = load()
+print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
+
+# %% [markdown]
+# ## 3. The next token
+#
+# A language model does one thing: it reads a text and gives every token of its vocabulary a probability of
+# coming next. Here there are 49,152 of them. Before you look, guess.
+
+# %%
+from course_utils.checks import lesson00 as lesson
+from course_utils.widgets import NextToken, Predict, Quiz
+
+Predict(lesson.predict_paris)
+
+# %%
+NextToken(model, tokenizer, "The capital of France is")
+
+# %% [markdown]
+# The bars are computed from all 49,152 probabilities, in this page, while you drag. Click a token to append
+# it: the model reads the longer text and answers again. Then try these:
+#
+# - Set the temperature to 2. Where did the probability of ` Paris` go? Watch the number of tokens kept.
+# - Set top-p to 0.9. What is kept now?
+# - Type a text of your own, press *Sample* a few times, then step back and sample again.
+
+# %% [markdown]
+# No more than this is behind it. The model gives one number a token, a *logit*, and softmax turns the logits
+# into probabilities. Lesson 04 opens the model; lesson 06 takes the sliders apart.
+
+# %%
+import torch
+
+inputs = tokenizer("The capital of France is", return_tensors="pt")
+with torch.no_grad():
+    logits = model(**inputs).logits[0, -1]  # (vocab,): the scores after the last token
+probs = logits.softmax(-1)
+
+# %%
+for p, id in zip(*probs.topk(5)):
+    print(f"{p:.2f} {tokenizer.decode(id)!r}")
+
+# %% [markdown]
+# ## 4. How this course works
+#
+# **Predict, then run.** You have just done it. A guess that turned out wrong teaches more than a result that
+# you nodded at.
+
+# %% [markdown]
+# **Exercises check themselves.** Replace the line `raise NotImplementedError` in the next cell, run it, and
+# run the check below it. Until then the check says "not yet", so you can always run a whole notebook.
+
+# %% [markdown]
+# ### Exercise: the most likely token · difficulty 1 of 3 · 2 minutes
+#
+# Given a list of tokens and their probabilities, return the token with the highest one.
+
+# %% tags=["exercise"]
+def most_likely(tokens: list[str], probabilities: list[float]) -> str:
+    """Return the token whose probability is highest."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def most_likely(tokens: list[str], probabilities: list[float]) -> str:
+    """Return the token whose probability is highest."""
+    best = max(range(len(tokens)), key=lambda i: probabilities[i])
+    return tokens[best]
+
+# %% [markdown] tags=["solution"]
+# You have written greedy decoding. `max(zip(probabilities, tokens))[1]` works too, until two probabilities
+# are equal: then it compares the tokens by their spelling.
+
+# %% tags=["check"]
+lesson.check_most_likely(most_likely)
+
+# %% [markdown] tags=["hints"]
+# - `max` finds the largest probability. You need to know where it stands.
+# - `probabilities.index(max(probabilities))` is that place.
+
+# %% [markdown]
+# **Hints** unfold one by one below a check, and the solution after them. **To start over**, choose *Kernel →
+# Restart Kernel and Clear Outputs of All Cells*. Nothing that you break here can damage the course.
+
+# %% [markdown]
+# **Progress** stays on this machine, in one file, and nowhere else. This cell shows it; `python -m
+# course_utils progress` does the same in a terminal.
+
+# %%
+from course_utils.checks.progress import Progress
+
+Progress()
+
+# %% [markdown]
+# ## 5. The map
+#
+# | | Lesson | Minutes |
+# | --- | --- | --- |
+# | 00 | Start here | 10 |
+# | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45 |
+#
+# Each lesson asks one question. By the last one you will know every tensor between a line of text and the
+# gradient that never arrives.
+
+# %% [markdown]
+# ## Recap
+#
+# - This machine has what the course needs, and the model runs on it.
+# - A model gives each token of its vocabulary a probability of coming next.
+# - Temperature, top-k, top-p and min-p change that distribution, not the model.
+# - Predict, run, check; hints and solutions are folded below each exercise.
+
+# %%
+Quiz(lesson.quiz)
+
+# %% [markdown]
+# ## Where to look next
+#
+# `course_utils/models.py` has `load`, which fetched the model. Then go on to
+# [lesson 01](01_text_to_integers.ipynb), which starts before the model: how did the text become integers?

@@ -1,0 +1,507 @@
+# %% [markdown]
+# # How does text become integers?
+#
+# **By the end you will have written a tokenizer of about 25 lines that gives GPT-2's own ids on a thousand
+# strings in eleven languages.**
+#
+# You will be able to
+#
+# - say why `"Hello world"` and `" Hello world"` begin with different ids,
+# - read an entry such as `Ġworld` or `Ã©` as the bytes it stands for,
+# - merge a word by hand, and say where "take the longest entry" goes wrong,
+# - account for each of GPT-2's 50,257 entries,
+# - predict what digits, other scripts, emoji and special tokens turn into.
+#
+# *45 minutes. You need: lesson 00, and Python. No PyTorch yet.*
+
+# %% [markdown]
+# ## 1. A model reads row numbers
+#
+# A language model never sees a letter. It sees **ids**: row numbers of a table of vectors. A *tokenizer*
+# turns text into ids and ids into text. This is GPT-2's, with its real vocabulary.
+
+# %%
+from course_utils import load_tokenizer
+from course_utils.checks import lesson01 as lesson
+from course_utils.widgets import Predict, Quiz, TokenChips
+
+gpt2 = load_tokenizer("gpt2")
+gpt2("Hello world").input_ids
+
+# %% [markdown]
+# Two words, two ids. Now the same text with one space in front. Commit to a guess before you run the cell
+# below it: a guess that you have made is one that you will remember.
+
+# %%
+Predict(lesson.predict_space)
+
+# %%
+gpt2(" Hello world").input_ids
+
+# %% [markdown]
+# Only the first id changed. The tokenizer can show how the vocabulary spells each entry, its *token*:
+
+# %%
+for text in ("Hello world", " Hello world"):
+    print(gpt2.tokenize(text))
+
+# %% [markdown]
+# The space belongs to the word behind it, and shows as `Ġ`. So `Hello` at the start of a text and `Hello`
+# after a space are two entries, with two rows in the table. The model has to learn that they mean the same.
+
+# %% [markdown]
+# Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry?
+# And how is an unseen word cut? We take them in that order, and build the tokenizer as we go.
+
+# %% [markdown]
+# ## 2. Text is bytes
+#
+# UTF-8 writes each character as one to four bytes. A byte is a number from 0 to 255, so we could stop
+# here: 256 ids would do for any text in any language.
+
+# %%
+list("Hé 🙂".encode())  # H: one byte, é: two, space: one, 🙂: four
+
+# %% [markdown]
+# As a tokenizer this is correct and never meets an unknown word. Its price is length: four ids for one
+# emoji. And it has a trap, since a byte need not be a character:
+
+# %% tags=["raises-exception"]
+bytes([240, 159]).decode()  # the first half of 🙂
+
+# %% [markdown]
+# Half an emoji is no text. Decoders usually print the replacement character U+FFFD instead. When you see
+# it in a model's streamed output, you are looking at a token that ends inside a character.
+
+# %%
+bytes([240, 159]).decode(errors="replace")
+
+# %% [markdown]
+# GPT-2 starts from these 256 bytes. Its vocabulary is a text file, though, and a text file has no good
+# place for a bare line feed or half an emoji. So each byte is written as one printable character.
+
+# %%
+printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
+others = [byte for byte in range(256) if byte not in printable]
+symbol = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+len(printable), len(others), symbol[ord(" ")]
+
+# %% [markdown]
+# 188 bytes print as themselves. The other 68 take the characters from U+0100 on, in order. The space, byte
+# 32, is the 33rd of them, so it becomes U+0100 + 32 = U+0120, which is `Ġ`. Nothing more is behind it.
+
+# %%
+"".join(symbol[byte] for byte in " Hé".encode())
+
+# %% [markdown]
+# `Ã©` is therefore not damage: it is the two bytes of `é`, each in its printable dress. GPT-2's first
+# 256 entries are exactly these symbols:
+
+# %%
+vocabulary = gpt2.get_vocab()  # token -> id
+first_256 = {token for token, id in vocabulary.items() if id < 256}
+first_256 == set(symbol.values())
+
+# %% [markdown]
+# ### Exercise 1: back to text · difficulty 2 of 3 · 5 minutes
+#
+# Write the way back. Given tokens as the vocabulary spells them, return the text. `symbol` from above is
+# at hand. Bytes that form no character should become U+FFFD, as `decode(errors="replace")` does.
+
+# %% tags=["exercise"]
+def to_text(tokens: list[str]) -> str:
+    """Return the text that tokens such as ["Hello", "Ġworld"] stand for."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+byte = {symbol: byte for byte, symbol in symbol.items()}  # the map, turned round
+
+
+def to_text(tokens: list[str]) -> str:
+    """Return the text that tokens such as ["Hello", "Ġworld"] stand for."""
+    symbols = "".join(tokens)
+    return bytes(byte[s] for s in symbols).decode(errors="replace")
+
+# %% [markdown] tags=["solution"]
+# The order matters: first all bytes together, then one `decode`. Decoding token by token looks right on
+# English and breaks every character that is shared by two tokens. Streaming code has to wait for the same
+# reason: it holds text back until its bytes are complete.
+
+# %% tags=["check"]
+lesson.check_to_text(to_text)
+
+# %% [markdown] tags=["hints"]
+# - You need the map the other way round: from symbol to byte. A dict comprehension over `symbol.items()` gives it.
+# - A token has one symbol for each byte. Collect the bytes of *all* tokens before you decode anything.
+# - `bytes([72, 105]).decode(errors="replace")` turns numbers into text.
+
+# %% [markdown]
+# ## 3. Merges: a list in the order it was learned
+#
+# Byte-pair encoding buys shorter texts with more entries. Training starts from bytes, finds the two
+# neighbours that meet most often, and makes them one new symbol. Then again; for GPT-2, 50,000 times.
+
+# %% [markdown]
+# What training leaves behind is the list of those merges. A tokenizer of today is one JSON document, and
+# the list is in it:
+
+# %%
+import json
+
+merges = json.loads(gpt2.backend_tokenizer.to_str())["model"]["merges"]
+rank = {(left, right): n for n, (left, right) in enumerate(merges)}  # 0 was learned first
+len(merges), merges[:4]
+
+# %% [markdown]
+# The first merge made a space and `t` into `Ġt`; the third made `he`. The merge of rank *n* created the
+# entry with id 256 + *n*. That explains the whole vocabulary, but for one entry:
+
+# %%
+all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items())
+
+# %%
+print(f"{len(gpt2)} = 256 bytes + {len(merges)} merges + 1, which is {gpt2.convert_ids_to_tokens(50256)}")
+
+# %% [markdown]
+# Now an unseen word. A common belief says: take the longest entry that fits, then the longest that fits
+# the rest. Here is that rule:
+
+# %%
+def longest_match(word):
+    parts = []
+    while word:
+        n = max(n for n in range(1, len(word) + 1) if word[:n] in vocabulary)
+        parts.append(word[:n])
+        word = word[n:]
+    return parts
+
+# %%
+longest_match("strawberry")
+
+# %%
+Predict(lesson.predict_strawberry)
+
+# %%
+gpt2.tokenize("strawberry")
+
+# %% [markdown]
+# The library does not look for long entries. It *replays training*: of all neighbours in the word that
+# have a rank, it merges the pair that was learned first, and repeats until no pair has a rank.
+
+# %%
+def merge_word(symbols):
+    symbols = list(symbols)
+    while len(symbols) > 1:
+        pairs = list(zip(symbols, symbols[1:]))
+        best = min(pairs, key=lambda pair: rank.get(pair, len(rank)))  # no rank: last of all
+        if best not in rank:
+            break
+        at = pairs.index(best)
+        symbols[at : at + 2] = ["".join(best)]
+    return symbols
+
+# %%
+merge_word("strawberry")
+
+# %% [markdown]
+# `stra` is an entry, and yet it does not appear: `st` (rank 45) was learned before `ra` (rank 174), and
+# once `s` and `t` are one, no step can undo it.
+
+# %%
+[(left + right, rank[left, right]) for left, right in [("s", "t"), ("r", "a"), ("ra", "w"), ("st", "ra")]]
+
+# %% [markdown]
+# The picture below does this for both of the course's tokenizers. Type your own text. Focus a chip (Tab,
+# then the arrow keys) or point at it to see its id, its bytes and the merges that made it, in order.
+
+# %%
+smollm2 = load_tokenizer("smollm2-135m")
+TokenChips("strawberry, Strawberry, a strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
+
+# %% [markdown]
+# One fruit, three spellings, three different sets of ids. None of them lists letters, so "how many r are
+# in strawberry?" asks a model about something that its input does not contain.
+
+# %% [markdown]
+# ### Exercise 2: learn merges · difficulty 3 of 3 · 10 minutes
+#
+# Write the training. `counts` says how often each word occurs. Start from letters. Each time, merge the pair
+# that meets most often over the whole text, everywhere, then count again. Stop when no pair is left.
+
+# %% tags=["exercise"]
+def learn_merges(counts: dict[str, int], number: int) -> list[tuple[str, str]]:
+    """Return the first `number` merges, such as [("l", "o"), ("lo", "w")], in the order they are learned."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+from collections import Counter
+
+
+def learn_merges(counts: dict[str, int], number: int) -> list[tuple[str, str]]:
+    """Return the first `number` merges, such as [("l", "o"), ("lo", "w")], in the order they are learned."""
+    words, learned = {word: list(word) for word in counts}, []
+    while len(learned) < number:
+        pairs = Counter()
+        for word, symbols in words.items():
+            for pair in zip(symbols, symbols[1:]):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = max(pairs, key=pairs.get)
+        learned.append(best)
+        words = {word: join_pair(symbols, best) for word, symbols in words.items()}
+    return learned
+
+# %% tags=["solution"]
+def join_pair(symbols, pair):
+    joined = []
+    for s in symbols:
+        if joined and (joined[-1], s) == pair:
+            joined[-1] += s
+        else:
+            joined.append(s)
+    return joined
+
+# %% [markdown] tags=["solution"]
+# Two details carry it. A pair counts as often as its word does, not once a word. And the symbols must be
+# *replaced* after each choice, or the same pair wins for ever. GPT-2 ran this loop on 40 GB of web pages;
+# that corpus is why `berry` has an entry of its own.
+
+# %% tags=["check"]
+lesson.check_learn_merges(learn_merges)
+
+# %% [markdown] tags=["hints"]
+# - Keep each word as a list of symbols. `zip(symbols, symbols[1:])` gives its pairs.
+# - Add `counts[word]` for a pair, not 1. `collections.Counter` keeps the sums, and `max(pairs, key=pairs.get)` finds the winner.
+# - After choosing `(a, b)`, walk through every word and replace each `a` that is followed by `b` by `a + b`.
+
+# %% [markdown]
+# ## 4. Pieces: what a merge may not cross
+#
+# One step comes before merging: a pattern cuts the text into *pieces*, and no merge crosses from one piece
+# to the next. This is GPT-2's pattern.
+
+# %%
+import regex  # like re, and knows \p{L} (any letter) and \p{N} (any digit)
+
+pattern = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+pattern.findall("I don't owe you 20 dollars!")
+
+# %% [markdown]
+# Read it as a list of choices: an English ending; then a run of letters, of digits, or of neither, each
+# with one optional space in front; then white space. Here the space joins the word behind it.
+
+# %% [markdown]
+# What if we leave the pattern out and merge the whole text as one piece? Each of these texts is merged
+# both ways in the cell below your guess.
+
+# %%
+Predict(lesson.predict_pieces)
+
+# %%
+def merge_text(text, pieces):
+    return [token for piece in pieces for token in merge_word(symbol[b] for b in piece.encode())]
+
+
+for text in ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left."]:
+    print(merge_text(text, [text]) == merge_text(text, pattern.findall(text)), repr(text))
+
+# %% [markdown]
+# Most texts do not change, and that is no accident: the merges were learned inside pieces, so hardly any
+# could cross a border. The exception is a run of white space before a word, whose last character goes apart:
+
+# %%
+pattern.findall("rained.\n\nWe"), pattern.findall("rained.\n\n")
+
+# %% [markdown]
+# So an empty line is one token at the end of a text and two in its middle. A prompt that ends in an empty
+# line, or in a space, gives the model ids that it rarely met while it learned.
+
+# %%
+print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
+
+# %% [markdown]
+# The pattern's other gift is speed. `merge_word` looks at all pairs for each merge, so its cost grows with
+# the square of the length; a piece has a handful of symbols, a page has thousands.
+
+# %% [markdown]
+# ## 5. The whole encoder
+#
+# Everything is in place: pieces, symbols, merges, and a last look-up.
+
+# %%
+def encode_plain(text):
+    ids = []
+    for piece in pattern.findall(text):
+        symbols = [symbol[byte] for byte in piece.encode()]
+        ids += [vocabulary[token] for token in merge_word(symbols)]
+    return ids
+
+# %%
+encode_plain("Hello world"), encode_plain(" Hello world")
+
+# %% [markdown]
+# The same ids as at the start. One entry has not been met, though: the last one, `<|endoftext|>`, which
+# separated documents in training. What if a text contains those 13 characters?
+
+# %%
+Predict(lesson.predict_special)
+
+# %%
+print("ours   ", encode_plain("Bye<|endoftext|>"))
+print("library", gpt2("Bye<|endoftext|>").input_ids)
+
+# %% [markdown]
+# The library looks for **special tokens** first, cuts them out, and only then runs what we wrote. No merge
+# could ever build that entry. We do the same, and the encoder is complete.
+
+# %%
+specials = regex.compile("(" + "|".join(map(regex.escape, gpt2.all_special_tokens)) + ")")
+
+
+def encode(text):
+    ids = []
+    for part in specials.split(text):  # parts at odd places are special tokens
+        ids += [vocabulary[part]] if specials.fullmatch(part) else encode_plain(part)
+    return ids
+
+# %% [markdown]
+# **The result of this lesson.** A thousand different strings: eleven languages, digits, code, emoji, white
+# space of every kind, special tokens, characters drawn from all of Unicode. Every single id must agree.
+
+# %%
+from course_utils.texts import varied_texts
+
+texts = varied_texts(1000)
+same = sum(encode(text) == gpt2(text).input_ids for text in texts)
+print(f"{same} of {len(texts)} strings: ids equal to the library's")
+
+# %%
+import inspect
+
+lines = sum(len(inspect.getsource(part).splitlines()) for part in (merge_word, encode_plain, encode))
+print(f"{lines} lines, besides the table of symbols and two patterns")
+assert same == len(texts) and lines <= 25
+
+# %% [markdown]
+# Special tokens are matched in *any* text, a stranger's included. A chat service that passes user text
+# straight in lets the user end the document. `split_special_tokens=True` treats them as plain characters:
+
+# %%
+gpt2("Bye<|endoftext|>", split_special_tokens=True).input_ids == encode_plain("Bye<|endoftext|>")
+
+# %% [markdown]
+# ## 6. What a text costs
+#
+# Merges were learned from mostly English pages. Other scripts fall back to bytes. How many tokens does the
+# same sentence take? English needs 13 with GPT-2.
+
+# %%
+Predict(lesson.predict_hindi)
+
+# %%
+from course_utils.plots import grouped_bars
+from course_utils.texts import SENTENCES
+
+costs = {
+    language: {"GPT-2": len(gpt2(text).input_ids), "SmolLM2": len(smollm2(text).input_ids)}
+    for language, text in SENTENCES.items()
+}
+grouped_bars(costs, "One sentence in eleven languages", "tokens")
+
+# %% [markdown]
+# The same article of the Declaration of Human Rights costs ten times as many tokens in Hindi as in English.
+# Tokens are what a context window holds, what a service bills, and what a forward pass computes.
+
+# %% [markdown]
+# Digits show two policies. GPT-2 merges them like letters, by frequency. SmolLM2 cuts every digit apart
+# before it merges, so that equal numbers always look alike.
+
+# %%
+for text in ("2026", "1234567890", "12345", "🙂"):
+    print(f"{text:11}", gpt2.tokenize(text), smollm2.tokenize(text))
+
+# %% [markdown]
+# ### Exercise 3: fit a prompt · difficulty 2 of 3 · 8 minutes
+#
+# A context has room for `limit` tokens. Return the longest beginning of `text`, in whole characters, that
+# GPT-2 encodes in at most that many.
+
+# %% tags=["exercise"]
+def shorten(text: str, limit: int) -> str:
+    """Return the longest text[:n] whose ids, gpt2(text[:n]).input_ids, number at most `limit`."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def shorten(text: str, limit: int) -> str:
+    """Return the longest text[:n] whose ids, gpt2(text[:n]).input_ids, number at most `limit`."""
+    for n in range(len(text), -1, -1):
+        if len(gpt2(text[:n]).input_ids) <= limit:
+            return text[:n]
+
+# %% [markdown] tags=["solution"]
+# Cutting the *ids* at `limit` and decoding is fast and nearly right, but it can cut a character in half.
+# Adding characters until the limit is passed stops too early, and so does a binary search, because the count
+# does not always grow: ` strawberr` takes more tokens than ` strawberry`. So we come from the long end.
+
+# %% tags=["check"]
+lesson.check_shorten(shorten)
+
+# %% [markdown] tags=["hints"]
+# - Slicing the ids and decoding can leave half a character. Slice the text instead.
+# - Compare `len(gpt2(" strawberr").input_ids)` with `len(gpt2(" strawberry").input_ids)`. What does that mean for a loop that stops at the first text that is too long?
+# - Try n from `len(text)` down to 0, and return at the first one that fits.
+
+# %% [markdown]
+# ## 7. "Slow" and "fast" tokenizers
+#
+# Older articles tell you to choose: `GPT2Tokenizer` in Python, or `GPT2TokenizerFast` in Rust. In
+# transformers 5 there is one:
+
+# %%
+from transformers import GPT2Tokenizer, GPT2TokenizerFast
+
+GPT2Tokenizer is GPT2TokenizerFast, gpt2.is_fast
+
+# %% [markdown]
+# One habit from those articles now fails in the worst way, without a word. They pass the vocabulary by the
+# names `vocab_file` and `merges_file`:
+
+# %%
+empty = GPT2Tokenizer(vocab_file="vocab.json", merges_file="merges.txt")  # as the articles do
+len(empty), empty("Hello world").input_ids
+
+# %% [markdown]
+# No file of that name exists here, and no error says so: unknown arguments are stored and ignored. The
+# names today are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
+
+# %%
+table = {token: id for token, id in vocabulary.items() if id != 50256}
+today = GPT2Tokenizer(vocab=table, merges=[tuple(pair) for pair in merges], add_prefix_space=True)
+len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
+
+# %% [markdown]
+# `add_prefix_space=True` puts a space in front of every text, so that a first word gets the same id as it
+# has elsewhere. Most of the time you will want `from_pretrained`, which reads all of this from a folder.
+
+# %% [markdown]
+# ## Recap
+#
+# - `"Hello world"` and `" Hello world"` begin differently because a space belongs to the word behind it.
+# - `Ġ` and `Ã©` are bytes in printable dress: 188 keep their character, 68 begin at U+0100.
+# - A word is cut by replaying merges in the order of training; the longest entry has no say.
+# - 50,257 = 256 bytes + 50,000 merges + `<|endoftext|>`.
+# - Special tokens are matched before anything else; other scripts and emoji fall back to bytes; digits
+#   depend on the tokenizer.
+
+# %%
+Quiz(lesson.quiz)
+
+# %% [markdown]
+# ## Where to look next
+#
+# - `transformers/models/gpt2/tokenization_gpt2.py`: today's class, a few dozen lines that configure the Rust code.
+# - `tokenizers`, the Rust library: `pre_tokenizers.ByteLevel` is sections 2 and 4, `models.BPE` is section 3.
+# - `course_utils/tokens.py`: this lesson once more, returning every step, as the chips draw it.
+#
+# Next, lesson 02: several texts at once. They have different lengths, and a tensor does not.
