@@ -119,19 +119,13 @@ class Exercise:
             return "wrong", str(error)
         frame = learner_frame(error, answer) if isinstance(given, Answer) else None
         # torch raises NotImplementedError too: only the learner's own `raise` says "not started".
-        if isinstance(error, NotYet) or (
-            isinstance(error, NotImplementedError) and frame and frame.innermost
-        ):
+        own_raise = isinstance(error, NotImplementedError) and frame is not None and frame.innermost
+        if isinstance(error, NotYet) or own_raise:
             return "not yet", self._invitation()
-        inputs = (
-            f" {_lower(described(given.inputs))}" if isinstance(given, Answer) else f": {code(show(answer))}"
-        )
+        inputs = _lower(described(given.inputs)) if isinstance(given, Answer) else f"({code(show(answer))})"
         if frame:
-            return "wrong", f"Your function raised {_sentence(error)} on {_place(frame, answer)}{inputs}."
-        return (
-            "wrong",
-            f"The check cannot use what your answer gives{inputs}. It stopped at {_sentence(error)}.",
-        )
+            return "wrong", f"Your function raised {_sentence(error)} on {_place(frame, answer)} {inputs}."
+        return "wrong", f"The check cannot use your answer {inputs}: it stopped at {_sentence(error)}."
 
     def _invitation(self):
         return f"not yet: {self.title}. Write your answer in the cell above, run it, then run this one again."

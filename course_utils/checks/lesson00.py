@@ -3,6 +3,8 @@
 from .exercise import exercise, expect_equal
 from .quiz import NumberPrediction, Option, Question
 
+TITLE = "Does it run?"
+
 
 def _distribution(prompt):
     """The default model's next-token probabilities after `prompt`: float32 [vocab], and its tokenizer."""

@@ -8,6 +8,8 @@ from ..tokens import BytePairEncoder, byte_symbols, symbols_to_bytes
 from .exercise import Mistake, exercise, expect_equal
 from .quiz import NumberPrediction, Option, Prediction, Question
 
+TITLE = "How does text become integers?"
+
 # ---- predictions -------------------------------------------------------------------------------------
 
 

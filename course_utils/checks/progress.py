@@ -67,8 +67,8 @@ def _load(path):
     try:
         content = json.loads(text)
         items, version = content["items"], content["version"]
-        if not all(isinstance(entry["done"], bool) for entry in items.values()):
-            raise TypeError("an entry without done")
+        if not all(entry["done"] in (True, False) and entry["attempts"] > 0 for entry in items.values()):
+            raise ValueError("an entry that no course has written")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _Broken from error
     if version != VERSION:
@@ -108,7 +108,7 @@ def _beside(path, word):
 
 
 def record(item, done, **details):
-    """Keep that `item` was tried, and whether it is `done`; `details` are small JSON values.
+    """Keep that `item` was tried, and whether it is `done`; `details` are small JSON values, kept until then.
 
     Returns "" or, when nothing could be kept or an unreadable file was set aside, one sentence for the
     learner. Never raises for what the file or the disk does: a check must not fail because of it.
@@ -127,7 +127,8 @@ def record(item, done, **details):
                 items = {}
                 note = f"Your progress file could not be read: it is kept as {kept}, and a new one was begun."
             entry = items.setdefault(item, {"done": False, "attempts": 0, "first": now})
-            entry.update(details)
+            if not entry["done"]:
+                entry.update(details)
             entry.update(done=entry["done"] or done, attempts=entry["attempts"] + 1, last=now)
             _store(path, items)
     except filelock.Timeout:
@@ -194,28 +195,27 @@ class Lesson:
 def lessons():
     """The lessons found as modules `lessonNN` beside this one, in order: a tuple of Lesson.
 
-    Each module's first docstring line is its title. Lesson modules import torch inside their functions,
-    so this is cheap.
+    A module's TITLE is the lesson's title. Lesson modules import torch inside their functions, so this is
+    cheap.
     """
-    package = __package__
     names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     found = []
     for name in names:
         if match := re.fullmatch(r"lesson(\d\d)", name):
-            module = importlib.import_module(f"{package}.{name}")
-            title = (module.__doc__ or name).strip().splitlines()[0]
-            found.append(Lesson(match[1], title, _ids(module)))
+            module = importlib.import_module(f"{__package__}.{name}")
+            ids = {kind: [item.id for item in items_of(module) if item.kind == kind] for kind in KINDS}
+            found.append(Lesson(match[1], getattr(module, "TITLE", ""), ids))
     return tuple(found)
 
 
-def _ids(module):
-    ids = {kind: [] for kind in KINDS}
+def items_of(module):
+    """The exercises, predictions and questions that a lesson's module defines or lists, each once."""
+    found = {}
     for value in vars(module).values():
         for item in value if isinstance(value, list | tuple) else [value]:
-            kind = getattr(type(item), "kind", None)
-            if kind in ids and item.id not in ids[kind]:
-                ids[kind].append(item.id)
-    return ids
+            if getattr(type(item), "kind", None) in KINDS:
+                found[id(item)] = item
+    return list(found.values())
 
 
 class Progress:
@@ -232,7 +232,7 @@ class Progress:
     def rows(self):
         """One row of four strings for each lesson."""
         return [
-            (f"{lesson.number} {lesson.title}", *(self._count(lesson.ids[kind]) for kind in KINDS))
+            (f"{lesson.number} {lesson.title}".strip(), *(self._count(lesson.ids[kind]) for kind in KINDS))
             for lesson in lessons()
         ]
 
