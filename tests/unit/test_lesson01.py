@@ -1,0 +1,283 @@
+"""Lesson 01: each check is proven against right and wrong answers, each question against its proof."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from course_utils import load_tokenizer
+from course_utils.checks import lesson01
+from course_utils.tokens import byte_symbols
+from prove import prove_exercise, prove_questions
+
+BYTE = {symbol: byte for byte, symbol in byte_symbols().items()}
+
+
+def test_questions():
+    prove_questions(lesson01)
+
+
+# ---- exercise 1 --------------------------------------------------------------------------------------
+
+
+def one_decode(tokens):
+    return bytes(BYTE[symbol] for token in tokens for symbol in token).decode(errors="replace")
+
+
+def by_bytearray(tokens):
+    collected = bytearray()
+    for symbol in "".join(tokens):
+        collected.append(BYTE[symbol])
+    return collected.decode("utf-8", "replace")
+
+
+def decode_each(tokens):
+    return "".join(bytes(BYTE[s] for s in token).decode(errors="replace") for token in tokens)
+
+
+def only_joined(tokens):
+    return "".join(tokens)
+
+
+def only_the_space(tokens):
+    return "".join(tokens).replace("Ġ", " ")
+
+
+def joined_with_spaces(tokens):
+    return " ".join(tokens)
+
+
+def no_decode(tokens):
+    return bytes(BYTE[symbol] for token in tokens for symbol in token)
+
+
+def stripped(tokens):
+    return one_decode(tokens).strip()
+
+
+def ignoring(tokens):
+    return no_decode(tokens).decode(errors="ignore")
+
+
+def strict_decode(tokens):
+    return no_decode(tokens).decode()
+
+
+def backwards(tokens):
+    return one_decode(tokens[::-1])
+
+
+def test_to_text():
+    prove_exercise(
+        lesson01.check_to_text,
+        right=[one_decode, by_bytearray],
+        wrong=[
+            (decode_each, "decoded alone"),
+            (only_joined, "still in their printable dress"),
+            (only_the_space, "only the space was translated"),
+            (joined_with_spaces, "joined with spaces"),
+            (no_decode, "these are the bytes"),
+            (stripped, "strip nothing"),
+            (ignoring, "not 'ignore'"),
+            (strict_decode, "UnicodeDecodeError"),
+            (backwards, "turn each symbol into its byte"),
+        ],
+    )
+
+
+# ---- exercise 2 --------------------------------------------------------------------------------------
+
+
+def learn(counts, number, weight=True, replace=True, join=None):
+    words, learned = {word: list(word) for word in counts}, []
+    for _ in range(number):
+        pairs = Counter()
+        for word, symbols in words.items():
+            for pair in pairwise(symbols):
+                pairs[pair] += counts[word] if weight else 1
+        if not pairs:
+            break
+        learned.append(max(pairs, key=pairs.get))
+        if replace:
+            words = {word: (join or join_pair)(symbols, *learned[-1]) for word, symbols in words.items()}
+    return learned
+
+
+def join_pair(symbols, left, right):
+    joined, i = [], 0
+    while i < len(symbols):
+        fits = symbols[i : i + 2] == [left, right]
+        joined.append(left + right if fits else symbols[i])
+        i += 2 if fits else 1
+    return joined
+
+
+def learn_as_lists(counts, number):
+    return [list(pair) for pair in learn(counts, number)]
+
+
+def learn_with_tuples(counts, number):
+    words, learned = [(tuple(word), count) for word, count in counts.items()], []
+    while len(learned) < number and any(len(symbols) > 1 for symbols, _ in words):
+        pairs = {}
+        for symbols, count in words:
+            for pair in pairwise(symbols):
+                pairs[pair] = pairs.get(pair, 0) + count
+        best = sorted(pairs, key=lambda pair: -pairs[pair])[0]
+        learned.append(best)
+        words = [(tuple(join_pair(list(symbols), *best)), count) for symbols, count in words]
+    return learned
+
+
+def unweighted(counts, number):
+    return learn(counts, number, weight=False)
+
+
+def never_replaced(counts, number):
+    return learn(counts, number, replace=False)
+
+
+def counted_once(counts, number):
+    pairs = Counter()
+    for word, count in counts.items():
+        for pair in pairwise(word):
+            pairs[pair] += count
+    return [pair for pair, _ in pairs.most_common(number)]
+
+
+def joined_symbols(counts, number):
+    return ["".join(pair) for pair in learn(counts, number)]
+
+
+def replaced_in_text(counts, number):
+    return learn(
+        counts, number, join=lambda symbols, a, b: " ".join(symbols).replace(f"{a} {b}", a + b).split()
+    )
+
+
+def overlapping(counts, number):
+    def join(symbols, a, b):
+        merged = [a + b for pair in pairwise(symbols) if pair == (a, b)]
+        return merged if len(merged) > 1 else join_pair(symbols, a, b)
+
+    return learn(counts, number, join=join)
+
+
+def one_too_many(counts, number):
+    return learn(counts, number + 1)
+
+
+def one_too_few(counts, number):
+    return learn(counts, max(1, number - 1))
+
+
+def fails_without_pairs(counts, number):
+    learned = learn(counts, number)
+    return learned if len(learned) == number else max([])
+
+
+def test_learn_merges():
+    prove_exercise(
+        lesson01.check_learn_merges,
+        right=[learn, learn_as_lists, learn_with_tuples],
+        wrong=[
+            (unweighted, "each word was counted once"),
+            (never_replaced, "the same pair wins every time"),
+            (counted_once, "counted only once"),
+            (joined_symbols, "not the joined symbols"),
+            (replaced_in_text, "a part of a longer symbol"),
+            (overlapping, "fits twice, not three times"),
+            (one_too_many, "one merge too many"),
+            (one_too_few, "stops too early"),
+            (fails_without_pairs, "ValueError"),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "number"),
+    [({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4), ({"xa": 10, "ab": 8, "xab": 1}, 3)],
+)
+def test_learn_merges_is_checked_on_counts_without_ties(counts, number):
+    reversed_order = dict(reversed(counts.items()))
+    assert learn(counts, number) == learn(reversed_order, number)
+
+
+# ---- exercise 3 --------------------------------------------------------------------------------------
+
+
+def tokens(text):
+    return len(load_tokenizer("gpt2")(text).input_ids)
+
+
+def from_the_long_end(text, limit):
+    return next(text[:n] for n in range(len(text), -1, -1) if tokens(text[:n]) <= limit)
+
+
+def longest_of_all(text, limit):
+    return max((text[:n] for n in range(len(text) + 1) if tokens(text[:n]) <= limit), key=len)
+
+
+def slice_the_ids(text, limit):
+    gpt2 = load_tokenizer("gpt2")
+    return gpt2.decode(gpt2(text).input_ids[:limit])
+
+
+def add_until_too_long(text, limit):
+    for n in range(len(text) + 1):
+        if tokens(text[:n]) > limit:
+            return text[: n - 1]
+    return text
+
+
+def binary_search(text, limit):
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tokens(text[:middle]) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low]
+
+
+def characters(text, limit):
+    return text[:limit]
+
+
+def ids(text, limit):
+    return load_tokenizer("gpt2")(text).input_ids[:limit]
+
+
+def in_a_list(text, limit):
+    return [from_the_long_end(text, limit)]
+
+
+def one_less(text, limit):
+    return from_the_long_end(text, max(0, limit - 1))
+
+
+def one_more(text, limit):
+    return from_the_long_end(text, limit + 1)
+
+
+def from_the_end_of_the_text(text, limit):
+    return text[-1:]
+
+
+def test_shorten():
+    prove_exercise(
+        lesson01.check_shorten,
+        right=[from_the_long_end, longest_of_all],
+        wrong=[
+            (slice_the_ids, "in the middle of a character"),
+            (add_until_too_long, "stops at the first beginning"),
+            (binary_search, "binary search needs"),
+            (characters, "counts tokens, not characters"),
+            (ids, "not ids"),
+            (in_a_list, "not a list"),
+            (one_less, "it leaves room"),
+            (one_more, "it is too long"),
+            (from_the_end_of_the_text, "not a beginning of the text"),
+        ],
+    )

@@ -1,0 +1,36 @@
+"""course_utils.plots: a picture that says in words what it shows, the same bytes every time."""
+
+import html
+import re
+
+from course_utils.plots import grouped_bars
+
+VALUES = {"English": {"A": 13, "B": 14.5}, "<b>Hindi</b>": {"A": 139, "B": 0}}
+
+
+def test_alternative_text_holds_every_number():
+    figure = grouped_bars(VALUES, "One sentence", "tokens")
+    assert repr(figure).splitlines() == [
+        "One sentence (tokens)",
+        "English      A 13  B 14.5",
+        "<b>Hindi</b> A 139  B 0",
+    ]
+
+
+def test_page_shows_the_picture_with_its_text_escaped():
+    figure = grouped_bars(VALUES, "One sentence", "tokens")
+    page = figure._repr_html_()
+    assert "<b>" not in page
+    assert html.unescape(re.search(r'alt="([^"]*)"', page)[1]) == figure.alt
+    assert figure.png.startswith(b"\x89PNG") and len(figure.png) < 40_000
+
+
+def test_picture_is_the_same_every_time():
+    assert grouped_bars(VALUES, "t", "u").png == grouped_bars(VALUES, "t", "u").png
+
+
+def test_no_figure_stays_open():
+    from matplotlib import pyplot
+
+    grouped_bars(VALUES, "t", "u")
+    assert pyplot.get_fignums() == []
