@@ -4,7 +4,9 @@ Works on numbers, text, bytes, lists, tuples, dictionaries, sets, NumPy arrays a
 come. torch is used where it is already imported, never imported from here.
 """
 
+import html
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Mapping
@@ -38,6 +40,17 @@ def show(value):
 def code(text):
     """`text` between backticks, which the HTML form shows as code; double ones where it holds one itself."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def as_html(text):
+    """`text` escaped, and what stands between backticks as <code> with the spaces at its ends kept."""
+
+    def element(found):
+        inner = found[2]
+        start, end = len(inner) - len(inner.lstrip(" ")), len(inner) - len(inner.rstrip(" "))
+        return f"<code>{'&nbsp;' * start}{inner.strip(' ')}{'&nbsp;' * end}</code>"
+
+    return re.sub(r"(?s)(`+)(.+?)\1(?!`)", element, html.escape(text))
 
 
 def _show_tensor(value):

@@ -35,13 +35,11 @@ are handed on as they are. Heavy imports (torch, transformers) belong inside the
 '''
 
 import functools
-import html
 import os
-import re
 from dataclasses import dataclass
 
 from . import progress
-from .compare import Mistake, code, copied, described, expect_close, expect_equal, show
+from .compare import Mistake, as_html, code, copied, described, expect_close, expect_equal, show
 from .guard import Answer, NotYet, learner_frame, run
 
 __all__ = ["Exercise", "Mistake", "Result", "exercise", "expect_close", "expect_equal", "show"]
@@ -70,16 +68,11 @@ class Result:
         return f"{SYMBOLS[self.outcome]} {self.message}" + (f"\n({self.note})" if self.note else "")
 
     def _repr_html_(self):
-        note = f"<br><small>{html.escape(self.note)}</small>" if self.note else ""
+        note = f"<br><small>{as_html(self.note)}</small>" if self.note else ""
         return (
             f'<div style="border-left:4px solid {COLOURS[self.outcome]};padding:2px 12px;max-width:48em">'
-            f"<b>{SYMBOLS[self.outcome]}</b> {_with_code(self.message)}{note}</div>"
+            f"<b>{SYMBOLS[self.outcome]}</b> {as_html(self.message)}{note}</div>"
         )
-
-
-def _with_code(text):
-    """`text` escaped, and what stands between backticks as code."""
-    return re.sub(r"(?s)(`+)(.+?)\1(?!`)", r"<code>\2</code>", html.escape(text))
 
 
 class Exercise:
