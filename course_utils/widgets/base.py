@@ -20,8 +20,7 @@ from ..errors import CourseError
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
-_PAGE_HOST = (_HERE / "page_host.js").read_text(encoding="utf-8")
-_SHARED_CSS = (_HERE / "shared.css").read_text(encoding="utf-8")
+_COMMENT_OR_INDENT = re.compile(r"^[ \t]*(?://.*\n|/\*(?:.|\n)*?\*/[ \t]*\n)|^[ \t]+", re.MULTILINE)
 
 
 class CourseWidget(anywidget.AnyWidget):
@@ -40,7 +39,7 @@ class CourseWidget(anywidget.AnyWidget):
         if isinstance(cls.__dict__.get("_esm"), Path):
             cls._esm = _one_module(cls._esm)
         if isinstance(cls.__dict__.get("_css"), Path):
-            cls._css = _SHARED_CSS + cls._css.read_text(encoding="utf-8")
+            cls._css = _text(_HERE / "shared.css") + _text(cls._css)
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **traits):
@@ -99,7 +98,7 @@ class CourseWidget(anywidget.AnyWidget):
         still = self.still()
         state = json.dumps(self.page_state() | {"live": False}, default=_bytes_as_json)
         arguments = f"{state}, {json.dumps(str(getattr(self, '_css', '')))}".replace("<", "\\u003c")
-        script = f"{self._esm}\n{_PAGE_HOST}"
+        script = f"{self._esm}\n{_text(_HERE / 'page_host.js')}"
         view = hashlib.sha256(f"{still}{arguments}{script}".encode()).hexdigest()[:12]
         return (
             f'<div data-course-view="{view}">{still}</div>\n'
@@ -129,9 +128,15 @@ def _one_module(path):
     """The module at `path` with the modules it imports from beside it written in: str."""
 
     def imported(found):
-        return _EXPORT.sub("", (path.parent / found[1]).read_text(encoding="utf-8"))
+        return _EXPORT.sub("", _text(path.parent / found[1]))
 
-    return _IMPORT.sub(imported, path.read_text(encoding="utf-8"))
+    return _IMPORT.sub(imported, _text(path))
+
+
+def _text(path):
+    """The JavaScript or CSS at `path` without comment lines and indentation: str. Every saved output holds a
+    copy, and a lesson has many. Lines inside a template literal lose their indentation too."""
+    return _COMMENT_OR_INDENT.sub("", path.read_text(encoding="utf-8"))
 
 
 def _bytes_as_json(value):
