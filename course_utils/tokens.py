@@ -52,7 +52,7 @@ class Piece:
     text:    str, the slice of the input
     symbols: tuple of str, one printable symbol a byte, before any merge
     merges:  tuple of Merge, in the order in which they were made
-    tokens:  tuple of Token, what is left when no merge applies
+    tokens:  tuple of Token, what is left when no merge applies (nothing for a byte that has no entry)
     """
 
     text: str
@@ -120,7 +120,9 @@ class BytePairEncoder:
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         plain_added = all(not (t["lstrip"] or t["rstrip"] or t["single_word"]) for t in spec["added_tokens"])
         byte_level = "ByteLevel" in json.dumps(spec["pre_tokenizer"])
-        if spec["model"]["type"] != "BPE" or not byte_level or spec["normalizer"] or not plain_added:
+        no_unknown = spec["model"].get("unk_token") is None  # a byte without an entry is left out
+        bpe = spec["model"]["type"] == "BPE" and byte_level and no_unknown
+        if not bpe or spec["normalizer"] or not plain_added:
             raise CourseError(
                 f"The tokenizer of {name!r} is not a byte-level BPE: its merges of bytes cannot be shown. "
                 'Try load_tokenizer("gpt2") or load_tokenizer().'
@@ -172,7 +174,9 @@ class BytePairEncoder:
 
     def _merge(self, word):
         """Merge the symbols of one piece until no pair has a rank. Returns (symbols, merges made)."""
-        symbols, made = list(word), []
+        # A vocabulary may lack bytes that its training text never held: SmolLM2's has 235 of the 256. The
+        # library leaves such a byte out before it merges, without a word, and so does this.
+        symbols, made = [symbol for symbol in word if symbol in self.vocabulary], []
         if self._ignore_merges and word in self.vocabulary:
             return [word], made
         while len(symbols) > 1:

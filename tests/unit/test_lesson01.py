@@ -1,6 +1,7 @@
 """Lesson 01: each check is proven against right and wrong answers, each question against its proof."""
 
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -206,8 +207,13 @@ def test_learn_merges_is_checked_on_counts_without_ties(counts, number):
 # ---- exercise 3 --------------------------------------------------------------------------------------
 
 
+@cache
+def gpt2():
+    return load_tokenizer("gpt2")
+
+
 def tokens(text):
-    return len(load_tokenizer("gpt2")(text).input_ids)
+    return len(gpt2()(text).input_ids)
 
 
 def from_the_long_end(text, limit):
@@ -219,8 +225,7 @@ def longest_of_all(text, limit):
 
 
 def slice_the_ids(text, limit):
-    gpt2 = load_tokenizer("gpt2")
-    return gpt2.decode(gpt2(text).input_ids[:limit])
+    return gpt2().decode(gpt2()(text).input_ids[:limit])
 
 
 def add_until_too_long(text, limit):
@@ -246,7 +251,7 @@ def characters(text, limit):
 
 
 def ids(text, limit):
-    return load_tokenizer("gpt2")(text).input_ids[:limit]
+    return gpt2()(text).input_ids[:limit]
 
 
 def in_a_list(text, limit):

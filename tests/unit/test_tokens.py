@@ -92,6 +92,16 @@ def test_piece_in_the_vocabulary_is_taken_whole_when_merges_are_ignored():
     assert BytePairEncoder(vocabulary, [], {}, whole, ignore_merges=True).encode("ab") == [2]
 
 
+def test_byte_without_an_entry_is_left_out_before_merging():
+    def whole(text):
+        return [(text, (0, len(text)))]
+
+    encoder = BytePairEncoder({"a": 0, "b": 1, "ab": 2}, [("a", "b")], {}, whole)
+    (piece,) = encoder.encode_and_show_work("a!b")
+    assert piece.symbols == ("a", "!", "b")
+    assert [token.id for token in piece.tokens] == [2]
+
+
 def test_half_a_surrogate_pair_gets_a_sentence(gpt2):
     with pytest.raises(CourseError, match=r"Character 3 of the text is U\+D83D"):
         gpt2.encode("hi\ud83d")
