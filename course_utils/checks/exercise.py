@@ -110,7 +110,7 @@ class Exercise:
             return "right", success
         if isinstance(error, Mistake):
             return "wrong", str(error)
-        frame = learner_frame(error, answer) if isinstance(given, Answer) else None
+        frame = learner_frame(error, answer, self.check) if isinstance(given, Answer) else None
         # torch raises NotImplementedError too: only the learner's own `raise` says "not started".
         own_raise = isinstance(error, NotImplementedError) and frame is not None and frame.innermost
         if isinstance(error, NotYet) or own_raise:

@@ -27,8 +27,9 @@ class NotYet(Exception):
     """The exercise has not been started."""
 
 
-class _Stopped(BaseException):
-    """Raised in the learner's thread when its time is up. No `except Exception` catches it."""
+class _Stopped(SystemExit):
+    """Raised in the learner's thread when its time is up. No `except Exception` catches it, and a thread
+    that ends with a SystemExit prints nothing."""
 
 
 class Answer:
@@ -147,6 +148,8 @@ def run(check, answer, limit):
     waiting cell is interrupted, the thread is stopped and the interrupt goes on.
     """
     outcome = {}
+    # Not thread.join: interrupted, it takes a running thread for ended (Python 3.11).
+    finished = threading.Event()
     context = contextvars.copy_context()  # ipykernel finds the cell that a print belongs to in here
     grad = _grad_mode()
 
@@ -156,17 +159,17 @@ def run(check, answer, limit):
                 outcome["value"] = context.run(check, answer)
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=work, name="exercise", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.05)
+        while not finished.wait(0.05):
             if isinstance(answer, Answer) and answer.spent() > limit:
-                _stop(thread)
-                return None, _too_slow(answer, limit, thread)
+                return None, _too_slow(answer, limit, stopped=_stop(thread, finished))
     except KeyboardInterrupt:
-        _stop(thread)
+        _stop(thread, finished)
         raise
     return outcome.get("value"), outcome.get("error")
 
@@ -177,13 +180,14 @@ def _grad_mode():
     return torch.set_grad_enabled(torch.is_grad_enabled()) if torch else contextlib.nullcontext()
 
 
-def _stop(thread):
+def _stop(thread, finished):
+    """Raise _Stopped in the thread; whether it ended within a second."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
-    thread.join(1.0)
+    return finished.wait(1.0)
 
 
-def _too_slow(answer, limit, thread):
-    stuck = " It could not be stopped: restart the kernel." if thread.is_alive() else ""
+def _too_slow(answer, limit, stopped):
+    stuck = "" if stopped else " It could not be stopped: restart the kernel."
     return Mistake(
         f"{described(answer.inputs)} your function was still running after {limit:g} seconds. It was "
         f"interrupted. Look for a loop that never ends: what changes in each turn?{stuck}"
@@ -199,10 +203,10 @@ class Frame(NamedTuple):
     innermost: bool
 
 
-def learner_frame(error, function):
+def learner_frame(error, function, check):
     """The last Frame of the learner's code that `error` came through, or None.
 
-    The learner's code is the file or cell of `function`, and every other notebook cell.
+    The learner's code is the file or cell of `function` and every other notebook cell, without `check`.
     """
     code = getattr(inspect.unwrap(function), "__code__", None)
     own = code.co_filename if code else None
@@ -210,7 +214,8 @@ def learner_frame(error, function):
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if code.co_filename == own or "ipykernel_" in code.co_filename:
+        learners = code.co_filename == own or "ipykernel_" in code.co_filename
+        if learners and code is not getattr(check, "__code__", None):
             source = linecache.getline(code.co_filename, trace.tb_lineno).strip()
             found = Frame(trace.tb_lineno, source, code.co_name, trace.tb_next is None)
         trace = trace.tb_next
