@@ -60,6 +60,10 @@ def grouped_bars(values, title, unit):
 
 
 def _png(canvas):
-    out = io.BytesIO()
-    canvas.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    """The picture as PNG bytes, in 64 colours: flat bars and text need no more, and a third of the bytes."""
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    canvas.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()

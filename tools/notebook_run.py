@@ -18,12 +18,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from course_utils.widgets.base import drop_known_modules
 from lesson_source import has_tag
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SECONDS_A_CELL = 900
 # What a maintainer's own shell or profile could change in an output.
-PRIVATE = ("COURSE_", "PYTHON", "IPYTHON", "JUPYTER", "MPL", "HF_", "TRANSFORMERS_", "TQDM_")
+PRIVATE = ("COURSE_", "PYTHON", "IPYTHON", "JUPYTER", "MPLBACKEND", "HF_", "TRANSFORMERS_", "TQDM_")
 # The places where people keep their files, on any machine: home, temporary and CI folders.
 ANY_PATH = re.compile(r"(?<![\w./-])(/(home|root|Users|tmp|private|var|work|builds)/|[A-Za-z]:\\|~/)[\w.]")
 WARNING = re.compile(r"\b\w*Warning: |^WARNING\b", re.MULTILINE)
@@ -31,6 +32,17 @@ WARNING = re.compile(r"\b\w*Warning: |^WARNING\b", re.MULTILINE)
 
 class RunError(Exception):
     """A notebook did not run, or holds an output that must not be stored; the message says which cell."""
+
+
+def prepare_machine() -> None:
+    """Do now, once, what would else report its progress in the output of the first notebook that needs it."""
+    import matplotlib.font_manager  # noqa: F401 -- importing it finds the fonts
+
+    from course_utils import assets
+
+    for asset in assets.ASSETS:
+        if not assets.find(asset):
+            assets.prepare(asset)
 
 
 def run_notebook(notebook: NotebookNode, folder: Path, *, strict: bool = False, on_cell=None) -> None:
@@ -44,10 +56,11 @@ def run_notebook(notebook: NotebookNode, folder: Path, *, strict: bool = False, 
     metadata = notebook.metadata
     metadata.pop("widgets", None)
     metadata["language_info"] = {"name": metadata["language_info"]["name"]}
+    modules: set[str] = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             for output in cell.outputs:
-                _freeze(output)
+                _freeze(output, modules)
             if problem := output_problem(cell):
                 raise RunError(f"{problem}, in the cell\n\n{cell.source}")
 
@@ -93,10 +106,12 @@ def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:
     }
 
 
-def _freeze(output: NotebookNode) -> None:
-    """Take out what only a live kernel can show, and the folders of this machine in a traceback."""
+def _freeze(output: NotebookNode, modules: set[str]) -> None:
+    """Take out what only a live kernel can show, the folders of this machine in a traceback, and the widget
+    modules (10 KB each) that an earlier output of the notebook holds: their names are in `modules`."""
     if "text/html" in output.get("data", {}):
         output.data.pop(WIDGET_VIEW, None)
+        output.data["text/html"] = drop_known_modules(output.data["text/html"], modules)
     if output.output_type == "error":
         output.traceback = [_without_folders(line) for line in output.traceback]
 
@@ -139,7 +154,7 @@ def output_texts(output: NotebookNode) -> list[str]:
     data = output.get("data", {})
     texts = [str(value) for kind, value in data.items() if not kind.startswith("image/")]
     texts += [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
-    return [re.sub(r'(?s)<script type="module">.*?</script>', "", text) for text in texts]
+    return [re.sub(r'(?s)<script type="module"[^>]*>.*?</script>', "", text) for text in texts]
 
 
 def path_in(text: str) -> str:

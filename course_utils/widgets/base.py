@@ -94,16 +94,48 @@ class CourseWidget(anywidget.AnyWidget):
         return data, metadata
 
     def page(self):
-        """The widget as a piece of HTML that is alive without a kernel: str, the still and one script."""
+        """The widget as a piece of HTML that is alive without a kernel: str, the still and two scripts. The
+        first holds the module, the same for all widgets of a class, so that a notebook need keep it only
+        once (`drop_known_modules`); the second shows this widget, as soon as the first has run."""
         still = self.still()
-        state = json.dumps(self.page_state() | {"live": False}, default=_bytes_as_json)
-        arguments = f"{state}, {json.dumps(str(getattr(self, '_css', '')))}".replace("<", "\\u003c")
-        script = f"{self._esm}\n{_text(_HERE / 'page_host.js')}"
-        view = hashlib.sha256(f"{still}{arguments}{script}".encode()).hexdigest()[:12]
+        module = f"const css = {_as_script(str(getattr(self, '_css', '')))};\n{self._esm}\n"
+        module += _text(_HERE / "page_host.js")
+        event = f"course-{_digest(module)}"
+        state = _as_script(self.page_state() | {"live": False})
+        view = _digest(still + state + event)
         return (
             f'<div data-course-view="{view}">{still}</div>\n'
-            f'<script type="module">\n{script}\nshowSaved("{view}", {arguments});\n</script>'
+            f'<script type="module" data-course-module="{event}">\n{module}\n'
+            f'globalThis["{event}"] = showSaved;\ndispatchEvent(new Event("{event}"));\n</script>\n'
+            f'<script type="module">\nconst show = () => globalThis["{event}"]("{view}", {state});\n'
+            f'if (globalThis["{event}"]) show(); else addEventListener("{event}", show, {{ once: true }});\n'
+            "</script>"
         )
+
+
+_MODULE = re.compile(r'<script type="module" data-course-module="([\w-]+)">.*?</script>\n', re.DOTALL)
+
+
+def drop_known_modules(page, known):
+    """`page` (str, HTML that holds widgets' pages) without the modules named in the set `known`, to which
+    those that it keeps are added. All that is left still works where the pages stand in one document."""
+
+    def keep_new(found):
+        if found[1] in known:
+            return ""
+        known.add(found[1])
+        return found[0]
+
+    return _MODULE.sub(keep_new, page)
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _as_script(value):
+    """`value` as JSON that may stand in a script: str, bytes as the page's host reads them."""
+    return json.dumps(value, default=_bytes_as_json).replace("<", "\\u003c")
 
 
 def html_table(header, rows):

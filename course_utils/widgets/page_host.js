@@ -1,10 +1,10 @@
-// The second host: shows a saved widget in a page without a kernel. `render` is the widget's own.
+// The second host: shows a saved widget in a page without a kernel. `render` and `css` are the widget's own.
 
 /**
  * Replace the still pictures of one saved widget by the widget itself.
  * A notebook may hold the same output twice; each gets its own copy of the state.
  */
-function showSaved(view, state, css) {
+function showSaved(view, state) {
   for (const place of document.querySelectorAll(`[data-course-view="${view}"]:not([data-ready])`)) {
     place.dataset.ready = "";
     const style = document.createElement("style");

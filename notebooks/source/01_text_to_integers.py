@@ -264,8 +264,8 @@ def join_pair(symbols, pair):
 
 # %% [markdown] tags=["solution"]
 # Two details carry it. A pair counts as often as its word does, not once a word. And the symbols must be
-# *replaced* after each choice, or the same pair wins for ever. GPT-2 ran this loop on 40 GB of web pages;
-# that corpus is why `berry` has an entry of its own.
+# *replaced* after each choice, or the same pair wins for ever. GPT-2's list came from a loop like this one,
+# run on web pages: a word has an entry of its own if people wrote it often enough.
 
 # %% tags=["check"]
 lesson.check_learn_merges(learn_merges)
@@ -315,7 +315,7 @@ pattern.findall("rained.\n\nWe"), pattern.findall("rained.\n\n")
 
 # %% [markdown]
 # So an empty line is one token at the end of a text and two in its middle. A prompt that ends in an empty
-# line, or in a space, gives the model ids that it rarely met while it learned.
+# line, or in a space, therefore gives the model other ids than the same place gave it in training.
 
 # %%
 print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
@@ -410,8 +410,12 @@ costs = {
 grouped_bars(costs, "One sentence in eleven languages", "tokens")
 
 # %% [markdown]
-# The same article of the Declaration of Human Rights costs ten times as many tokens in Hindi as in English.
-# Tokens are what a context window holds, what a service bills, and what a forward pass computes.
+# This sentence, from the Declaration of Human Rights, costs GPT-2 more than ten times as many tokens in Hindi
+# as in English, and SmolLM2 seven times. Tokens are what a context window holds and what a service bills.
+
+# %%
+for name in ("GPT-2", "SmolLM2"):
+    print(f"{name:8} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
 
 # %% [markdown]
 # Digits show two policies. GPT-2 merges them like letters, by frequency. SmolLM2 cuts every digit apart
@@ -420,6 +424,15 @@ grouped_bars(costs, "One sentence in eleven languages", "tokens")
 # %%
 for text in ("2026", "1234567890", "12345", "🙂"):
     print(f"{text:11}", gpt2.tokenize(text), smollm2.tokenize(text))
+
+# %% [markdown]
+# And a vocabulary need not even hold every byte. SmolLM2's has no entry for 21 of them, most of which no
+# text contains. A control character is among them, and it vanishes without a word:
+
+# %%
+entries = smollm2.get_vocab()
+missing = [byte for byte in range(256) if symbol[byte] not in entries]
+len(missing), smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_ids)
 
 # %% [markdown]
 # ### Exercise 3: fit a prompt · difficulty 2 of 3 · 8 minutes
