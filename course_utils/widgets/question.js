@@ -55,21 +55,14 @@ function quizQuestion(question, number, answer) {
   const status = element("div", { class: "question-result", role: "status" });
   const button = control("button", { class: "course-action", type: "submit" }, "Check");
   const all = explanations(question);
-  const node = form(
-    number,
-    question,
-    [choice.node, element("p", { class: "question-actions" }, button), status, all],
-    () => {
-      const chosen = choice.chosen();
-      if (chosen.length === 0) say(status, "", [question.several ? "Choose one or more first." : "Choose one first."]);
-      else answer.set({ chosen });
-    },
-  );
-  // A new choice is a new try: what was said about the old one goes.
-  choice.node.addEventListener("change", () => {
-    say(status, "", []);
-    button.textContent = "Check";
+  const actions = element("p", { class: "question-actions" }, button);
+  const node = form(number, question, [choice.node, actions, status, all], () => {
+    const value = choice.value();
+    if (value) answer.set(value);
+    else say(status, "", [choice.prompt]);
   });
+  // A new choice is a new try: what was said about the old one goes.
+  choice.node.addEventListener("change", () => say(status, "", []));
 
   let shown = 0;
   function refresh() {
@@ -78,7 +71,7 @@ function quizQuestion(question, number, answer) {
     const right = sameSet(given.chosen, keyOf(question));
     if (given.tries !== shown) {
       shown = given.tries;
-      choice.choose(given.chosen);
+      choice.show(given);
       say(status, right ? "right" : "wrong", verdict(question, given.chosen, right));
       all.hidden = false;
     }
@@ -93,8 +86,10 @@ function verdict(question, chosen, right) {
     const mark = good ? RIGHT : WRONG;
     return headed(`${mark} ${question.several ? text : good ? "Right." : "Not this one."}`, why);
   });
-  const missing = keyOf(question).filter((position) => !chosen.includes(position)).length;
-  if (question.several && !right) lines.push(line(missing ? `${missing} more to find.` : "All right ones are among them, and more."));
+  if (question.several && !right) {
+    const missing = keyOf(question).filter((position) => !chosen.includes(position)).length;
+    lines.push(line(missing ? `${missing} more to find.` : "All right ones are among them, and more."));
+  }
   return lines;
 }
 
@@ -121,7 +116,7 @@ function prediction(question, number, answer) {
   compare.hidden = true;
   const node = form(number, question, [guess.node, actions, status, compare], () => {
     const value = guess.value();
-    if (value === null) status.textContent = guess.prompt;
+    if (!value) status.textContent = guess.prompt;
     else if (!answer.get()) {
       answer.set(value);
       summary.focus(); // the button that had the focus is gone
@@ -133,7 +128,8 @@ function prediction(question, number, answer) {
     const given = answer.get();
     if (given && !shown) {
       shown = true;
-      guess.lock(given);
+      guess.show(given);
+      guess.lock();
       actions.remove();
       const found = compared(question, given);
       status.replaceChildren(
@@ -151,14 +147,15 @@ function prediction(question, number, answer) {
 /** Whether the guess is right; the guess and the answer as text, each with its why. */
 function compared(question, given) {
   if (!question.options) return comparedNumber(question, given.number);
-  const part = (positions, field) => positions.map((position) => question.options[position][field]).join(" ");
   const key = keyOf(question);
+  const texts = (positions) => positions.map((position) => question.options[position][0]).join(", ");
+  const whys = (positions) => positions.map((position) => question.options[position][1]).join(" ");
   return {
     right: sameSet(given.chosen, key),
-    guess: part(given.chosen, 0),
-    guessWhy: part(given.chosen, 1),
-    answer: part(key, 0),
-    answerWhy: part(key, 1),
+    guess: texts(given.chosen),
+    guessWhy: whys(given.chosen),
+    answer: texts(key),
+    answerWhy: whys(key),
   };
 }
 
@@ -175,8 +172,8 @@ function comparedNumber({ key, tolerance, unit, why, wrong, otherwise }, number)
 }
 
 function comparison({ right, guess, guessWhy, answer, answerWhy }) {
-  const near = guess === answer ? "" : ` The answer: ${answer}.`;
-  if (right) return [headed(`${RIGHT} Right:`, guess + (near && ".") + near), line(answerWhy)];
+  const exactly = guess === answer ? "" : ` (exactly: ${answer})`;
+  if (right) return [headed(`${RIGHT} Right:`, guess + exactly), line(answerWhy)];
   return [
     headed(`${WRONG} Your guess:`, guess),
     line(guessWhy),
@@ -185,23 +182,19 @@ function comparison({ right, guess, guessWhy, answer, answerWhy }) {
   ];
 }
 
-
 // ---- pieces
 
 function form(number, question, children, submit) {
-  const node = element(
-    "form",
-    {
-      onsubmit(event) {
-        event.preventDefault();
-        submit();
-      },
-    },
-    element("fieldset", {}, element("legend", {}, ...rich(number + question.text)), ...children),
-  );
-  node.noValidate = true;
-  return node;
+  function onsubmit(event) {
+    event.preventDefault();
+    submit();
+  }
+  const legend = element("legend", {}, ...rich(number + question.text));
+  return element("form", { novalidate: true, onsubmit }, element("fieldset", {}, legend, ...children));
 }
+
+// A list of options and a field for a number have the same members: `value()` is the answer or null,
+// `prompt` says what is missing, `show(answer)` sets the controls, `lock()` ends their use.
 
 /** The options as native radio buttons or checkboxes. */
 function optionList(question) {
@@ -213,30 +206,21 @@ function optionList(question) {
   const chosen = () => inputs.flatMap((input, position) => (input.checked ? [position] : []));
   return {
     node: element("div", { class: "question-options" }, ...rows),
-    prompt: "Choose one first.",
-    chosen,
-    choose: (positions) => inputs.forEach((input, position) => (input.checked = positions.includes(position))),
+    prompt: question.several ? "Choose one or more first." : "Choose one first.",
     value: () => (chosen().length ? { chosen: chosen() } : null),
-    lock(given) {
-      inputs.forEach((input, position) => {
-        input.checked = given.chosen.includes(position);
-        input.disabled = true;
-      });
-    },
+    show: (answer) => inputs.forEach((input, position) => (input.checked = answer.chosen.includes(position))),
+    lock: () => inputs.forEach((input) => (input.disabled = true)),
   };
 }
 
 function numberField({ unit }) {
   const input = control("input", { type: "number", step: "any", autocomplete: "off", class: "question-number" });
-  const after = unit ? ` ${unit}` : "";
   return {
-    node: element("label", { class: "question-option" }, "Your guess: ", input, after),
+    node: element("label", { class: "question-option" }, "Your guess: ", input, element("span", {}, ...rich(unit))),
     prompt: "Type a number first.",
     value: () => (Number.isFinite(input.valueAsNumber) ? { number: input.valueAsNumber } : null),
-    lock(given) {
-      input.value = given.number;
-      input.readOnly = true;
-    },
+    show: (answer) => (input.value = answer.number),
+    lock: () => (input.readOnly = true),
   };
 }
 
