@@ -6,6 +6,10 @@ once, because it has no effect later: the number of spins of an idle OpenMP thre
 
 import importlib
 import os
+import sys
+
+# Read by check_machine(): too late for the setting below.
+TORCH_CAME_FIRST = "torch" in sys.modules and "GOMP_SPINCOUNT" not in os.environ
 
 # torch's idle OpenMP threads spin by default. Where kernels share cores (a classroom server, two test
 # workers) they spin each other to a standstill: 2.6 instead of 11 tokens a second in three processes on
@@ -15,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOME = {
     "CourseError": "errors",
+    "check_machine": "doctor",
     "load": "models",
     "load_tokenizer": "models",
     "pick_device": "models",

@@ -1,6 +1,7 @@
 """Get a package's wheel by the user's own means: pip with its configuration, else uv, else a pip made for
 the occasion. Index mirrors, proxies and certificates are theirs and stay theirs."""
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -15,88 +16,90 @@ from .errors import CourseError
 _POLL_SECONDS = 0.1
 
 
-def download(requirement, sha256, folder, progress=lambda size: None):
-    """Put the wheel of `requirement` ("name==version"), or its unpacked content, into `folder`.
+def download(title, requirement, sha256, folder, progress=lambda size: None):
+    """Put the wheel of `requirement` ("name==version"), or what it unpacks to, into `folder`.
 
-    `progress(size)` is called with every number of new bytes. Raises CourseError when no tool can do it.
+    `progress(size)` is called with the number of bytes that arrived since the last call.
+    Raises CourseError, which calls the package `title`, when no tool is there or none can do it; OSError when
+    the disk is full.
     """
     folder = Path(folder)
-    lines = folder / "requirements.txt"
-    lines.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     scratch = folder / "scratch"
     scratch.mkdir()
-    # A folder of its own for temporary files: how much has arrived can be seen there, and it goes with ours.
-    environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
-    environment["PIP_REQUIRE_VIRTUALENV"] = "0"  # nothing is installed
-    environment["UV_CACHE_DIR"] = str(scratch / "uv")
-    complaint = None
+    lines = scratch / "requirements.txt"
+    lines.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    complaints = []
     for commands in _ways(lines, folder, scratch):
-        for command in commands:
-            code, output = _run(command, environment, folder, progress)
-            if code:
-                complaint = _last_words(output)
-                break
-        else:
+        complaint = _first_failure(commands, _environment(scratch), folder, scratch / "output", progress)
+        if complaint is None:
             shutil.rmtree(scratch, ignore_errors=True)
             return
-        if complaint and "hash" in complaint.lower():
-            break
-    if complaint is None:
-        raise CourseError(
-            f"{requirement} has to be downloaded, but this Python has neither pip nor uv. "
-            f'Type "{sys.executable}" -m ensurepip (or: uv pip install pip) in a terminal, then run this again.'
-        )
-    raise DownloadError(complaint)
+        complaints.append(complaint)
+    raise CourseError(_sentence(title, requirement, complaints))
 
 
-class DownloadError(CourseError):
-    """The package index could not be used; the message is the tool's last line."""
+def _environment(scratch):
+    # Temporary files in a folder of ours: what has arrived can be counted there, and they go with it.
+    temporary = dict.fromkeys(["TMPDIR", "TEMP", "TMP"], str(scratch))
+    ours = {
+        "UV_CACHE_DIR": str(scratch / "uv"),
+        "PIP_REQUIRE_VIRTUALENV": "0",  # a download installs nothing
+        "PIP_RETRIES": os.environ.get("PIP_RETRIES", "2"),  # pip's five take 8 s to say "no network"
+    }
+    return {**os.environ, **temporary, **ours}
 
 
 def _ways(lines, folder, scratch):
-    """Lists of commands, the best way first. A way is worth trying when all its tools are there."""
+    """Lists of commands, the best way first, for the tools that are there."""
     pip_download = [
-        *("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
-        *("--disable-pip-version-check", "--no-cache-dir", "--requirement", str(lines)),
-        *("--dest", str(folder)),
+        *("-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
+        *(
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--requirement",
+            str(lines),
+            "--dest",
+            str(folder),
+        ),
     ]
     has_pip = importlib.util.find_spec("pip") is not None
     if has_pip:
         # -P: a learner's own random.py or token.py beside the notebook must not be imported instead.
-        yield [[sys.executable, "-P", *pip_download]]
+        yield [[sys.executable, *pip_download]]
     uv = shutil.which("uv")
     if uv:
-        yield [
-            [
-                *(uv, "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
-                *("--python", sys.executable, "--target", str(folder), "--requirement", str(lines)),
-            ]
-        ]
+        install = [uv, "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        yield [[*install, "--python", sys.executable, "--target", str(folder), "--requirement", str(lines)]]
     if not has_pip and importlib.util.find_spec("ensurepip") is not None:
         home = scratch / "pip"
-        scripts = sysconfig.get_path("scripts", "venv", {"base": str(home)})
-        python = str(Path(scripts) / ("python.exe" if os.name == "nt" else "python"))
-        yield [[sys.executable, "-P", "-m", "venv", str(home)], [python, "-P", *pip_download]]
+        python = Path(sysconfig.get_path("scripts", "venv", {"base": str(home)})) / "python"
+        yield [[sys.executable, "-P", "-m", "venv", str(home)], [str(python), *pip_download]]
 
 
-def _run(command, environment, folder, progress):
-    with open(folder / "output.txt", "w+b") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            seen = _bytes_under(folder)
-            while process.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                now = _bytes_under(folder)
-                progress(max(0, now - seen))
-                seen = max(seen, now)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        output.seek(0)
-        return process.returncode, output.read().decode(errors="replace")
+def _first_failure(commands, environment, folder, output, progress):
+    """Run the commands; None, or what the first one that failed said."""
+    for command in commands:
+        with open(output, "wb") as sink:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+            )
+            try:
+                _watch(process, folder, progress)
+            finally:
+                process.kill()  # nothing, unless we were interrupted
+                process.wait()
+        if process.returncode:
+            return output.read_text(encoding="utf-8", errors="replace")
+    return None
+
+
+def _watch(process, folder, progress):
+    seen = _bytes_under(folder)
+    while process.poll() is None:
+        time.sleep(_POLL_SECONDS)
+        now = max(seen, _bytes_under(folder))
+        progress(now - seen)
+        seen = now
 
 
 def _bytes_under(folder):
@@ -110,7 +113,29 @@ def _bytes_under(folder):
     return total
 
 
-def _last_words(output):
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+def _sentence(title, requirement, complaints):
+    if not complaints:
+        return (
+            f"{title} has to be downloaded (package {requirement}), and this Python has neither pip nor "
+            f'uv. Type in a terminal: "{sys.executable}" -m ensurepip (with uv: uv pip install pip), then run this '
+            "again."
+        )
+    said = " ".join(complaints).lower()
+    if "no space left" in said or "errno 28" in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if "do not match the hashes" in said or "hash mismatch" in said:
+        return (
+            f"What the package index sent for {title} ({requirement}) is not the file it must be, so nothing "
+            "was kept. Run this again; if it happens twice, tell whoever keeps your package mirror."
+        )
+    return (
+        f"{title} could not be downloaded (package {requirement}; {_last_words(complaints[0])}). Connect to "
+        "the network, or set pip up for your mirror or proxy, and run this again; or set COURSE_CACHE to a "
+        "folder that `python -m course_utils prepare` filled on another machine."
+    )
+
+
+def _last_words(complaint):
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["it said nothing"])[-1]
+    return (errors or lines or ["no reason given"])[-1].removeprefix("ERROR: ")
