@@ -85,6 +85,8 @@ def build(root: Path, sources: list[Path], *, force: bool) -> list[str]:
     library = library_digest(root)
     stale = [path for path in sources if force or stamps.get(path.stem) != stamp(root, path, library)]
     problems = []
+    if stale:
+        notebook_run.prepare_machine()
     for source in tqdm(stale, desc="notebooks", unit="lesson", disable=not stale):
         try:
             build_lesson(root, source)

@@ -7,12 +7,14 @@ solution    one or more cells after a stub; the solved notebook shows them as th
             notebook folds them into one markdown cell after the next check and its hints
 check       the cell that calls the check; both notebooks
 hints       a markdown list; each item unfolds inside the one before it; both notebooks
+answer      the cell that settles a prediction; JupyterLab hides its stored output until it is run
 
 The tags `raises-exception` and `nbval-ignore-output` go through as they are.
 """
 
 import hashlib
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import jupytext
@@ -20,7 +22,9 @@ from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-TAGS = {"exercise", "solution", "check", "hints", "raises-exception", "nbval-ignore-output"}
+TAGS = {"exercise", "solution", "check", "hints", "answer", "raises-exception", "nbval-ignore-output"}
+# jupytext would take a comment or a heading such as "# Why?" for IPython's help and strip its "#".
+FORMAT = {"extension": ".py", "format_name": "percent", "comment_magics": False}
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -37,7 +41,7 @@ def read_source(path: Path) -> list[NotebookNode]:
     Raises SourceError for unknown tags or metadata and for exercises that lack a part.
     """
     cells = []
-    for parsed in jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent").cells:
+    for parsed in jupytext.reads(path.read_text(encoding="utf-8"), fmt=FORMAT).cells:
         metadata = {key: value for key, value in parsed.metadata.items() if key != "lines_to_next_cell"}
         tags = metadata.pop("tags", [])
         if metadata or not set(tags) <= TAGS:
@@ -47,8 +51,16 @@ def read_source(path: Path) -> list[NotebookNode]:
             raise SourceError(
                 f"{path.name}: an empty cell after {_first_line(cells[-1]) if cells else 'the top'!r}"
             )
-        new_cell = {"code": new_code_cell, "markdown": new_markdown_cell}[parsed.cell_type]
-        cells.append(new_cell(parsed.source, metadata={"tags": tags} if tags else {}))
+        metadata = {"tags": tags} if tags else {}
+        if "answer" in tags:
+            metadata |= {"collapsed": True, "jupyter": {"outputs_hidden": True}}
+        if parsed.cell_type == "code" and "hints" not in tags:
+            cells.append(new_code_cell(parsed.source, metadata=metadata))
+        elif parsed.cell_type == "markdown":
+            source = _unfolding(path, parsed) if "hints" in tags else parsed.source
+            cells.append(new_markdown_cell(source, metadata=metadata))
+        else:
+            raise SourceError(f"{_place(path, parsed)}: a {parsed.cell_type} cell cannot be used here")
     _require_whole_exercises(path, cells)
     return cells
 
@@ -63,7 +75,7 @@ def learner_notebook(cells: list[NotebookNode]) -> NotebookNode:
         if has_tag(cell, "solution"):
             solution.append(cell)
         else:
-            kept.append(_unfolding(cell))
+            kept.append(cell)
             checked = checked or (has_tag(cell, "check") and bool(solution))
     if checked:
         kept.append(_folded(solution))
@@ -72,7 +84,7 @@ def learner_notebook(cells: list[NotebookNode]) -> NotebookNode:
 
 def solved_notebook(cells: list[NotebookNode]) -> NotebookNode:
     """The same lesson with each stub replaced by its solution."""
-    return _notebook([_unfolding(cell) for cell in cells if not has_tag(cell, "exercise")])
+    return _notebook([cell for cell in cells if not has_tag(cell, "exercise")])
 
 
 def without_solutions(notebook: NotebookNode) -> NotebookNode:
@@ -104,33 +116,31 @@ def _require_whole_exercises(path: Path, cells: list[NotebookNode]) -> None:
         raise SourceError(f"{_place(path, stub)}: this exercise has no {missing}")
 
 
-def _unfolding(cell: NotebookNode) -> NotebookNode:
-    """The cell itself, or, of a list of hints, nested <details>: the first hint reveals the second."""
-    if not has_tag(cell, "hints"):
-        return _with_source(cell, cell.source)
-    hints = _list_items(cell)
+def _unfolding(path: Path, cell: NotebookNode) -> str:
+    """A list of hints as nested <details>: the first hint reveals the second."""
+    hints = _list_items(cell.source)
+    if not hints:
+        raise SourceError(f"{_place(path, cell)}: hints must be one markdown list and nothing else")
     source = ""
     for number, hint in reversed(list(enumerate(hints, start=1))):
         inside = f"{hint}\n\n{source}" if source else hint
         source = _details(f"Hint {number} of {len(hints)}", inside)
-    return _with_source(cell, source)
+    return source
 
 
-def _list_items(cell: NotebookNode) -> list[str]:
-    """The markdown of each top-level item of a cell that is one list."""
-    tokens = MarkdownIt().parse(cell.source)
-    if cell.cell_type != "markdown" or not tokens or not tokens[0].type.endswith("_list_open"):
-        raise SourceError(f"hints must be one markdown list, not {_first_line(cell)!r}")
-    if any(token.level == 0 for token in tokens[1:-1]):
-        raise SourceError(f"hints must be one markdown list and nothing else: {_first_line(cell)!r}")
-    lines = cell.source.splitlines()
+def _list_items(markdown: str) -> list[str]:
+    """The markdown of each top-level item of a text that is one list; [] if it is anything else."""
+    tokens = MarkdownIt().parse(markdown)
+    if not tokens or not tokens[0].type.endswith("_list_open") or any(not t.level for t in tokens[1:-1]):
+        return []
+    lines = markdown.splitlines()
     items = []
     for token in tokens:
         if token.type == "list_item_open" and token.level == 1:
             first, end = token.map
-            marker = len(lines[first]) - len(lines[first].lstrip("0123456789-*+.) "))
-            rest = [line[marker:] if not line[:marker].strip() else line for line in lines[first + 1 : end]]
-            items.append("\n".join([lines[first][marker:], *rest]).strip())
+            # What stands under an item is indented as far as the text after its marker.
+            width = len(lines[first]) - len(lines[first].lstrip("0123456789-*+.) "))
+            items.append("\n".join(line[width:] for line in lines[first:end]).strip())
     return items
 
 
@@ -151,13 +161,9 @@ def _details(summary: str, inside: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{inside}\n\n</details>"
 
 
-def _with_source(cell: NotebookNode, source: str) -> NotebookNode:
-    new_cell = {"code": new_code_cell, "markdown": new_markdown_cell}[cell.cell_type]
-    return new_cell(source, metadata=dict(cell.metadata))
-
-
 def _notebook(cells: list[NotebookNode]) -> NotebookNode:
     """A notebook whose cell ids follow from the cells' text alone, so that an insertion moves no other id."""
+    cells = deepcopy(cells)
     seen = Counter()
     for cell in cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbFile
 
+from notebook_run import prepare_machine
+
 SANITIZE = Path(__file__).with_name("sanitize.cfg")
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "clear_output", "update_display_data"}
 
@@ -38,6 +40,7 @@ class CourseNotebook(IPyNbFile):
     """A notebook with a progress file of its own, whose messages mean what they mean in JupyterLab."""
 
     def setup(self):
+        prepare_machine()
         self.private = tempfile.TemporaryDirectory()
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("COURSE_PROGRESS", str(Path(self.private.name) / "progress.json"))

@@ -78,7 +78,7 @@ def verdicts(folder, *options, **environment):
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
     run = subprocess.run(
         [*command, f"--junitxml={report}", f"--rootdir={folder}", "-c", os.devnull, *options, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": "", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": "", **environment},
         capture_output=True,
         text=True,
         timeout=300,
