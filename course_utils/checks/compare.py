@@ -102,6 +102,8 @@ def same(got, want, tolerance=0.0):
 
 def difference(got, want, tolerance=0.0):
     """None if the values are the same, otherwise half a sentence that begins at "it": what differs first."""
+    if got is want:
+        return None
     if is_tensor(want) or is_array(want):
         return _tensor_difference(got, want, tolerance)
     if _kind(got) != _kind(want):
@@ -160,6 +162,8 @@ def _mapping_difference(got, want, tolerance):
 
 
 def _tensor_difference(got, want, tolerance):
+    import numpy
+
     kind = "a tensor" if is_tensor(want) else "an array"
     if type(got) is not type(want) and not (is_tensor(got) and is_tensor(want)):
         return f"it is {_kind(got)}, expected is {kind}"
@@ -167,28 +171,25 @@ def _tensor_difference(got, want, tolerance):
         return f"its shape is {tuple(got.shape)}, expected is {tuple(want.shape)}"
     if got.dtype != want.dtype:
         return f"its type is {_dtype(got)}, expected is {_dtype(want)}"
-    pairs = list(zip(_flat(got), _flat(want), strict=True))
-    wrong = [
-        place for place, (one, other) in enumerate(pairs) if difference(one, other, tolerance) is not None
-    ]
-    if not wrong:
+    one, other = _as_array(got), _as_array(want)
+    if other.dtype.kind in "fc":
+        wrong = ~numpy.isclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
+    else:
+        wrong = one != other
+    if not wrong.any():
         return None
-    place = _place(wrong[0], tuple(want.shape))
-    one, other = pairs[wrong[0]]
-    count = f"{len(wrong)} of {len(pairs)} numbers differ"
-    return f"{count}, the first at {place}: {show(one)}, expected is {show(other)}"
+    place = tuple(numpy.argwhere(wrong)[0].tolist())
+    return (
+        f"{wrong.sum()} of {wrong.size} numbers differ, the first at {list(place)}: "
+        f"{one[place].item()}, expected is {other[place].item()}"
+    )
 
 
-def _flat(value):
-    return (value.detach().cpu() if is_tensor(value) else value).reshape(-1).tolist()
-
-
-def _place(position, shape):
-    index = []
-    for size in reversed(shape):
-        position, rest = divmod(position, size)
-        index.insert(0, rest)
-    return str(index)
+def _as_array(value):
+    if not is_tensor(value):
+        return value
+    value = value.detach().cpu()
+    return (value.double() if value.is_floating_point() else value).numpy()  # NumPy has no bfloat16
 
 
 def expect_equal(got, want, inputs, message="", mistakes=()):

@@ -189,8 +189,12 @@ function form(number, question, children, submit) {
     event.preventDefault();
     submit();
   }
+  // JupyterLab swallows what a browser does by itself for Enter in a field.
+  function onkeydown(event) {
+    if (event.key === "Enter" && event.target.localName === "input") onsubmit(event);
+  }
   const legend = element("legend", {}, ...rich(number + question.text));
-  return element("form", { novalidate: true, onsubmit }, element("fieldset", {}, legend, ...children));
+  return element("form", { novalidate: true, onsubmit, onkeydown }, element("fieldset", {}, legend, ...children));
 }
 
 // A list of options and a field for a number have the same members: `value()` is the answer or null,

@@ -5,6 +5,7 @@ from browser_kit import axe_violations, document, worst_contrast
 
 from course_utils import CourseError
 from course_utils.checks import progress
+from course_utils.checks.exercise import SYMBOLS, Result
 from course_utils.checks.quiz import NumberPrediction, Option, Prediction, Question
 from course_utils.widgets import Predict, Quiz
 
@@ -292,6 +293,16 @@ def test_cleanup_leaves_nothing(mount):
     page.evaluate("courseCleanup()")
     assert page.locator("#host *").count() == 0
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_results_of_exercises_are_accessible(open_page, theme):
+    page = open_page(viewport={"width": 360, "height": 900})
+    results = [Result("90/x", outcome, "Say `this` to that.", note="A note.") for outcome in SYMBOLS]
+    page.set_content(document(theme, "".join(result._repr_html_() for result in results)))
+    assert page.locator("main div").count() == 3 and "✔ Say this" in page.locator("main").inner_text()
+    assert axe_violations(page) == []
+    assert worst_contrast(page, "main")[0] >= 4.5
 
 
 # ---- what a notebook stores --------------------------------------------------------------------------

@@ -374,6 +374,8 @@ SAME = [
     (float("nan"), float("nan")),
     (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")])), (numpy.ones(2), numpy.ones(2)),
     (torch.nn.Parameter(torch.ones(1)), torch.ones(1)), (1, 1.0), (None, None), (b"a", b"a"),
+    (torch.tensor([float("inf")]), torch.tensor([float("inf")])), (torch.tensor(True), torch.tensor(True)),
+    (torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
 ]  # fmt: skip
 
 
@@ -402,6 +404,12 @@ DIFFERENT = [
         torch.tensor([[1, 2], [3, 5]]),
         torch.tensor([[1, 2], [3, 4]]),
         "1 of 4 numbers differ, the first at [1, 1]: 5, expected is 4",
+    ),
+    (torch.tensor(1.5), torch.tensor(2.5), "1 of 1 numbers differ, the first at []: 1.5, expected is 2.5"),
+    (
+        torch.tensor([True]),
+        torch.tensor([False]),
+        "1 of 1 numbers differ, the first at [0]: True, expected is False",
     ),
     (0.5, 0.25, "it is 0.5, expected is 0.25"),
 ]
