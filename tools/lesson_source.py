@@ -7,7 +7,8 @@ solution    one or more cells after a stub; the solved notebook shows them as th
             notebook folds them into one markdown cell after the next check and its hints
 check       the cell that calls the check; both notebooks
 hints       a markdown list; each item unfolds inside the one before it; both notebooks
-answer      the cell that settles a prediction; JupyterLab hides its stored output until it is run
+answer      the cell that settles a prediction; JupyterLab hides its stored output, but for the first
+            line, until it is run
 
 The tags `raises-exception` and `nbval-ignore-output` go through as they are.
 """

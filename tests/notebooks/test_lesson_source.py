@@ -145,6 +145,11 @@ def test_the_two_notebooks_of_a_lesson_share_the_ids_of_equal_cells(cells):
     assert len([cell for cell in solved if ids.get(cell.source) == cell.id]) == 4
 
 
+def test_the_stored_answer_to_a_prediction_is_hidden(cells):
+    (cell,) = learner_notebook(cells('# %% tags=["answer"]\n1')).cells
+    assert cell.metadata == {"tags": ["answer"], "collapsed": True, "jupyter": {"outputs_hidden": True}}
+
+
 def test_a_comment_that_asks_stays_a_comment(cells):
     assert sources(learner_notebook(cells("# %%\n# why?\n1"))) == ["# why?\n1"]
 
