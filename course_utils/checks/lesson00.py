@@ -6,38 +6,35 @@ from .quiz import NumberPrediction, Option, Question
 TITLE = "Does it run?"
 
 
-def _distribution(prompt):
-    """The default model's next-token probabilities after `prompt`: float32 [vocab], and its tokenizer."""
+def _logits_after(prompt):
+    """The default model's logits after `prompt`: float32 [vocab], and its tokenizer."""
     import torch
 
     from course_utils import load
 
     model, tokenizer = load("smollm2-135m", device="cpu")
     with torch.no_grad():
-        logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
-    return logits.softmax(-1), tokenizer
+        return model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1], tokenizer
 
 
 def _percent_of_paris():
-    probs, tokenizer = _distribution("The capital of France is")
-    return 100 * probs[tokenizer(" Paris").input_ids[0]].item()
+    logits, tokenizer = _logits_after("The capital of France is")
+    return 100 * (logits / 2).softmax(-1)[tokenizer(" Paris").input_ids[0]].item()
 
 
-predict_paris = NumberPrediction(
-    "00/predict-paris",
-    "The model reads `The capital of France is`. How likely does it find the token ` Paris`?",
-    key=77,
-    tolerance=10,
+predict_temperature = NumberPrediction(
+    "00/predict-temperature",
+    "At temperature 1 the token ` Paris` has a probability of 77 %. What is it at temperature 2?",
+    key=5,
+    tolerance=4,
     unit="%",
-    why="Most of the probability, not all: the text could also go on with ` the`, ` a` or ` located`.",
+    why="The other 49,151 tokens are unlikely one by one, but each gains, and together they take nearly all.",
     wrong=(
-        ((0, 50), "The model knows this one better than that."),
-        (
-            (95, 100),
-            "It knows the city. But `The capital of France is the ...` is good English too, and gets its share.",
-        ),
+        ((30, 45), "Half of 77 would be 38. But it is the logits that are halved, not the probabilities."),
+        ((77, 77), "It would not move if only the order counted, and the order does stay."),
+        ((78, 100), "It goes the other way: above 1, temperature makes the distribution flatter."),
     ),
-    otherwise="A little off. Nobody can compute this one in the head.",
+    otherwise="It falls further than most people guess, because the vocabulary is so large.",
     proof=_percent_of_paris,
 )
 
@@ -81,9 +78,9 @@ quiz = (
         options=(
             Option("The next word", "It returns numbers for all tokens. Choosing one is the next step, and not the model's."),
             Option("One number for every token of the vocabulary", "49,152 logits here, which softmax turns into probabilities.", right=True),
-            Option("The most likely tokens and their probabilities", "The list in the widget is cut for the eye. The model scores all of them."),
+            Option("The most likely tokens and their probabilities", "The list of bars is cut for the eye. The model scores all of them."),
         ),
-        proof=lambda: "One number for every token of the vocabulary" if len(_distribution("Hi")[0]) == 49152 else "?",
+        proof=lambda: "One number for every token of the vocabulary" if len(_logits_after("Hi")[0]) == 49152 else "?",
     ),
     Question(
         "00/quiz-temperature",

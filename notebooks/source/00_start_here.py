@@ -39,41 +39,53 @@ print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
 # %% [markdown]
 # ## 3. The next token
 #
-# A language model does one thing: it reads a text and gives every token of its vocabulary a probability of
-# coming next. Here there are 49,152 of them. Before you look, guess.
+# A language model does one thing: it reads a text, and gives every token of its vocabulary a probability of
+# coming next. A token is a word, or a piece of one. Here there are 49,152 of them.
 
 # %%
 from course_utils.checks import lesson00 as lesson
 from course_utils.widgets import NextToken, Predict, Quiz
 
-Predict(lesson.predict_paris)
-
-# %%
 NextToken(model, tokenizer, "The capital of France is")
 
 # %% [markdown]
-# The bars are computed from all 49,152 probabilities, in this page, while you drag. Click a token to append
-# it: the model reads the longer text and answers again. Then try these:
+# The bars are computed in this page, from all 49,152 probabilities, while you drag. Try these:
 #
-# - Set the temperature to 2. Where did the probability of ` Paris` go? Watch the number of tokens kept.
+# - Click a token. It is appended, and the model reads the longer text.
+# - Press *Sample* a few times, step back, and sample again. Type a text of your own.
 # - Set top-p to 0.9. What is kept now?
-# - Type a text of your own, press *Sample* a few times, then step back and sample again.
 
 # %% [markdown]
-# No more than this is behind it. The model gives one number a token, a *logit*, and softmax turns the logits
-# into probabilities. Lesson 04 opens the model; lesson 06 takes the sliders apart.
+# Little is behind it. The model gives one number a token, a **logit**, and *softmax* turns the logits into
+# probabilities. Lesson 04 opens the model; lesson 06 takes the sliders apart.
 
 # %%
 import torch
 
 inputs = tokenizer("The capital of France is", return_tensors="pt")
 with torch.no_grad():
-    logits = model(**inputs).logits[0, -1]  # (vocab,): the scores after the last token
-probs = logits.softmax(-1)
+    logits = model(**inputs).logits[0, -1]  # (vocab,): one for each token, after the last word
 
 # %%
-for p, id in zip(*probs.topk(5)):
+for p, id in zip(*logits.softmax(-1).topk(3)):
     print(f"{p:.2f} {tokenizer.decode(id)!r}")
+
+# %% [markdown]
+# **Temperature** divides the logits before the softmax. At temperature 1, ` Paris` has 0.77. What is left of
+# it at 2? Guess before you touch the slider or run the cell below.
+
+# %%
+Predict(lesson.predict_temperature)
+
+# %% tags=["answer"]
+paris = tokenizer(" Paris").input_ids[0]
+print("temperature, probability of ' Paris':")
+for temperature in (1, 2):
+    print(temperature, f"{(logits / temperature).softmax(-1)[paris]:.2f}")
+
+# %% [markdown]
+# Dividing by 2 takes the square root of every ratio between two probabilities. ` Paris` is still first, but
+# 49,151 others have each come closer, and together they are many.
 
 # %% [markdown]
 # ## 4. How this course works

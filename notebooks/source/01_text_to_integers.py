@@ -35,8 +35,8 @@ gpt2("Hello world").input_ids
 # %%
 Predict(lesson.predict_space)
 
-# %%
-gpt2(" Hello world").input_ids
+# %% tags=["answer"]
+print("with a space in front:", gpt2(" Hello world").input_ids, sep="\n")
 
 # %% [markdown]
 # Only the first id changed. The tokenizer can show how the vocabulary spells each entry, its *token*:
@@ -181,8 +181,8 @@ longest_match("strawberry")
 # %%
 Predict(lesson.predict_strawberry)
 
-# %%
-gpt2.tokenize("strawberry")
+# %% tags=["answer"]
+print("GPT-2's tokens:", gpt2.tokenize("strawberry"), sep="\n")
 
 # %% [markdown]
 # The library does not look for long entries. It *replays training*: of all neighbours in the word that
@@ -298,11 +298,12 @@ pattern.findall("I don't owe you 20 dollars!")
 # %%
 Predict(lesson.predict_pieces)
 
-# %%
+# %% tags=["answer"]
 def merge_text(text, pieces):
     return [token for piece in pieces for token in merge_word(symbol[b] for b in piece.encode())]
 
 
+print("same tokens with and without pieces?")
 for text in ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left."]:
     print(merge_text(text, [text]) == merge_text(text, pattern.findall(text)), repr(text))
 
@@ -347,7 +348,7 @@ encode_plain("Hello world"), encode_plain(" Hello world")
 # %%
 Predict(lesson.predict_special)
 
-# %%
+# %% tags=["answer"]
 print("ours   ", encode_plain("Bye<|endoftext|>"))
 print("library", gpt2("Bye<|endoftext|>").input_ids)
 
@@ -399,7 +400,7 @@ gpt2("Bye<|endoftext|>", split_special_tokens=True).input_ids == encode_plain("B
 # %%
 Predict(lesson.predict_hindi)
 
-# %%
+# %% tags=["answer"]
 from course_utils.plots import grouped_bars
 from course_utils.texts import SENTENCES
 
@@ -407,6 +408,7 @@ costs = {
     language: {"GPT-2": len(gpt2(text).input_ids), "SmolLM2": len(smollm2(text).input_ids)}
     for language, text in SENTENCES.items()
 }
+print("The same sentence in eleven languages:")
 grouped_bars(costs, "One sentence in eleven languages", "tokens")
 
 # %% [markdown]
