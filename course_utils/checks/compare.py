@@ -6,6 +6,7 @@ come. torch is used where it is already imported, never imported from here.
 
 import html
 import math
+import numbers
 import re
 import reprlib
 import sys
@@ -34,7 +35,10 @@ class _Short(reprlib.Repr):
 
 def show(value):
     """`value` as a learner would type it: exact where it is short, its ends or its shape where it is long."""
-    return _Short().repr(value)
+    try:
+        return _Short().repr(value)
+    except Exception:  # a learner's own class, or a tensor without numbers
+        return f"a value of type {type(value).__name__}"
 
 
 def code(text):
@@ -115,16 +119,17 @@ def difference(got, want, tolerance=0.0):
             return f"it has {len(got)} items, expected are {len(want)}"
         for index, (item, wanted) in enumerate(zip(got, want, strict=True)):
             if (text := difference(item, wanted, tolerance)) is not None:
-                return (
-                    f"at index {index}: {text}"
-                    if isinstance(wanted, list | tuple)
-                    else (f"at index {index} it has {show(item)}, expected is {show(wanted)}")
-                )
+                inner = isinstance(wanted, list | tuple)
+                text = f": {text}" if inner else f" it has {show(item)}, expected is {show(wanted)}"
+                return f"at index {index}{text}"
         return None
-    if isinstance(want, float) or isinstance(got, float):
-        close = got == want or abs(got - want) <= tolerance or (math.isnan(got) and math.isnan(want))
-        return None if close else f"it is {show(got)}, expected is {show(want)}"
-    return None if bool(got == want) else f"it is {show(got)}, expected is {show(want)}"
+    equal = bool(got == want)
+    if not equal and _kind(want) == "a number":
+        equal = abs(got - want) <= tolerance or (math.isnan(got) and math.isnan(want))
+    return None if equal else f"it is {show(got)}, expected is {show(want)}"
+
+
+_KINDS = {str: "text", bytes: "bytes", list: "a list", tuple: "a tuple", set: "a set", dict: "a dictionary"}
 
 
 def _kind(value):
@@ -133,21 +138,14 @@ def _kind(value):
         return "a tensor"
     if isinstance(value, bool):
         return "True or False"
-    if isinstance(value, int | float):
+    if isinstance(value, numbers.Real):
         return "a number"
     if value is None:
         return "None"
-    names = {
-        str: "text",
-        bytes: "bytes",
-        list: "a list",
-        tuple: "a tuple",
-        set: "a set",
-        dict: "a dictionary",
-    }
-    return next(
-        (name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}"
-    )
+    for kind, name in _KINDS.items():
+        if isinstance(value, kind):
+            return name
+    return f"a value of type {type(value).__name__}"
 
 
 def _mapping_difference(got, want, tolerance):

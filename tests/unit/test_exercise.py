@@ -373,7 +373,8 @@ SAME = [
     (1, 1), (True, True), ("a", "a"), ([1, (2,)], [1, (2,)]), ({"a": {1}}, {"a": {1}}),
     (float("nan"), float("nan")),
     (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")])), (numpy.ones(2), numpy.ones(2)),
-    (torch.nn.Parameter(torch.ones(1)), torch.ones(1)), (1, 1.0), (None, None), (b"a", b"a"),
+    (torch.nn.Parameter(torch.ones(1)), torch.ones(1)), (1, 1.0), (numpy.int64(3), 3), (None, None),
+    (b"a", b"a"),
     (torch.tensor([float("inf")]), torch.tensor([float("inf")])), (torch.tensor(True), torch.tensor(True)),
     (torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
 ]  # fmt: skip
@@ -420,7 +421,13 @@ def test_difference_is_named(got, want, text):
     assert difference(got, want) == text
 
 
+def test_what_cannot_be_shown_does_not_break_a_check():
+    result = wrap(lambda answer: answer + "x")(torch.ones(2, device="meta"))
+    assert "a value of type Tensor" in result.message
+
+
 def test_tolerance():
+    assert gives(0.5, tolerance=1e-3)(lambda: numpy.float32(0.5004))
     assert gives(0.5, tolerance=1e-3)(lambda: 0.5004)
     assert not gives(0.5, tolerance=1e-3)(lambda: 0.502)
     assert gives(torch.ones(2), tolerance=1e-3)(lambda: torch.ones(2) + 1e-4)
