@@ -195,8 +195,8 @@ def test_number(mount, guess, lines):
 
 
 def test_the_page_judges_numbers_as_python_does(mount):
-    prediction = NumberPrediction("90/n", "?", key=0.2, tolerance=0.1, why="y", otherwise="n")
-    for guess in (0.1, 0.3, 0.3001):
+    prediction = NumberPrediction("90/n", "?", key=0.3, tolerance=0.1, why="y", otherwise="n")
+    for guess in (0.2, 0.4, 0.4001):
         page = mount(Predict(prediction))
         page.get_by_label("Your guess").fill(str(guess))
         page.keyboard.press("Enter")

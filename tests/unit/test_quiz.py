@@ -75,7 +75,7 @@ def test_number_explains_each_guess():
     assert [guess.explain(x) for x in (1, 2, 7, 20)] == ["one", "a range", "a range", "a range"]
     assert guess.explain(9.5) == guess.explain(10.5) == "so many"
     assert guess.explain(0) == "count again"
-    assert number(key=0.2, tolerance=0.1).is_right(0.3)
+    assert number(key=0.3, tolerance=0.1).is_right(0.4)
 
 
 def test_number_is_proven():
