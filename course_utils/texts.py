@@ -21,6 +21,7 @@ _FRAGMENTS = [
     *SENTENCES.values(),
     "Hello world", "It's we're I'll they'd DON'T", "naïve café", "e\u0301", "ﬁ", "½ ²", "№ 5", "Ǆ",
     "3.14159", "1,000,000", "2026-11-21", "٣٤٥", "x = [i**2 for i in range(10)]", "def f(x):\n\treturn x",
+    "It rained.\n\nWe left.", "{'s': 1}", "said 'they left'", "it''s", "don't 'twas",
     "https://example.org/?q=1&r=2", "<b>bold</b>", "</script>", "$\\frac{1}{2}$", "don’t “quote”", "a—b…",
     "🙂", "👩‍👩‍👧", "🏳️‍🌈", "🇫🇷", "👍🏽", "♥️", " ", "   ", "\t", "\n", "\r\n", "\n\n  ", "\u00a0", "\u200b",
     "\u202e", "\u3000", "<|endoftext|>", "<|endoftext", "aaaaaaaa", "ĠĠ", "\x00", "\x7f", "\ufeff", "\uffff",

@@ -1,24 +1,24 @@
 # %% [markdown]
 # # How does text become integers?
 #
-# **By the end you will have written a tokenizer of about 25 lines that gives GPT-2's own ids on a thousand
-# strings in eleven languages.**
+# **By the end, 25 lines of plain Python in this notebook give exactly GPT-2's ids on a thousand strings, in
+# eleven languages, and you can say what each line is for.**
 #
 # You will be able to
 #
-# - say why `"Hello world"` and `" Hello world"` begin with different ids,
+# - say what one more space does to the ids of a text,
 # - read an entry such as `Ġworld` or `Ã©` as the bytes it stands for,
 # - merge a word by hand, and say where "take the longest entry" goes wrong,
 # - account for each of GPT-2's 50,257 entries,
 # - predict what digits, other scripts, emoji and special tokens turn into.
 #
-# *45 minutes. You need: lesson 00, and Python. No PyTorch yet.*
+# *45 minutes, and half an hour more for the exercises. You need: lesson 00, and Python. No PyTorch yet.*
 
 # %% [markdown]
 # ## 1. A model reads row numbers
 #
 # A language model never sees a letter. It sees **ids**: row numbers of a table of vectors. A *tokenizer*
-# turns text into ids and ids into text. This is GPT-2's, with its real vocabulary.
+# turns text into ids and ids into text. This is GPT-2's, as the library `transformers` runs it.
 
 # %%
 from course_utils import load_tokenizer
@@ -46,12 +46,12 @@ for text in ("Hello world", " Hello world"):
     print(gpt2.tokenize(text))
 
 # %% [markdown]
-# The space belongs to the word behind it, and shows as `Ġ`. So `Hello` at the start of a text and `Hello`
+# The space belongs to the word after it, and shows as `Ġ`. So `Hello` at the start of a text and `Hello`
 # after a space are two entries, with two rows in the table. The model has to learn that they mean the same.
 
 # %% [markdown]
 # Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry?
-# And how is an unseen word cut? We take them in that order, and build the tokenizer as we go.
+# And how is a word cut that has no entry? We take them in that order, and build the tokenizer as we go.
 
 # %% [markdown]
 # ## 2. Text is bytes
@@ -77,8 +77,8 @@ bytes([240, 159]).decode()  # the first half of 🙂
 bytes([240, 159]).decode(errors="replace")
 
 # %% [markdown]
-# GPT-2 starts from these 256 bytes. Its vocabulary is a text file, though, and a text file has no good
-# place for a bare line feed or half an emoji. So each byte is written as one printable character.
+# GPT-2 starts from these 256 bytes. But its vocabulary is kept in text files, where a space or a line feed
+# ends an entry and half an emoji cannot stand at all. So each byte is written as one printable **symbol**.
 
 # %%
 printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
@@ -87,20 +87,21 @@ symbol = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, by
 len(printable), len(others), symbol[ord(" ")]
 
 # %% [markdown]
-# 188 bytes print as themselves. The other 68 take the characters from U+0100 on, in order. The space, byte
-# 32, is the 33rd of them, so it becomes U+0100 + 32 = U+0120, which is `Ġ`. Nothing more is behind it.
+# For 188 bytes the symbol is the character of the same number: 72 is `H`, 195 is `Ã`. The other 68 numbers
+# belong to nothing that prints, so they take the characters from U+0100 on. The space, byte 32, is the 33rd
+# of them: U+0100 + 32 = U+0120, which is `Ġ`. No more is meant by it.
 
 # %%
 "".join(symbol[byte] for byte in " Hé".encode())
 
 # %% [markdown]
-# `Ã©` is therefore not damage: it is the two bytes of `é`, each in its printable dress. GPT-2's first
-# 256 entries are exactly these symbols:
+# `Ã©` is therefore not damage: it is the two bytes of `é`, each in its printable dress. GPT-2's first 256
+# entries are exactly these symbols, in the order of `printable` and `others`, so an id is not a byte:
 
 # %%
 vocabulary = gpt2.get_vocab()  # token -> id
-first_256 = {token for token, id in vocabulary.items() if id < 256}
-first_256 == set(symbol.values())
+print(vocabulary["H"], "is the id of H, byte", ord("H"))
+[vocabulary[symbol[byte]] for byte in printable + others] == list(range(256))
 
 # %% [markdown]
 # ### Exercise 1: back to text · difficulty 2 of 3 · 5 minutes
@@ -139,11 +140,11 @@ lesson.check_to_text(to_text)
 # ## 3. Merges: a list in the order it was learned
 #
 # Byte-pair encoding buys shorter texts with more entries. Training starts from bytes, finds the two
-# neighbours that meet most often, and makes them one new symbol. Then again; for GPT-2, 50,000 times.
+# neighbours that meet most often, and joins them to one new symbol. Then again; for GPT-2, 50,000 times.
 
 # %% [markdown]
-# What training leaves behind is the list of those merges. A tokenizer of today is one JSON document, and
-# the list is in it:
+# What training leaves us is the list of those merges. Inside `gpt2` a library in Rust does the work, and it
+# can write all it knows as one JSON document. The list is in it:
 
 # %%
 import json
@@ -163,8 +164,8 @@ all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items())
 print(f"{len(gpt2)} = 256 bytes + {len(merges)} merges + 1, which is {gpt2.convert_ids_to_tokens(50256)}")
 
 # %% [markdown]
-# Now an unseen word. A common belief says: take the longest entry that fits, then the longest that fits
-# the rest. Here is that rule:
+# Now a word that has no entry: `strawberry`, without a space in front. The obvious rule is to take the
+# longest entry that fits, then the longest that fits the rest:
 
 # %%
 def longest_match(word):
@@ -204,29 +205,34 @@ def merge_word(symbols):
 merge_word("strawberry")
 
 # %% [markdown]
-# `stra` is an entry, and yet it does not appear: `st` (rank 45) was learned before `ra` (rank 174), and
-# once `s` and `t` are one, no step can undo it.
+# `stra` is an entry, and yet it does not appear. After three merges (`er`, `st`, `ra`) the word stands at
+# `st` `ra` `w` `b` `er` `r` `y`, and two pairs want the `ra`:
 
 # %%
-[(left + right, rank[left, right]) for left, right in [("s", "t"), ("r", "a"), ("ra", "w"), ("st", "ra")]]
+print(f"st + ra has rank {rank['st', 'ra']}, ra + w has rank {rank['ra', 'w']}")
 
 # %% [markdown]
-# The picture below does this for both of the course's tokenizers. Type your own text. Focus a chip (Tab,
-# then the arrow keys) or point at it to see its id, its bytes and the merges that made it, in order.
+# `raw` was learned first, so it takes the `ra`, and `stra` can never be made. The order decides, not the
+# length.
+
+# %% [markdown]
+# The picture below does this for GPT-2 and for SmolLM2, the small model of lesson 00. Type your own text.
+# Focus a chip (Tab, then the arrow keys) or point at it to see its bytes and its merges. A space shows as `·`.
 
 # %%
 smollm2 = load_tokenizer("smollm2-135m")
 TokenChips("strawberry, Strawberry, a strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
 
 # %% [markdown]
-# One fruit, three spellings, three different sets of ids. None of them lists letters, so "how many r are
-# in strawberry?" asks a model about something that its input does not contain.
+# One fruit, three spellings, three different sets of ids; with a space in front, the word is even a single
+# entry. None of them lists letters, so "how many r are in strawberry?" asks about what the input does not hold.
 
 # %% [markdown]
-# ### Exercise 2: learn merges · difficulty 3 of 3 · 10 minutes
+# ### Exercise 2: learn merges · difficulty 3 of 3 · 20 minutes
 #
-# Write the training. `counts` says how often each word occurs. Start from letters. Each time, merge the pair
-# that meets most often over the whole text, everywhere, then count again. Stop when no pair is left.
+# Write the training. A text comes as `counts`: how often each word occurs in it. Start from single characters.
+# Count every pair of neighbours inside words, join the most frequent pair wherever it stands, and count again.
+# Of two equally frequent pairs take either. Stop after `number` merges, or when no pair is left.
 
 # %% tags=["exercise"]
 def learn_merges(counts: dict[str, int], number: int) -> list[tuple[str, str]]:
@@ -278,8 +284,8 @@ lesson.check_learn_merges(learn_merges)
 # %% [markdown]
 # ## 4. Pieces: what a merge may not cross
 #
-# One step comes before merging: a pattern cuts the text into *pieces*, and no merge crosses from one piece
-# to the next. This is GPT-2's pattern.
+# One step comes before merging, in training and ever after: a pattern cuts the text into **pieces**, and
+# merges run inside one piece. It keeps `dog.` and `dog!` from becoming entries of their own. GPT-2's pattern:
 
 # %%
 import regex  # like re, and knows \p{L} (any letter) and \p{N} (any digit)
@@ -288,47 +294,48 @@ pattern = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\
 pattern.findall("I don't owe you 20 dollars!")
 
 # %% [markdown]
-# Read it as a list of choices: an English ending; then a run of letters, of digits, or of neither, each
-# with one optional space in front; then white space. Here the space joins the word behind it.
+# Read it as a list of choices: an English ending; a run of letters, of digits, or of neither, each with one
+# optional space in front, which is how the space joins the word after it; then white space. `\s+(?!\S)`
+# takes a run of white space but leaves its last character to whatever follows.
 
 # %% [markdown]
-# What if we leave the pattern out and merge the whole text as one piece? Each of these texts is merged
-# both ways in the cell below your guess.
+# What if we leave the pattern out, and merge each of these texts as one long piece?
+
+# %%
+texts = ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left.", "She said 'they left'"]
 
 # %%
 Predict(lesson.predict_pieces)
 
 # %% tags=["answer"]
-def merge_text(text, pieces):
+def merge_pieces(pieces):
     return [token for piece in pieces for token in merge_word(symbol[b] for b in piece.encode())]
 
 
 print("same tokens with and without pieces?")
-for text in ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left."]:
-    print(merge_text(text, [text]) == merge_text(text, pattern.findall(text)), repr(text))
+for text in texts:
+    print(merge_pieces([text]) == merge_pieces(pattern.findall(text)), repr(text))
 
 # %% [markdown]
-# Most texts do not change, and that is no accident: the merges were learned inside pieces, so hardly any
-# could cross a border. The exception is a run of white space before a word, whose last character goes apart:
+# Two texts do not change, and that is no accident: merges were learned inside pieces, so most pairs that meet
+# at a border have no rank. Two texts do change. They hold a pair that *also* meets inside pieces:
 
 # %%
-pattern.findall("rained.\n\nWe"), pattern.findall("rained.\n\n")
+print(merge_pieces(pattern.findall("said 'they")), merge_pieces(["said 'they"]))
+print(merge_pieces(pattern.findall("left.\n\nWe")), merge_pieces(["left.\n\nWe"]))
 
 # %% [markdown]
-# So an empty line is one token at the end of a text and two in its middle. A prompt that ends in an empty
-# line, or in a space, therefore gives the model other ids than the same place gave it in training.
+# `'t` has an entry because of `don't`, and two line feeds have one because texts end in them. So an empty line
+# is one token at the end of a text, and two in front of a word. The end of a prompt is no place like others.
 
 # %%
 print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
 
 # %% [markdown]
-# The pattern's other gift is speed. `merge_word` looks at all pairs for each merge, so its cost grows with
-# the square of the length; a piece has a handful of symbols, a page has thousands.
-
-# %% [markdown]
 # ## 5. The whole encoder
 #
-# Everything is in place: pieces, symbols, merges, and a last look-up.
+# Everything is in place. Text is cut into pieces, a piece is written as symbols, merges join symbols to
+# tokens, and the vocabulary gives each token its id.
 
 # %%
 def encode_plain(text):
@@ -342,28 +349,30 @@ def encode_plain(text):
 encode_plain("Hello world"), encode_plain(" Hello world")
 
 # %% [markdown]
-# The same ids as at the start. One entry has not been met, though: the last one, `<|endoftext|>`, which
-# separated documents in training. What if a text contains those 13 characters?
+# The ids from the start. There is one entry left to account for: the last, `<|endoftext|>`, which separated
+# documents in training. What if those 13 characters stand in a text?
 
 # %%
 Predict(lesson.predict_special)
 
 # %% tags=["answer"]
-print("ours   ", encode_plain("Bye<|endoftext|>"))
-print("library", gpt2("Bye<|endoftext|>").input_ids)
+print("our tokens, then the library's:")
+print(gpt2.convert_ids_to_tokens(encode_plain("Hello<|endoftext|>")))
+print(gpt2.tokenize("Hello<|endoftext|>"))
 
 # %% [markdown]
 # The library looks for **special tokens** first, cuts them out, and only then runs what we wrote. No merge
 # could ever build that entry. We do the same, and the encoder is complete.
 
 # %%
-specials = regex.compile("(" + "|".join(map(regex.escape, gpt2.all_special_tokens)) + ")")
+specials = gpt2.all_special_tokens  # here only one
+border = regex.compile("(" + "|".join(map(regex.escape, specials)) + ")")  # with (...) split keeps the match
 
 
 def encode(text):
     ids = []
-    for part in specials.split(text):  # parts at odd places are special tokens
-        ids += [vocabulary[part]] if specials.fullmatch(part) else encode_plain(part)
+    for part in border.split(text):
+        ids += [vocabulary[part]] if part in specials else encode_plain(part)
     return ids
 
 # %% [markdown]
@@ -371,39 +380,59 @@ def encode(text):
 # space of every kind, special tokens, characters drawn from all of Unicode. Every single id must agree.
 
 # %%
-from course_utils.texts import varied_texts
-
-texts = varied_texts(1000)
-same = sum(encode(text) == gpt2(text).input_ids for text in texts)
-print(f"{same} of {len(texts)} strings: ids equal to the library's")
-
-# %%
 import inspect
 
+from course_utils.texts import varied_texts
+
+samples = varied_texts(1000)
+same = sum(encode(text) == gpt2(text).input_ids for text in samples)
 lines = sum(len(inspect.getsource(part).splitlines()) for part in (merge_word, encode_plain, encode))
-print(f"{lines} lines, besides the table of symbols and two patterns")
-assert same == len(texts) and lines <= 25
+print(f"{same} of {len(samples)} strings have the library's ids, with {lines} lines and two patterns")
+assert same == 1000 and lines <= 25
+
+# %% [markdown]
+# Would these strings notice a mistake? We leave out one part at a time and count the strings that still come
+# out right. A test that nothing can fail proves nothing.
+
+# %%
+def number_right(all_ids):
+    return sum(ids == gpt2(text).input_ids for ids, text in zip(all_ids, samples))
+
+
+print("without special tokens:", number_right(encode_plain(text) for text in samples))
+print("without pieces either: ", number_right([vocabulary[t] for t in merge_pieces([text])] for text in samples))
+
+# %% [markdown]
+# One more property, which the ids owe to their bytes: decoding gives every text back, to the last character.
+
+# %%
+sum(gpt2.decode(encode(text)) == text for text in samples)
 
 # %% [markdown]
 # Special tokens are matched in *any* text, a stranger's included. A chat service that passes user text
 # straight in lets the user end the document. `split_special_tokens=True` treats them as plain characters:
 
 # %%
-gpt2("Bye<|endoftext|>", split_special_tokens=True).input_ids == encode_plain("Bye<|endoftext|>")
+gpt2.tokenize("Hello<|endoftext|>", split_special_tokens=True)
 
 # %% [markdown]
 # ## 6. What a text costs
 #
-# Merges were learned from mostly English pages. Other scripts fall back to bytes. How many tokens does the
-# same sentence take? English needs 13 with GPT-2.
+# Merges were learned from mostly English pages, so other scripts are left with short tokens, often a single
+# byte. Here is one sentence twice:
+
+# %%
+from course_utils.texts import SENTENCES
+
+for language in ("English", "Hindi"):
+    text = SENTENCES[language]
+    print(f"{text}  ({len(text)} characters, {len(text.encode())} bytes)")
 
 # %%
 Predict(lesson.predict_hindi)
 
 # %% tags=["answer"]
 from course_utils.plots import grouped_bars
-from course_utils.texts import SENTENCES
-
 costs = {
     language: {"GPT-2": len(gpt2(text).input_ids), "SmolLM2": len(smollm2(text).input_ids)}
     for language, text in SENTENCES.items()
@@ -420,21 +449,21 @@ for name in ("GPT-2", "SmolLM2"):
     print(f"{name:8} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
 
 # %% [markdown]
-# Digits show two policies. GPT-2 merges them like letters, by frequency. SmolLM2 cuts every digit apart
-# before it merges, so that equal numbers always look alike.
+# Digits show two policies. GPT-2 merges them like letters, by frequency, so that 2026 looks different inside
+# a longer number. SmolLM2 cuts every digit apart before it merges.
 
 # %%
-for text in ("2026", "1234567890", "12345", "🙂"):
+for text in ("2026", "12026", "1234567890"):
     print(f"{text:11}", gpt2.tokenize(text), smollm2.tokenize(text))
 
 # %% [markdown]
-# And a vocabulary need not even hold every byte. SmolLM2's has no entry for 21 of them, most of which no
-# text contains. A control character is among them, and it vanishes without a word:
+# And a vocabulary need not even hold every byte. SmolLM2's lacks these. UTF-8 never uses 192, 193 or 245 to
+# 255; but 4 is a control character, and text that holds it loses it without a word:
 
 # %%
 entries = smollm2.get_vocab()
-missing = [byte for byte in range(256) if symbol[byte] not in entries]
-len(missing), smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_ids)
+print([byte for byte in range(256) if symbol[byte] not in entries])
+smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_ids)
 
 # %% [markdown]
 # ### Exercise 3: fit a prompt · difficulty 2 of 3 · 8 minutes
@@ -470,8 +499,8 @@ lesson.check_shorten(shorten)
 # %% [markdown]
 # ## 7. "Slow" and "fast" tokenizers
 #
-# Older articles tell you to choose: `GPT2Tokenizer` in Python, or `GPT2TokenizerFast` in Rust. In
-# transformers 5 there is one:
+# Older articles tell you to choose: the slow `GPT2Tokenizer`, in Python, or the fast `GPT2TokenizerFast`, in
+# Rust. In transformers 5 the two names mean one class, the fast one:
 
 # %%
 from transformers import GPT2Tokenizer, GPT2TokenizerFast
@@ -479,20 +508,19 @@ from transformers import GPT2Tokenizer, GPT2TokenizerFast
 GPT2Tokenizer is GPT2TokenizerFast, gpt2.is_fast
 
 # %% [markdown]
-# One habit from those articles now fails in the worst way, without a word. They pass the vocabulary by the
-# names `vocab_file` and `merges_file`:
+# One habit from those articles now fails without a word. They give the vocabulary's files under the names
+# `vocab_file` and `merges_file`:
 
 # %%
 empty = GPT2Tokenizer(vocab_file="vocab.json", merges_file="merges.txt")  # as the articles do
 len(empty), empty("Hello world").input_ids
 
 # %% [markdown]
-# No file of that name exists here, and no error says so: unknown arguments are stored and ignored. The
-# names today are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
+# There are no such files here, and no error says so: unknown arguments are stored and ignored. The names today
+# are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
 
 # %%
-table = {token: id for token, id in vocabulary.items() if id != 50256}
-today = GPT2Tokenizer(vocab=table, merges=[tuple(pair) for pair in merges], add_prefix_space=True)
+today = GPT2Tokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], add_prefix_space=True)
 len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
 
 # %% [markdown]
@@ -502,12 +530,13 @@ len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
 # %% [markdown]
 # ## Recap
 #
-# - `"Hello world"` and `" Hello world"` begin differently because a space belongs to the word behind it.
+# - A space belongs to the word after it, so one more space in front changes the first id.
 # - `Ġ` and `Ã©` are bytes in printable dress: 188 keep their character, 68 begin at U+0100.
-# - A word is cut by replaying merges in the order of training; the longest entry has no say.
+# - A word is cut by replaying merges in the order of training; the longest entry has no say. Merges run
+#   inside pieces.
 # - 50,257 = 256 bytes + 50,000 merges + `<|endoftext|>`.
-# - Special tokens are matched before anything else; other scripts and emoji fall back to bytes; digits
-#   depend on the tokenizer.
+# - Special tokens are matched before anything else; other scripts and emoji cost more tokens, some of them
+#   parts of a character; digits depend on the tokenizer.
 
 # %%
 Quiz(lesson.quiz)

@@ -164,6 +164,10 @@ def overlapping(counts, number):
     return learn(counts, number, join=join)
 
 
+def across_words(counts, number):
+    return learn({"".join(word * count for word, count in counts.items()): 1}, number)
+
+
 def one_too_many(counts, number):
     return learn(counts, number + 1)
 
@@ -188,6 +192,7 @@ def test_learn_merges():
             (joined_symbols, "not the joined symbols"),
             (replaced_in_text, "a part of a longer symbol"),
             (overlapping, "fits twice, not three times"),
+            (across_words, "counted across words"),
             (one_too_many, "one merge too many"),
             (one_too_few, "stops too early"),
             (fails_without_pairs, "ValueError"),
@@ -197,7 +202,7 @@ def test_learn_merges():
 
 @pytest.mark.parametrize(
     ("counts", "number"),
-    [({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4), ({"xa": 10, "ab": 8, "xab": 1}, 3)],
+    [({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4), ({"xa": 10, "ab": 8, "xab": 2}, 3)],
 )
 def test_learn_merges_is_checked_on_counts_without_ties(counts, number):
     reversed_order = dict(reversed(counts.items()))
@@ -246,6 +251,16 @@ def binary_search(text, limit):
     return text[:low]
 
 
+def decode_the_first_ids(text, limit):
+    """Never half a character, and yet wrong: a beginning may have other ids than the whole text."""
+    return slice_the_ids(text, limit).rstrip("\ufffd")
+
+
+def up_to_a_space(text, limit):
+    fits = [text[:n] for n in range(len(text) + 1) if n in (0, len(text)) or text[n] == " "]
+    return max((beginning for beginning in fits if tokens(beginning) <= limit), key=len)
+
+
 def characters(text, limit):
     return text[:limit]
 
@@ -256,10 +271,6 @@ def ids(text, limit):
 
 def in_a_list(text, limit):
     return [from_the_long_end(text, limit)]
-
-
-def one_less(text, limit):
-    return from_the_long_end(text, max(0, limit - 1))
 
 
 def one_more(text, limit):
@@ -281,7 +292,8 @@ def test_shorten():
             (characters, "counts tokens, not characters"),
             (ids, "not ids"),
             (in_a_list, "not a list"),
-            (one_less, "it leaves room"),
+            (decode_the_first_ids, "text of the first `limit` ids"),
+            (up_to_a_space, "end inside a word"),
             (one_more, "it is too long"),
             (from_the_end_of_the_text, "not a beginning of the text"),
         ],
