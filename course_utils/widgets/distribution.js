@@ -39,6 +39,7 @@ export function distribution(sorted, { temperature, top_k, top_p, min_p }) {
   const all = sum(weights, weights.length);
 
   let entries = weights.length; // how many are left, the last perhaps in part
+  while (scores[entries - 1] === -Infinity) entries--;
   let approximate = false;
   const takeShare = (entry, share) => {
     approximate = true;

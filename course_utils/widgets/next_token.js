@@ -26,12 +26,12 @@ function sliderPanel(model, changed) {
   const panel = element("div", { class: "next-token-sliders", role: "group", "aria-label": "Sampling settings, in the order they are applied" });
   const listeners = SLIDERS.map(({ name, label, min, max, step, digits, off }) => {
     const id = uniqueId();
-    const output = element("output", { for: id });
+    const value = element("span", { class: "next-token-value", "aria-hidden": "true" }); // read with the slider
     const input = control("input", { type: "range", id, min, max, step, class: `next-token-${name}` });
-    const show = (value) => {
-      values[name] = value;
-      output.textContent = value === off ? "off" : value.toFixed(digits);
-      input.setAttribute("aria-valuetext", output.textContent);
+    const show = (number) => {
+      values[name] = number;
+      value.textContent = number === off ? "off" : number.toFixed(digits);
+      input.setAttribute("aria-valuetext", value.textContent);
     };
     input.addEventListener("input", () => {
       show(Number(input.value));
@@ -50,7 +50,7 @@ function sliderPanel(model, changed) {
     input.value = model.get(name);
     show(model.get(name));
     model.on(`change:${name}`, fromPython);
-    panel.append(element("div", {}, element("label", { for: id }, label), output, input));
+    panel.append(element("div", {}, element("label", { for: id }, label), value, input));
     return () => model.off(`change:${name}`, fromPython);
   });
   return { panel, values, close: () => listeners.forEach((off) => off()) };
@@ -100,15 +100,19 @@ function render({ model, el }) {
   const prompt = control("textarea", { id: promptId, rows: 2, dir: "auto", spellcheck: "false", readonly: !live });
   const continuation = element("span", { class: "next-token-continuation" });
   const positions = element("span", { class: "next-token-positions" });
-  let pause;
+  let pause = null;
+  let edited = false; // the box holds a prompt that has not been answered, or was refused
+  const askPrompt = () => ask({ prompt: prompt.value, chosen: [] });
   prompt.addEventListener("input", () => {
+    edited = true;
     clearTimeout(pause);
-    pause = setTimeout(() => ask({ prompt: prompt.value, chosen: [] }), TYPING_PAUSE);
+    pause = setTimeout(askPrompt, TYPING_PAUSE);
   });
 
   const { panel, values: settings, close: closeSliders } = sliderPanel(model, redraw);
   const { list, rows } = barList(model.get("shown").top.length, (rank) => {
-    if (!line.waiting()) append(rank, (text) => `Appended “${text}”.`);
+    if (edited) askPrompt(); // these tokens follow an older prompt
+    else if (!line.waiting()) append(rank, (text) => `Appended “${text}”.`);
   });
   const figures = Object.fromEntries(
     ["kept", "mass", "entropy"].map((name) => [name, element("dd", { class: `next-token-${name}` })]),
@@ -133,6 +137,7 @@ function render({ model, el }) {
       class: "course-action",
       disabled: !live,
       onclick: () => {
+        if (edited) askPrompt();
         if (!line.waiting()) act();
         else if (queue.length < ACTIONS_AHEAD) queue.push(act);
       },
@@ -151,6 +156,7 @@ function render({ model, el }) {
   /** Ask the model what follows; the answer comes as the trait `shown`. */
   function ask(request, done = () => "") {
     clearTimeout(pause);
+    pause = null;
     list.setAttribute("aria-busy", "true");
     line.ask(request, (reply) => {
       list.removeAttribute("aria-busy");
@@ -160,6 +166,7 @@ function render({ model, el }) {
         say(reply.error, true);
         return;
       }
+      edited = pause !== null;
       say(done());
       queue.shift()?.();
     });

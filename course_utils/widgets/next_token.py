@@ -53,8 +53,8 @@ class NextToken(CourseWidget):
     def __init__(self, model, tokenizer, prompt, **settings):
         if model.config.is_encoder_decoder:
             raise CourseError(
-                f"{type(model).__name__} is an encoder-decoder model. NextToken continues a prompt: give it a "
-                "decoder-only model, for example the one that load() returns."
+                f"{type(model).__name__} is an encoder-decoder model, and NextToken continues a prompt. "
+                "Give it a decoder-only model, for example the one that load() returns."
             )
         self._model, self._tokenizer = model, tokenizer
         super().__init__(**settings)
@@ -159,15 +159,15 @@ class NextToken(CourseWidget):
         return {"id": token_id, "text": token_label(self._tokenizer, token_id)}
 
     def page_state(self):
-        """The own traits, with the logits cut down to a few kilobytes: the first one by one, the rest binned."""
+        """The own traits, with the logits cut down to a few kilobytes."""
         logits = torch.frombuffer(bytearray(self.shown["logits"]), dtype=torch.float32)
         shown = {name: value for name, value in self.shown.items() if name != "ids"}
-        return super().page_state() | {"shown": shown | _binned(logits)}
+        return super().page_state() | {"shown": shown | binned(logits)}
 
     def _still_rows(self):
         """The most likely tokens with their probabilities before any setting: list of (label str, float)."""
         logits = torch.frombuffer(bytearray(self.shown["logits"]), dtype=torch.float32)
-        probs = logits.softmax(-1)[:_STILL_ROWS].tolist()
+        probs = logits.double().softmax(-1)[:_STILL_ROWS].tolist()
         return [(token["text"], prob) for token, prob in zip(self.shown["top"], probs, strict=False)]
 
     def summary(self):
@@ -196,11 +196,11 @@ def token_label(tokenizer, token_id):
     return visible(symbols_to_bytes(symbol).decode("utf-8", errors="backslashreplace"))
 
 
-def _binned(logits):
+def binned(logits):
     """Descending logits, float32 tensor [vocab], as a few kilobytes: dict of float32 bytes.
 
     The first stay as they are. The others are put in bins of equal width, each kept as the `counts` of its
-    logits, their mean (in `logits`) and their variance (in `variances`).
+    logits, their mean (in `logits`) and their variance (in `variances`). Logits of -inf are left out.
     """
     head, tail = logits[:_SAVED_LOGITS], logits[_SAVED_LOGITS:].double()
     counts, means, variances = [torch.ones(len(head))], [head], [torch.zeros(len(head))]
@@ -215,10 +215,6 @@ def _binned(logits):
             counts.append(torch.tensor([len(inside)]))
             means.append(inside.mean().reshape(1))
             variances.append(inside.var(correction=0).reshape(1))
-    if len(finite) < len(tail):
-        counts.append(torch.tensor([len(tail) - len(finite)]))
-        means.append(torch.tensor([-math.inf]))
-        variances.append(torch.zeros(1))
     columns = {"logits": means, "counts": counts, "variances": variances}
     return {
         name: torch.cat([part.float() for part in parts]).numpy().tobytes() for name, parts in columns.items()

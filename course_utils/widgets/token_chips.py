@@ -113,7 +113,7 @@ def _tokens(encoder, text):
 
 
 def merges_of_tokens(piece):
-    """The merges that made each token of a `tokens.Piece`: a list of Merge for each token, as they were made."""
+    """The merges that made each token of a `tokens.Piece`: a list of Merge for each token."""
     if not piece.merges:
         return [[] for _ in piece.tokens]
     symbols = list(piece.symbols)

@@ -1,47 +1,11 @@
 """A widget's real module in a real Chromium: `mount` hosts it on a blank page, with the Python widget itself
-as the kernel; `lab` (in lab.py) is a real JupyterLab. Every request that leaves the machine is a failure."""
+as the kernel. A script error or a request that leaves the machine fails the test."""
 
-import base64
 import json
-import os
-import shutil
-from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from browser_kit import FLAGS, HOST, Kernel, bytes_as_json, document, find_chromium, watch
 from playwright.sync_api import sync_playwright
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
-LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
-# What JupyterLab's two themes set, as far as the widgets use it.
-THEMES = {
-    "light": "<body data-jp-theme-light=true style='--jp-content-font-color1:#212121;background:#fff'>",
-    "dark": "<body data-jp-theme-light=false style='--jp-content-font-color1:#fff;background:#111;color:#fff'>",
-}
-HOST = (Path(__file__).parent / "harness.js").read_text(encoding="utf-8")
-
-
-def find_chromium(playwright):
-    """Path of a Chromium: one on PATH, or the one that `playwright install` fetched. Skips without one."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-    if os.path.exists(found):
-        return found
-    reason = (
-        f"No Chromium: none of {', '.join(names)} on PATH. Install one, or run: playwright install chromium"
-    )
-    if os.environ.get("COURSE_REQUIRE_BROWSER") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +18,10 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """A function that opens an empty page, in a context of its own; takes new_context's options."""
+    """A function that opens an empty page, in a context of its own; takes new_context's options.
+
+    `open_page.errors` holds the script errors so far; a test that wants one takes it out.
+    """
     contexts, errors, outside = [], [], []
 
     def open_page(**options):
@@ -63,6 +30,7 @@ def open_page(browser):
         watch(context, errors, outside)
         return context.new_page()
 
+    open_page.errors = errors
     yield open_page
     for context in contexts:
         context.close()
@@ -70,66 +38,9 @@ def open_page(browser):
     assert not outside, "requests that leave the machine"
 
 
-def watch(context, errors, outside):
-    """Collect a browser context's script errors and its requests to other machines, which are refused."""
-
-    def check(route):
-        if route.request.url.startswith(LOCAL):
-            route.continue_()
-        else:
-            outside.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", check)
-    context.on("weberror", lambda error: errors.append(str(error.error)))
-
-
-class Kernel:
-    """Stands between a page and a Python widget, as the kernel does. `hold()` makes it busy."""
-
-    def __init__(self, page, widget):
-        self.page, self.widget, self.held, self.received = page, widget, None, []
-        widget.send = lambda content, buffers=None: self._post({"message": content})
-        widget.observe(self._trait_changed, names=list(widget.page_state()))
-        page.expose_function("courseKernel", self.receive)
-
-    def receive(self, text):
-        """One message of the page, JSON: {"set": {trait: value}} or {"message": content}."""
-        message = json.loads(text)
-        if self.held is not None:
-            self.held.append(text)
-        elif "set" in message:
-            for name, value in message["set"].items():
-                setattr(self.widget, name, value)
-        else:
-            self.received.append(message["message"])
-            self.widget._receive(self.widget, message["message"], [])
-
-    def hold(self):
-        """Answer nothing until `release()`."""
-        self.held = []
-
-    def release(self):
-        held, self.held = self.held, None
-        for text in held:
-            self.receive(text)
-
-    def _trait_changed(self, change):
-        self._post({"set": {change.name: change.new}})
-
-    def _post(self, message):
-        # As a task of the page: a callback of `expose_function` must not wait for the page.
-        text = json.dumps(json.dumps(message, default=bytes_as_json))
-        self.page.evaluate(f"setTimeout(() => courseReceive({text}))")
-
-
-def bytes_as_json(value):
-    return {"$bytes": base64.b64encode(value).decode()}
-
-
 @pytest.fixture
 def mount(open_page):
-    """`mount(widget, theme="light", width=900)` shows a Python widget on a blank page with a kernel behind it.
+    """`mount(widget, theme="light", width=900)` shows a Python widget on a blank page, alive.
 
     Returns the page. `page.kernel` is the `Kernel`, `page.widget` the widget.
     """
@@ -146,46 +57,3 @@ def mount(open_page):
         return page
 
     return mount
-
-
-def document(theme, content):
-    """A page with a theme of JupyterLab's: str."""
-    return (
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>widget</title></head>{THEMES[theme]}"
-        f"<main><h1>Widget</h1>{content}</main></body></html>"
-    )
-
-
-def axe_violations(page, within="main"):
-    """What axe-core finds in the part of the page: list of str, each a rule and where it is broken."""
-    response = Axe().run(page, context=within).response
-    return [f"{v['id']}: {[node['target'] for node in v['nodes']]}" for v in response["violations"]]
-
-
-# WCAG's contrast of every text in the page against what lies behind it, worked out on a canvas so that any
-# CSS colour can be read. Returns the worst as [ratio, text].
-CONTRAST = """(selector) => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const paint = (colors) => {
-    canvas.clearRect(0, 0, 1, 1);
-    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255);
-  };
-  const luminance = (rgb) => {
-    const [r, g, b] = rgb.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  let worst = [21, ""];
-  for (const root of document.querySelectorAll(selector)) {
-    for (const node of [root, ...root.querySelectorAll("*")]) {
-      const text = [...node.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
-      if (!text || !node.checkVisibility()) continue;
-      const behind = [];
-      for (let up = node; up; up = up.parentElement) behind.unshift(getComputedStyle(up).backgroundColor);
-      const [a, b] = [paint(["white", ...behind]), paint(["white", ...behind, getComputedStyle(node).color])].map(luminance);
-      const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      if (ratio < worst[0]) worst = [ratio, text];
-    }
-  }
-  return worst;
-}"""

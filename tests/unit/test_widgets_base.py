@@ -34,7 +34,7 @@ def test_bundle_has_text_still_and_view():
     data, _ = Echo()._repr_mimebundle_()
     assert data["text/plain"] == repr(Echo()) == "Echo('</script><b>')"
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert data["text/html"].count("</script>") == 1
+    assert data["text/html"].count("</script>") == 2  # the module, and this view of it
     assert "<td>&lt;/script&gt;&lt;b&gt;</td>" in data["text/html"]
 
 

@@ -1,0 +1,329 @@
+"""The next-token widget on a blank page, with the Python widget as its kernel."""
+
+import statistics
+
+import pytest
+import torch
+from playwright.sync_api import expect
+
+from course_utils import load_tokenizer
+from course_utils.widgets import NextToken
+from tiny import tiny_gpt2
+
+# Drags and key presses are timed from the browser's event to the end of the widget's own listeners.
+RECORD = """() => {
+  window.moves = [];
+  let start;
+  document.addEventListener("input", () => (start = performance.now()), true);
+  document.addEventListener("input", (event) => moves.push({
+    milliseconds: performance.now() - start,
+    value: event.target.value,
+    output: document.querySelector(".next-token-value").textContent,
+    share: document.querySelector(".next-token-share").textContent,
+  }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return load_tokenizer("gpt2")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_gpt2()
+
+
+@pytest.fixture
+def widget(model, gpt2):
+    return NextToken(model, gpt2, "Hello world")
+
+
+def slider(page, name):
+    return page.locator(f".next-token-{name}")
+
+
+def shares(page):
+    return page.locator(".next-token-share").all_inner_texts()
+
+
+def move(page, name, value):
+    """Drag a slider to a value without letting go."""
+    slider(page, name).evaluate(
+        "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }", value
+    )
+
+
+def test_shows_the_models_probabilities(mount, widget, model, gpt2):
+    page = mount(widget)
+    with torch.no_grad():
+        probs = model(torch.tensor([[15496, 995]])).logits[0, -1].double().softmax(-1)
+    values, ids = probs.topk(15)
+    assert shares(page) == [f"{100 * value:.2f} %" for value in values]
+    assert page.locator(".next-token-text").all_inner_texts() == [
+        gpt2.decode([token]).replace(" ", "·") for token in ids.tolist()
+    ]
+    assert page.locator(".next-token-kept").inner_text() == "50,257 of 50,257"
+    assert page.locator(".next-token-mass").inner_text() == "100.00 %"
+    entropy = float(-(probs * probs.log2()).sum())
+    assert page.locator(".next-token-entropy").inner_text() == f"{entropy:.2f} bits"
+
+
+def test_removed_tokens_say_by_what(mount, widget):
+    page = mount(widget)
+    move(page, "top_k", 5)
+    assert shares(page)[5:] == ["removed by top-k"] * 10
+    assert page.locator(".next-token-kept").inner_text() == "5 of 50,257"
+    move(page, "top_p", 0)
+    assert shares(page)[0] == "100.00 %"
+    assert shares(page)[1:] == ["removed by top-p"] * 4 + ["removed by top-k"] * 10
+    assert page.locator(".next-token-removed").count() == 14
+
+
+def test_sliders_write_back_on_release_only(mount, widget):
+    page = mount(widget)
+    move(page, "temperature", 2)
+    assert widget.temperature == 1.0
+    assert page.locator(".next-token-value").first.inner_text() == "2.00"
+    slider(page, "temperature").evaluate("e => e.dispatchEvent(new Event('change'))")
+    assert widget.temperature == 2.0
+    slider(page, "top_p").press("PageDown")
+    assert 0 < widget.top_p < 1
+    assert slider(page, "min_p").get_attribute("aria-valuetext") == "off"
+
+
+def test_python_moves_the_sliders_and_the_prompt(mount, widget):
+    page = mount(widget)
+    before = shares(page)
+    widget.temperature = 2.5
+    expect(page.locator(".next-token-value").first).to_have_text("2.50")
+    assert shares(page) != before
+    widget.prompt = "Another one"
+    expect(page.get_by_label("Prompt")).to_have_value("Another one")
+
+
+def test_a_token_is_appended_and_taken_back(mount, widget, gpt2):
+    page = mount(widget)
+    second = page.locator(".next-token-text").nth(1).inner_text()
+    page.locator(".next-token-bars button").nth(1).click()
+    expect(page.locator(".next-token-chosen")).to_have_text([second])
+    expect(page.get_by_role("status")).to_have_text(f"Appended “{second}”.")
+    assert gpt2.decode(widget.chosen).replace(" ", "·") == second
+    assert widget.text == "Hello world" + gpt2.decode(widget.chosen)
+    page.get_by_role("button", name="Most likely").click()
+    expect(page.locator(".next-token-chosen")).to_have_count(2)
+    expect(page.locator(".next-token-positions")).to_have_text("4 of 16 positions")
+    page.get_by_role("button", name="Step back").click()
+    page.get_by_role("button", name="Step back").click()
+    expect(page.locator(".next-token-continuation")).to_have_text("choose a token below")
+    page.get_by_role("button", name="Step back").click()
+    assert widget.chosen == ()
+
+
+def test_samples_repeat_for_a_seed(mount, widget):
+    page = mount(widget)
+
+    def samples(seed):
+        widget.prompt = "Hello world"
+        page.get_by_label("Seed").fill(str(seed))
+        page.get_by_label("Seed").press("Tab")
+        for count in range(1, 5):
+            page.get_by_role("button", name="Sample").click()
+            expect(page.locator(".next-token-chosen")).to_have_count(count)
+        return widget.chosen
+
+    move(page, "temperature", 3)
+    first = samples(1)
+    assert widget.seed == 1
+    expect(page.get_by_role("status")).to_contain_text("draw 4 of seed 1")
+    assert samples(2) != first
+    assert samples(1) == first
+
+
+def test_keys(mount, widget):
+    page = mount(widget)
+    bars = page.locator(".next-token-bars button")
+    slider(page, "min_p").focus()
+    page.keyboard.press("Tab")
+    expect(bars.nth(0)).to_be_focused()
+    for key, row in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", 14), ("Home", 0)):
+        page.keyboard.press(key)
+        expect(bars.nth(row)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(bars.nth(0)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Most likely")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".next-token-chosen")).to_have_count(1)
+    expect(bars.nth(0)).to_be_focused()
+    for control in page.locator("button, input, textarea").all():
+        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_a_typed_prompt_is_asked_once_typing_pauses(mount, widget):
+    page = mount(widget)
+    before = shares(page)
+    page.get_by_label("Prompt").fill("")
+    page.get_by_label("Prompt").press_sequentially("My dog", delay=10)
+    expect(page.locator(".next-token-share").first).not_to_have_text(before[0])
+    assert widget.prompt == "My dog"
+    assert [message["request"]["prompt"] for message in page.kernel.received] == ["My dog"]
+    expect(page.get_by_label("Prompt")).to_have_value("My dog")
+
+
+def test_a_busy_kernel_is_said_and_overtaken_answers_are_ignored(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    prompt = page.get_by_label("Prompt")
+    for text in ("one", "two", "three"):
+        prompt.fill(text)
+        page.wait_for_timeout(450)
+    expect(page.get_by_role("status")).to_have_text("Kernel busy…")
+    expect(page.locator(".next-token-bars")).to_have_attribute("aria-busy", "true")
+    move(page, "top_k", 5)  # the sliders do not wait for the kernel
+    assert shares(page)[5] == "removed by top-k"
+    page.evaluate(
+        """() => {
+          window.drawn = [];
+          const line = document.querySelector(".next-token-positions");
+          new MutationObserver(() => drawn.push(1)).observe(line, { childList: true, subtree: true });
+        }"""
+    )
+    page.kernel.release()
+    expect(page.get_by_role("status")).to_have_text("")
+    assert [message["request"]["prompt"] for message in page.kernel.received] == ["one", "three"]
+    assert widget.prompt == "three"
+    assert page.evaluate("drawn.length") == 1  # "one" came back and was not drawn
+    expect(prompt).to_have_value("three")
+    expect(page.locator(".next-token-bars")).not_to_have_attribute("aria-busy", "true")
+
+
+def test_clicks_while_the_kernel_is_busy_are_kept(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    for _ in range(3):
+        page.get_by_role("button", name="Most likely").click()
+    page.kernel.release()
+    expect(page.locator(".next-token-chosen")).to_have_count(3)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "The prompt is empty, so there is nothing to continue. Type at least one word."),
+        (
+            "word " * 20,
+            "The text is 21 tokens long, and the model has 16 positions. Take at least 5 tokens away",
+        ),
+        ("a\ud83d", "Character 2 of the prompt is half of a surrogate pair"),
+    ],
+    ids=["empty", "too long", "half a surrogate pair"],
+)
+def test_a_bad_prompt_is_one_sentence_and_loses_nothing(mount, widget, text, sentence):
+    page = mount(widget)
+    page.get_by_role("button", name="Most likely").click()
+    expect(page.locator(".next-token-chosen")).to_have_count(1)
+    before = shares(page)
+    page.get_by_label("Prompt").evaluate(
+        "(e, codes) => { e.value = String.fromCharCode(...codes); e.dispatchEvent(new Event('input')); }",
+        [unit for c in text for unit in [ord(c)]],
+    )
+    expect(page.get_by_role("status")).to_contain_text(sentence)
+    expect(page.get_by_label("Prompt")).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Most likely").click()  # would continue a prompt that is not in the box
+    expect(page.get_by_role("status")).to_contain_text(sentence)
+    assert shares(page) == before
+    assert widget.prompt == "Hello world"
+    page.get_by_label("Prompt").fill("Good again")
+    expect(page.get_by_label("Prompt")).to_have_attribute("aria-invalid", "false")
+    expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_the_end_of_the_positions_is_said(mount, model, gpt2):
+    page = mount(NextToken(model, gpt2, "word " * 15))
+    page.get_by_role("button", name="Most likely").click()
+    expect(page.get_by_role("status")).to_contain_text(
+        "17 tokens long, and the model has 16 positions. Step back."
+    )
+    page.get_by_role("button", name="Step back").click()
+    assert page.widget.chosen == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x onerror=alert(1)>",
+        "</script><script>alert(1)</script>",
+        "\u202e\u200bعربي",
+        "שלום <b>",
+        "$\\frac{1}{2}$",
+    ],
+    ids=["image", "script", "direction marks", "right to left", "mathematics"],
+)
+def test_a_hostile_prompt_is_only_text(mount, widget, text):
+    page = mount(widget)
+    page.on("dialog", lambda _: pytest.fail("a script ran"))
+    page.get_by_label("Prompt").fill(text)
+    expect(page.get_by_role("status")).to_have_text("")
+    page.get_by_role("button", name="Most likely").click()
+    expect(page.locator(".next-token-chosen")).to_have_count(1)
+    assert widget.prompt == text
+    assert page.locator("#host :is(img, script, b)").count() == 0
+
+
+def test_no_slider_position_shows_nan(mount, model, gpt2):
+    page = mount(NextToken(model, gpt2, "Hello world"))
+    texts = page.evaluate(
+        """() => {
+          const found = [];
+          const places = { temperature: [0.05, 3], top_k: [0, 1, 200], top_p: [0, 0.5, 1] };
+          places.min_p = places.top_p;
+          const set = ([[name, values], ...rest]) => {
+            for (const value of values) {
+              const slider = document.querySelector(`.next-token-${name}`);
+              slider.value = value;
+              slider.dispatchEvent(new Event("input"));
+              if (rest.length > 0) set(rest);
+              else found.push(document.querySelector("#host").innerHTML);
+            }
+          };
+          set(Object.entries(places));
+          return found;
+        }"""
+    )
+    assert len(texts) == 54
+    assert not [text for text in texts if "NaN" in text or "Infinity" in text or "undefined" in text]
+
+
+def test_a_move_is_drawn_within_5_ms_and_none_is_dropped(mount, widget):
+    page = mount(widget, width=1200)
+    page.evaluate(RECORD)
+    temperature = slider(page, "temperature")
+    temperature.focus()
+    for key in ["ArrowRight"] * 30 + ["ArrowLeft"] * 30:
+        page.keyboard.press(key)
+    moves = page.evaluate("moves.splice(0)")
+    assert len(moves) == 60
+    assert statistics.median(one["milliseconds"] for one in moves) < 5
+
+    temperature.evaluate("e => { e.value = e.min; }")
+    box = temperature.bounding_box()
+    left, y = box["x"] + 8, box["y"] + box["height"] / 2
+    page.mouse.move(left, y)
+    page.mouse.down()
+    page.evaluate("moves.splice(0)")
+    for step in range(1, 60):
+        page.mouse.move(left + (box["width"] - 16) * step / 59, y)
+    page.mouse.up()
+    moves = page.evaluate("moves")
+    assert len(moves) == 59  # the slider has 60 places
+    assert [float(one["output"]) for one in moves] == [float(one["value"]) for one in moves]
+    assert len({one["share"] for one in moves}) >= 55
+    assert widget.temperature == 3.0
+
+
+def test_leaving_takes_the_listeners_away(mount, widget):
+    page = mount(widget)
+    page.evaluate("courseCleanup()")
+    assert page.evaluate("Object.values(courseListeners).flat().length") == 0

@@ -1,0 +1,168 @@
+"""The token chips widget on a blank page, with the Python widget as its kernel."""
+
+import pytest
+from playwright.sync_api import expect
+
+from course_utils import load_tokenizer
+from course_utils.widgets import TokenChips
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return {"GPT-2": load_tokenizer("gpt2"), "SmolLM2": load_tokenizer("smollm2-135m")}
+
+
+@pytest.fixture
+def widget(tokenizers):
+    return TokenChips("Hello world", tokenizers)
+
+
+def chips(page, column=0):
+    return page.locator("section").nth(column).locator(".token-chip")
+
+
+def panel(page, column=0):
+    return page.locator(".token-chips-details").nth(column)
+
+
+def test_two_tokenizers_side_by_side(mount, widget, tokenizers):
+    page = mount(widget)
+    for column, name in enumerate(tokenizers):
+        section = page.get_by_role("region", name=name)
+        assert chips(page, column).all_inner_texts() == ["Hello", "·world"]
+        assert section.locator(".token-chips-counts").inner_text() == "2 tokens · 11 bytes · 11 characters"
+    left, right = (page.locator("section").nth(column).bounding_box() for column in (0, 1))
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+
+
+def test_details_give_id_bytes_and_merges_in_order(mount, widget):
+    page = mount(widget)
+    chips(page).nth(1).hover()
+    facts = dict(
+        zip(
+            panel(page).locator("dt").all_inner_texts(),
+            panel(page).locator("dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert facts == {
+        "Token": "·world",
+        "Id": "995",
+        "In the vocabulary": "Ġworld",
+        "Bytes": "20 77 6F 72 6C 64",
+    }
+    rows = [row.locator("td").all_inner_texts() for row in panel(page).locator("tbody tr").all()]
+    assert rows == [
+        ["Ġ", "w", "Ġw", "10"],
+        ["o", "r", "or", "17"],
+        ["l", "d", "ld", "79"],
+        ["Ġw", "or", "Ġwor", "220"],
+        ["Ġwor", "ld", "Ġworld", "739"],
+    ]
+
+
+def test_what_is_no_plain_token(mount, tokenizers):
+    page = mount(TokenChips("🦄x<|endoftext|>", tokenizers))  # no token of its own in GPT-2
+    assert chips(page).all_inner_texts() == ["\\xf0\\x9f", "\\xa6", "\\x84", "x", "<|endoftext|>"]
+    chips(page).nth(1).focus()
+    expect(panel(page)).to_contain_text("One byte, no merge.")
+    chips(page).nth(4).focus()
+    expect(panel(page)).to_contain_text("Special token: cut out of the text as a whole")
+    expect(panel(page)).to_contain_text("50256")
+    assert "token-chip-special" in chips(page).nth(4).get_attribute("class")
+
+
+def test_chips_follow_typing(mount, widget):
+    page = mount(widget)
+    page.get_by_label("Text").fill("")
+    expect(chips(page)).to_have_count(0)
+    expect(page.locator("section").first).to_contain_text("No text, no tokens. Type something above.")
+    page.get_by_label("Text").press_sequentially("It will rain in the", delay=5)
+    expect(chips(page)).to_have_text(["It", "·will", "·rain", "·in", "·the"])
+    assert widget.text == "It will rain in the"
+    assert widget.ids["GPT-2"] == [1026, 481, 6290, 287, 262]
+    assert len(page.kernel.received) <= 3  # not one request a key
+
+
+def test_python_changes_the_text(mount, widget):
+    page = mount(widget)
+    widget.text = "My dog is"
+    expect(page.get_by_label("Text")).to_have_value("My dog is")
+    expect(chips(page)).to_have_text(["My", "·dog", "·is"])
+
+
+def test_keys(mount, widget):
+    page = mount(widget)
+    widget.text = "one two three"
+    expect(chips(page)).to_have_count(3)
+    page.get_by_label("Text").focus()
+    page.keyboard.press("Tab")
+    expect(chips(page).nth(0)).to_be_focused()
+    for key, at in (
+        ("ArrowRight", 1),
+        ("ArrowDown", 2),
+        ("ArrowRight", 2),
+        ("Home", 0),
+        ("End", 2),
+        ("ArrowLeft", 1),
+    ):
+        page.keyboard.press(key)
+        expect(chips(page).nth(at)).to_be_focused()
+    expect(panel(page)).to_contain_text("·two")
+    assert chips(page).nth(1).get_attribute("aria-current") == "true"
+    page.keyboard.press("Tab")
+    expect(chips(page, 1).nth(0)).to_be_focused()
+    for control in page.locator("button, textarea").all():
+        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a" * 2001, "The text has 2,001 characters, and this view shows at most 2,000."),
+        ("ab\ud83d", "Character 3 of the text is U+D83D, half of a surrogate pair"),
+    ],
+    ids=["too long", "half a surrogate pair"],
+)
+def test_a_bad_text_is_one_sentence_and_loses_nothing(mount, widget, text, sentence):
+    page = mount(widget)
+    page.get_by_label("Text").evaluate(
+        """(e, units) => {
+          e.value = String.fromCharCode(...units);
+          e.dispatchEvent(new Event("input"));
+        }""",
+        [ord(c) for c in text],
+    )
+    expect(page.get_by_role("status")).to_contain_text(sentence)
+    expect(page.get_by_label("Text")).to_have_attribute("aria-invalid", "true")
+    assert page.get_by_label("Text").evaluate("e => e.value.length") == len(text)
+    assert chips(page).all_inner_texts() == ["Hello", "·world"]
+    assert widget.text == "Hello world"
+    page.get_by_label("Text").fill("fine")
+    expect(page.get_by_role("status")).to_have_text("")
+    expect(chips(page)).to_have_text(["fine"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<img src=x onerror=alert(1)>", "</script><b>", "\u202e\u200b", "مرحبا بالعالم"],
+    ids=["image", "script", "direction marks", "right to left"],
+)
+def test_a_hostile_text_is_only_text(mount, widget, text):
+    page = mount(widget)
+    page.on("dialog", lambda _: pytest.fail("a script ran"))
+    page.get_by_label("Text").fill(text)
+    expect(chips(page).first).not_to_have_text("Hello")
+    assert widget.text == text
+    assert page.locator("#host :is(img, script, b)").count() == 0
+    # Chips stand from left to right in the order of the text, whatever their direction.
+    boxes = [chip.bounding_box() for chip in chips(page).all()]
+    places = [(round(box["y"]), box["x"]) for box in boxes]
+    assert places == sorted(places)
+
+
+def test_leaving_takes_the_listeners_away(mount, widget):
+    page = mount(widget)
+    page.evaluate("courseCleanup()")
+    assert page.evaluate("Object.values(courseListeners).flat().length") == 0
