@@ -3,22 +3,13 @@
 import base64
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
+from lab_session import CHROMIUM_NAMES, chromium_path
+
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
 # What JupyterLab's two themes set, as far as the widgets use it.
 THEMES = {
@@ -29,14 +20,11 @@ HOST = (Path(__file__).parent / "harness.js").read_text(encoding="utf-8")
 
 
 def find_chromium(playwright):
-    """Path of a Chromium: one on PATH, or the one that `playwright install` fetched. Skips without one."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-    if os.path.exists(found):
+    """Path of a Chromium; skips the test without one, and fails it where a browser is required."""
+    if found := chromium_path(playwright):
         return found
-    reason = (
-        f"No Chromium: none of {', '.join(names)} on PATH. Install one, or run: playwright install chromium"
-    )
+    names = ", ".join(CHROMIUM_NAMES)
+    reason = f"No Chromium: none of {names} on PATH. Install one, or run: playwright install chromium"
     if os.environ.get("COURSE_REQUIRE_BROWSER") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -4,14 +4,16 @@ as the kernel. A script error or a request that leaves the machine fails the tes
 import json
 
 import pytest
-from browser_kit import FLAGS, HOST, Kernel, bytes_as_json, document, find_chromium, watch
+from browser_kit import HOST, Kernel, bytes_as_json, document, find_chromium, watch
 from playwright.sync_api import sync_playwright
+
+from lab_session import CHROMIUM_FLAGS
 
 
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(playwright), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(playwright), args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
