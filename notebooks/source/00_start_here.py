@@ -129,6 +129,13 @@ lesson.check_most_likely(most_likely)
 # Restart Kernel and Clear Outputs of All Cells*. Nothing that you break here can damage the course.
 
 # %% [markdown]
+# **Errors are sentences.** Where the course itself cannot go on, it says what it was given and what to do next.
+# Break something once, so that you know it when you see it:
+
+# %% tags=["raises-exception"]
+load("./my-model")
+
+# %% [markdown]
 # **Progress** stays on this machine, in one file, and nowhere else. This cell shows it; `python -m
 # course_utils progress` does the same in a terminal.
 
