@@ -1,0 +1,500 @@
+"""Lesson 02: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+import functools
+
+from .exercise import Mistake, exercise, expect_equal
+from .quiz import NumberPrediction, Option, Prediction, Question
+
+TITLE = "Why pad, and on which side?"
+SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
+PAD = 50256  # GPT-2's end-of-text token, which the lesson pads with
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_right = Prediction(
+    "02/predict-right",
+    "Padding on the right, no mask, answers read at each row's last token. Whose answers are off?",
+    options=(
+        Option("Neither model's", "A token looks at itself and to its left. What follows it cannot matter.", right=True, value=[]),
+        Option("GPT-2's only", "GPT-2 counts places from the left, and on the right-padded side the tokens stand where they should.", value=["tiny-gpt2"]),
+        Option("Llama's only", "Llama sees the distance between tokens, and no distance has changed.", value=["tiny-llama"]),
+        Option("Both", "The fillers stand behind the token that we read, and a decoder never looks ahead.", value=["tiny-gpt2", "tiny-llama"]),
+    ),
+    proof=lambda: _wrong_models("right", mask=False, positions=False),
+)  # fmt: skip
+
+predict_left = Prediction(
+    "02/predict-left",
+    "Padding on the left, with the mask. Whose answers are off?",
+    options=(
+        Option("Neither model's: the mask hides the padding", "The mask hides it from attention. But one thing about the padding is no matter of attention.", value=[]),
+        Option("GPT-2's only", "Something besides attention depends on how many fillers stand in front. The next cells find it.", right=True, value=["tiny-gpt2"]),
+        Option("Llama's only", "The two differ in one part, and it is GPT-2's that minds.", value=["tiny-llama"]),
+        Option("Both", "For one of them hiding the padding is enough.", value=["tiny-gpt2", "tiny-llama"]),
+    ),
+    proof=lambda: _wrong_models("left", mask=True, positions=False),
+)  # fmt: skip
+
+predict_positions_only = Prediction(
+    "02/predict-positions-only",
+    "Left padding, the right position ids, and no mask. Whose answers are off?",
+    options=(
+        Option("Neither model's: the positions say which ids are padding", "They say where a token stands. Whether it may be looked at is what the mask says.", value=[]),
+        Option("GPT-2's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-gpt2"]),
+        Option("Llama's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-llama"]),
+        Option("Both", "Without a mask the fillers are read like words. Right positions do not hide them.", right=True, value=["tiny-gpt2", "tiny-llama"]),
+    ),
+    proof=lambda: _wrong_models("left", mask=False, positions=True),
+)  # fmt: skip
+
+predict_generate = NumberPrediction(
+    "02/predict-generate",
+    "`generate()` gets the right-padded batch and its mask. How many of the three rows come out as they do alone?",
+    key=1,
+    unit="rows",
+    why="Only the row without padding. The other two are read, and continued, at a filler.",
+    wrong=(
+        (
+            3,
+            "A forward pass, read at the last token, has all three right. `generate()` reads at the last place.",
+        ),
+        (2, "One row has no padding at all. The other two share the same fate."),
+        (0, "One of the three rows has no padding, so nothing can go wrong with it."),
+    ),
+    otherwise="There are three rows: a number from 0 to 3.",
+    proof=lambda: _rows_right("right"),
+)
+
+predict_labels = NumberPrediction(
+    "02/predict-labels",
+    "All ids equal to the pad id become −100. How many of the three true end-of-text targets are left?",
+    key=0,
+    unit="ends",
+    why="The end and the padding are the same id, so every end goes with it, also where no padding follows.",
+    wrong=(
+        (1, "The row without padding? Its last id is 50256 too, and it is compared by id alone."),
+        (2, "Padded or not, a row's end has the id that is taken out."),
+        (
+            3,
+            "That is what the mask would give: it is 1 at the true end. The comparison of ids cannot tell them apart.",
+        ),
+    ),
+    otherwise="There are three texts: a number from 0 to 3.",
+    proof=lambda: _ends_left(),
+)
+
+
+@functools.cache
+def _tiny(name):
+    from course_utils import load
+
+    return load(name)
+
+
+@functools.cache
+def _wrong_models(side, mask, positions):
+    """The names of the tiny models whose padded answers differ from those of the prompts alone."""
+    return [name for name in ("tiny-gpt2", "tiny-llama") if _distance(name, side, mask, positions) > 0.01]
+
+
+def _distance(name, side, mask, positions):
+    """Total variation between padded and unpadded next-token distributions, the worst of the three rows."""
+    import torch
+
+    from ..masks import pad, position_ids, token_rows
+
+    model, tokenizer = _tiny(name)
+    rows = token_rows(tokenizer, SENTENCES)
+    input_ids, attention_mask = (tensor.to(model.device) for tensor in pad(rows, PAD, side))
+    given = {"attention_mask": attention_mask} if mask else {}
+    given |= {"position_ids": position_ids(attention_mask)} if positions else {}
+    worst = 0.0
+    with torch.no_grad():
+        logits = model(input_ids, **given).logits
+        for number, row in enumerate(rows):
+            alone = model(torch.tensor([row], device=model.device)).logits[0, -1].softmax(-1)
+            place = len(row) - 1 if side == "right" else -1
+            padded = logits[number, place].softmax(-1)
+            worst = max(worst, (padded - alone).abs().sum().item() / 2)
+    return worst
+
+
+def _continued(rows, **options):
+    """Ten greedy ids behind each of the padded rows, a list of lists; `options` go to pad() and generate()."""
+    from ..masks import pad
+
+    model, _ = _tiny("tiny-gpt2")
+    pad_id = options.pop("pad_token_id", PAD)
+    use_mask = options.pop("use_mask", True)
+    input_ids, mask = (t.to(model.device) for t in pad(rows, pad_id, options.pop("side", "left")))
+    given = {"attention_mask": mask} if use_mask else {}
+    with _without_warnings():
+        ids = model.generate(input_ids, **given, max_new_tokens=10, do_sample=False, pad_token_id=pad_id)
+    return ids[:, input_ids.shape[1] :].tolist()
+
+
+def _without_warnings():
+    import contextlib
+
+    from transformers.utils import logging
+
+    @contextlib.contextmanager
+    def quiet():
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+
+    return quiet()
+
+
+def _rows():
+    from ..masks import token_rows
+
+    return token_rows(_tiny("tiny-gpt2")[1], SENTENCES)
+
+
+def _rows_right(side, **options):
+    """How many rows of the batch generate() continues as it continues them alone."""
+    together = _continued(_rows(), side=side, **options)
+    return sum(got == _continued([row])[0] for got, row in zip(together, _rows(), strict=True))
+
+
+def _ends_left():
+    import torch
+
+    from ..masks import pad
+
+    input_ids, _ = pad([[3666, 13, PAD], [1026, 481, 6290, 13, PAD], [40, PAD]], PAD, "right")
+    labels = torch.where(input_ids == PAD, -100, input_ids)
+    return (labels == PAD).sum().item()
+
+
+# ---- exercises ---------------------------------------------------------------------------------------
+
+
+@exercise("02/pad-left", title="Pad a ragged batch on the left", minutes=5, difficulty=1)
+def check_pad_left(answer):
+    """Ids and mask for rows of several lengths, with a pad id that is also a token of one row."""
+    from ..masks import pad
+
+    for rows, pad_id in [
+        ([[1026, 481, 6290], [40], [3666, 3290]], PAD),
+        ([[5], [6, 7, 8, 9]], 0),
+        ([[5, 0, 7], [0], [1, 2]], 0),
+        ([[5, 6, 7]], PAD),
+    ]:
+        want = [tensor.tolist() for tensor in pad(rows, pad_id, "left")]
+        got = answer(rows, pad_id)
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise Mistake(
+                f"Return two things, the ids and the mask, as in `return input_ids, attention_mask`; this is {type(got).__name__}."
+            )
+        got = [_whole_numbers(part, name) for part, name in zip(got, ("the ids", "the mask"), strict=True)]
+        on_the_right = [tensor.tolist() for tensor in pad(rows, pad_id, "right")]
+        inverted = [[1 - number for number in row] for row in want[1]]
+        shortest, longest = min(map(len, rows)), max(map(len, rows))
+        expect_equal(
+            got,
+            want,
+            (rows, pad_id),
+            "Put what a row lacks in front of it, and 0 in the same places of the mask.",
+            mistakes=[
+                (on_the_right if on_the_right != want else None, "The padding is on the right. Put it in front: `[pad_id] * n + row`."),
+                (want[::-1], "The mask comes first here. Return the ids first, then the mask."),
+                ([want[0], inverted], "The mask is inverted: 1 stands for a token, 0 for padding."),
+                ([want[0], [[int(id != pad_id) for id in row] for row in want[0]]], "The mask was made by comparing ids, and a true token that equals `pad_id` was lost. Use the lengths."),
+                ([want[0], [[1] * longest for _ in rows]], "The mask is 1 everywhere, so the model would read the padding."),
+                (lambda got: [len(row) for row in got[0]] == [shortest] * len(rows) and shortest < longest, "Tokens were cut off: fill up to the longest row, not down to the shortest."),
+                (lambda got: [[id for id in row if id != pad_id] for row in got[0]] == [[id for id in row if id != pad_id] for row in want[0]] and len(got[0][0]) > longest, "More padding than needed: the longest row needs none."),
+                (lambda got: pad_id != 0 and [[pad_id if id == 0 else id for id in row] for row in got[0]] == want[0], "The rows are filled with 0. Fill them with `pad_id`: 0 is the id of a word."),
+            ],
+        )  # fmt: skip
+    return "Every row is filled on the left, and the mask says what is real, even where a token equals the pad id."
+
+
+@exercise("02/positions", title="Compute position ids from a mask", minutes=5, difficulty=2)
+def check_positions(answer):
+    """Positions that count tokens, for padding on either side and on none."""
+    import torch
+
+    from ..masks import position_ids
+
+    for rows in [
+        [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1]],
+        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
+        [[0, 1, 1, 0]],
+    ]:
+        mask = torch.tensor(rows)
+        want = position_ids(mask)
+        got = torch.tensor(_whole_numbers(answer(mask), "the positions"))
+        counted = mask.cumsum(1)
+        places = torch.arange(mask.shape[1]).expand_as(mask)
+        shifted = (places - (mask == 0).sum(1, keepdim=True)).clamp(min=0)
+        expect_equal(
+            got,
+            want,
+            (mask,),
+            "Count the tokens up to each place, less one; padding gets 0.",
+            mistakes=[
+                (places if not torch.equal(places, want) else None, "These are the places of the row, padding included. Count tokens only."),
+                (counted * mask, "The first token stands at 0, and here it has 1: subtract one."),
+                (counted - 1 if not torch.equal(counted - 1, want) else None, "The tokens are right. The padding should get 0: −1 is no position, and what follows the text has none of its own."),
+                ((counted - 1).masked_fill(mask == 0, 1), "The tokens are right. Padding should get 0, not 1."),
+                (shifted, "Shifting each row by its number of fillers is right on the left side only. Count with a running sum."),
+                (places * mask, "Padding has 0, but the tokens still count from the row's first place."),
+                (lambda got: got.shape != want.shape, f"The positions need the shape of the mask, {tuple(want.shape)}."),
+            ],
+        )  # fmt: skip
+    return "Tokens are counted, padding is not: the same positions as generate() computes, for both sides."
+
+
+def broken_batch():
+    """A batch of three rows with three different bugs, as CPU tensors: input_ids, attention_mask, position_ids."""
+    return _broken(_rows(), side=0, positions=1, mask=2)
+
+
+def _broken(rows, side, positions, mask):
+    """A left-padded batch in which row `side` is padded on the right, row `positions` counts from 1, and
+    row `mask` shows its last filler."""
+    from ..masks import pad, position_ids
+
+    (input_ids, attention_mask), (right_ids, right_mask) = (pad(rows, PAD, s) for s in ("left", "right"))
+    input_ids[side], attention_mask[side] = right_ids[side], right_mask[side]
+    places = position_ids(attention_mask)
+    places[positions] += attention_mask[positions]
+    filler = attention_mask[mask].argmax() - 1
+    attention_mask[mask, filler] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": places}
+
+
+@exercise("02/repair", title="Repair a broken batch", minutes=8, difficulty=3)
+def check_repair(answer):
+    """Ids, mask and positions put right, on the batch of the lesson and on two with the bugs elsewhere."""
+    import torch
+
+    from ..masks import pad, position_ids
+
+    for rows, bugs in [
+        (_rows(), {"side": 0, "positions": 1, "mask": 2}),
+        ([[11, 12], [13, 14, 15, 16, 17], [18, 19, 20]], {"side": 2, "positions": 1, "mask": 0}),
+        ([[21], [22, 23], [24, 25, 26, 27]], {"side": 0, "positions": 0, "mask": 1}),
+    ]:
+        batch = _broken(rows, **bugs)
+        input_ids, attention_mask = pad(rows, PAD, "left")
+        want = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids(attention_mask),
+        }
+        got = answer(batch, PAD)
+        if not hasattr(got, "keys") or set(got.keys()) != set(want):
+            raise Mistake(f"Return a dictionary with the keys {', '.join(f'`{key}`' for key in want)}.")
+        got = {key: torch.tensor(_whole_numbers(got[key], f"`{key}`")) for key in want}
+        found = f"For the batch of the rows `{rows}`:"
+        _repaired_ids(got["input_ids"], want["input_ids"], batch["input_ids"], found)
+        _repaired_mask(got["attention_mask"], want, batch, found)
+        _repaired_positions(got["position_ids"], want, batch, found)
+    return "Side, mask and positions are right again, wherever the bugs were."
+
+
+def _repaired_ids(got, want, before, found):
+    if got.shape == want.shape and (got == want).all():
+        return
+    if got.shape == before.shape and (got == before).all():
+        raise Mistake(
+            f"{found} one row is still padded on the right. generate() would continue behind its fillers."
+        )
+    if got.shape == before.shape and ((got == before.flip(1)).all(1) | (got == want).all(1)).all():
+        raise Mistake(f"{found} a row was turned round, and now its words stand in reverse order.")
+    if sorted(got[got != PAD].tolist()) != sorted(want[want != PAD].tolist()):
+        raise Mistake(
+            f"{found} tokens were lost or doubled. All ids other than the pad id belong to the sentences."
+        )
+    raise Mistake(f"{found} the tokens are all there, in the wrong places. Put each row's tokens at its right end, in their order.")  # fmt: skip
+
+
+def _repaired_mask(got, want, batch, found):
+    right = want["attention_mask"]
+    if got.shape == right.shape and (got == right).all():
+        return
+    if got.shape == right.shape and (got == batch["attention_mask"]).all():
+        raise Mistake(f"{found} the mask is the broken one. It must be made from the new ids.")
+    if got.shape == right.shape and (got == 1 - right).all():
+        raise Mistake(f"{found} the mask is inverted: 1 stands for a token.")
+    if got.shape == right.shape and (got >= right).all():
+        raise Mistake(f"{found} the mask still has a 1 at a filler, so the model reads it.")
+    raise Mistake(f"{found} the mask hides a token, or has another shape than the ids. It is 1 wherever the id is not the pad id.")  # fmt: skip
+
+
+def _repaired_positions(got, want, batch, found):
+    right, mask = want["position_ids"], want["attention_mask"]
+    if got.shape == right.shape and (got == right).all():
+        return
+    if got.shape == right.shape and (got * mask == right).all():
+        raise Mistake(f"{found} the positions of the tokens are right. Give 0 to the padding, as `position_ids` does.")  # fmt: skip
+    if got.shape == right.shape and (got == batch["position_ids"]).all():
+        raise Mistake(f"{found} the positions are the broken ones. Count again, from the repaired mask.")
+    if got.shape == right.shape and (got * mask == (right + 1) * mask).all():
+        raise Mistake(f"{found} every row counts from 1. The first token stands at 0.")
+    raise Mistake(f"{found} the positions do not count the tokens of the repaired mask from 0.")
+
+
+@exercise("02/repair-labels", title="Keep the end-of-text in the labels", minutes=6, difficulty=2)
+def check_repair_labels(answer):
+    """Labels without the closing run of pad ids but with its first, also with an end inside a row."""
+    import torch
+
+    from ..masks import labels_from_ids
+
+    for rows, pad_id in [
+        ([[3666, 13, PAD, PAD, PAD], [1026, 481, 6290, 13, PAD], [40, PAD, PAD, PAD, PAD]], PAD),
+        ([[5, 0, 6, 7, 0, 0, 0], [5, 6, 0, 8, 9, 7, 0]], 0),
+        ([[5, 6, 7], [8, 9, 0]], 0),
+    ]:
+        ids = torch.tensor(rows)
+        want = labels_from_ids(ids, pad_id)
+        got = torch.tensor(_whole_numbers(answer(ids, pad_id), "the labels"))
+        is_pad = ids == pad_id
+        after_first = is_pad.long().cumsum(1) > is_pad.long()
+        first_only = ids.masked_fill((is_pad.cumsum(1) > 1) & is_pad, -100)
+        one_kept_last = want.clone()
+        for row, source in zip(one_kept_last, ids, strict=True):
+            if (row == -100).any():
+                row[(row == -100).long().argmax() - 1], row[-1] = -100, source[-1]
+        expect_equal(
+            got,
+            want,
+            (ids, pad_id),
+            "Of the pad ids that close a row the first stays, and all behind it become -100.",
+            mistakes=[
+                (ids.masked_fill(is_pad, -100), "Every pad id has become -100, the true ends with them: nothing would teach the model to stop."),
+                (ids if not torch.equal(ids, want) else None, "Nothing was taken out: the model would learn to write padding after padding."),
+                (want.masked_fill(want == -100, 0) if pad_id else None, "The padding has become 0, which is a word. The loss skips -100 only."),
+                (want.masked_fill(want == -100, -1), "The padding has become -1, which is no id and not skipped either. The loss skips -100."),
+                (ids.masked_fill(after_first, -100) if not torch.equal(ids.masked_fill(after_first, -100), want) else None, "Everything behind the first end-of-text is gone, a second text in the same row too. Only the run at the row's end is padding."),
+                (first_only if not torch.equal(first_only, want) else None, "The first end in the row stays, and a later true end is lost. Look at the run that closes the row."),
+                (one_kept_last if not torch.equal(one_kept_last, want) else None, "One pad id was kept, but the last. The first of the run is the end that the text really has."),
+                (torch.cat([want[:, 1:], torch.full_like(want[:, :1], -100)], 1), "The labels are shifted by one. The library's loss shifts by itself: labels stand at the places of their ids."),
+                (lambda got: got.shape != want.shape, f"Labels need the shape of the ids, {tuple(want.shape)}."),
+            ],
+        )  # fmt: skip
+    return "Padding is left out of the loss, and every text keeps its end, also in rows that hold two texts."
+
+
+def _whole_numbers(got, name):
+    """A tensor or nested list of whole numbers as a nested list; Mistake if it is not rectangular or not whole."""
+    import torch
+
+    if isinstance(got, list | tuple):
+        try:
+            got = torch.tensor(got)
+        except (TypeError, ValueError):
+            raise Mistake(f"{name} cannot become a tensor: all rows need one length, and whole numbers in them.".capitalize()) from None  # fmt: skip
+    if not isinstance(got, torch.Tensor):
+        raise Mistake(f"Give {name} as a tensor; this is {type(got).__name__}.")
+    if got.dtype.is_floating_point:
+        raise Mistake(f"Give {name} as whole numbers; these are of type {got.dtype}.")
+    if got.ndim != 2:
+        raise Mistake(
+            f"Give {name} in two dimensions, (batch, length); this has the shape {tuple(got.shape)}."
+        )
+    return got.long().tolist()
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "02/quiz-scoring",
+        "You score answers with one forward pass of GPT-2 a batch, and give the mask but no position ids. Which side do you pad?",
+        options=(
+            Option("Right, and read at each row's last token", "Default positions then fit every token, and nothing looks at the fillers.", right=True),
+            Option("Left, as for every decoder-only model", "That is the rule for `generate()`. Here the default positions would be off by the padding.", value=None),
+            Option("Either: the mask is given", "The mask hides fillers from attention. On absolute positions the left ones still shift every token."),
+            Option("Right, and read at the last place of the row", "The last place of a short row is a filler: its answer continues the padding."),
+        ),
+        proof=lambda: _good_scoring(),
+    ),
+    Question(
+        "02/quiz-silence",
+        "`generate()` warns that mask and pad token id were not set, for a left-padded GPT-2 batch. What makes the rows right?",
+        options=(
+            Option("Passing the `attention_mask`", "Then the fillers are hidden and the positions are computed from it.", right=True),
+            Option("Passing `pad_token_id=tokenizer.eos_token_id`", "The first warning is gone and every padded row is as wrong as before."),
+            Option("Nothing: it is only a warning", "Both padded rows of the lesson came out wrong."),
+        ),
+        proof=lambda: _what_cures(),
+    ),
+    Question(
+        "02/quiz-inferred",
+        "Padding has an id of its own, `!`, and the mask is not passed. When does `generate()` go wrong?",
+        options=(
+            Option("When a prompt contains `!`", "The mask is inferred by comparing ids, so a typed `!` is taken for padding.", right=True),
+            Option("Always: without a mask it cannot know the padding", "It compares the ids with the pad id, as long as padding and end-of-text differ."),
+            Option("Never", "It depends on whether the pad id can occur as a word."),
+        ),
+        proof=lambda: _inferred_goes_wrong(),
+    ),
+    Question(
+        "02/quiz-endless",
+        "A model, fine-tuned with padding equal to end-of-text, never stops writing. What do you look at first?",
+        options=(
+            Option("Whether the labels hold any end-of-text", "Labels made by comparing ids have lost every one of them.", right=True),
+            Option("Whether it was padded on the right", "In training the right side is the right one, and the side does not touch the ends."),
+            Option("Whether `max_new_tokens` is large enough", "That cuts a text off. It does not teach the model to end one."),
+            Option("Whether the attention mask was passed in training", "With right padding no token looks at the fillers anyway."),
+        ),
+    ),
+)  # fmt: skip
+
+
+def _good_scoring():
+    """The text of the one option of "02/quiz-scoring" whose answers are those of the prompts alone."""
+    import torch
+
+    from ..masks import pad
+
+    model, _ = _tiny("tiny-gpt2")
+    input_ids, mask = (tensor.to(model.device) for tensor in pad(_rows(), PAD, "right"))
+    with torch.no_grad():
+        last_place = model(input_ids, attention_mask=mask).logits[:, -1].argmax(-1).tolist()
+    with torch.no_grad():
+        alone = [
+            model(torch.tensor([row], device=model.device)).logits[0, -1].argmax().item() for row in _rows()
+        ]
+    left, right = (
+        _distance("tiny-gpt2", side, mask=True, positions=False) < 0.01 for side in ("left", "right")
+    )
+    good = {
+        "Right, and read at each row's last token": right,
+        "Left, as for every decoder-only model": left,
+        "Either: the mask is given": left and right,
+        "Right, and read at the last place of the row": last_place == alone,
+    }
+    (answer,) = (text for text, true in good.items() if true)
+    return answer
+
+
+def _what_cures():
+    """The text of the one option of "02/quiz-silence" that makes all rows right."""
+    right = {
+        "Passing the attention_mask": _rows_right("left"),
+        "Passing pad_token_id=tokenizer.eos_token_id": _rows_right("left", use_mask=False),
+    }
+    (answer,) = (text for text, count in right.items() if count == len(SENTENCES))
+    return answer
+
+
+def _inferred_goes_wrong():
+    """The text of the right option of "02/quiz-inferred", from prompts with and without the pad id."""
+    fillers = {"without": _rows(), "with": [[19485, 0, 2011, 3290, 318], _rows()[1]]}
+    wrong = {
+        name: _continued(rows, pad_token_id=0, use_mask=False) != _continued(rows, pad_token_id=0)
+        for name, rows in fillers.items()
+    }
+    if wrong["without"]:
+        return "Always: without a mask it cannot know the padding"
+    return "When a prompt contains !" if wrong["with"] else "Never"

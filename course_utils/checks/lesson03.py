@@ -1,0 +1,427 @@
+"""Lesson 03: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+from .exercise import Mistake, exercise, expect_close, expect_equal
+from .quiz import Option, Prediction, Question
+
+TITLE = "What does a mask do inside attention?"
+DTYPES = ("float32", "bfloat16", "float16")
+FILL_VALUES = ("-inf", "finfo.min", "-1e4", "-1e9")
+SCORES = (3.0, -20.0, 5.0, -40.0)
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_before = Prediction(
+    "03/predict-before",
+    "A forbidden score becomes −∞ before the softmax. How do the weights compare with those masked and scaled afterwards?",
+    options=(
+        Option("They are the same", "Both divide each allowed e to the score by the sum over the allowed ones.", right=True, value=True),
+        Option("The rows no longer sum to 1", "Softmax makes every row sum to 1, whatever went into it.", value=False),
+        Option("They are NaN: −∞ is no number to calculate with", "e to the −∞ is exactly 0. NaN comes only where nothing else is in the row.", value=False),
+        Option("The allowed weights are smaller", "They would be, if the forbidden ones still took a share. Their share is 0.", value=False),
+    ),
+    proof=lambda: _before_is_after(),
+)  # fmt: skip
+
+predict_times = Prediction(
+    "03/predict-times",
+    'The mask is `[0, 0, 1, 1, 1]`, so `inverted` is `[1, 1, 0, 0, 0]`. What is `inverted * float("-inf")`?',
+    options=(
+        Option("`[-inf, -inf, 0, 0, 0]`", "1 · −∞ is −∞, as wanted. The other product is the trouble.", value="[-inf, -inf, 0.0, 0.0, 0.0]"),
+        Option("`[-inf, -inf, nan, nan, nan]`", "0 · ∞ has no value, and floating point says so with NaN.", right=True, value="[-inf, -inf, nan, nan, nan]"),
+        Option("`[nan, nan, nan, nan, nan]`", "1 · −∞ is fine: it is −∞.", value="[nan, nan, nan, nan, nan]"),
+        Option("`[0, 0, -inf, -inf, -inf]`", "That would forbid the tokens. `inverted` is 1 at the fillers.", value="[0.0, 0.0, -inf, -inf, -inf]"),
+    ),
+    proof=lambda: _zero_times_infinity(),
+)  # fmt: skip
+
+predict_shift = Prediction(
+    "03/predict-shift",
+    "float32, all four keys filled with −10,000. What does the row attend to?",
+    options=(
+        Option("To nothing", "A softmax row sums to 1 or is NaN. It cannot attend to nothing.", value="nothing"),
+        Option("To all four alike", "That is what `finfo.min` gives, since it drowns the scores. −10,000 does not.", value="all alike"),
+        Option("To the same keys as without any mask", "The same number on every score cancels in the division.", right=True, value="as unmasked"),
+        Option("To NaN", "Every e to the score is 0 in float32, but softmax subtracts the row's largest score first.", value="nan"),
+    ),
+    proof=lambda: _shifted_row(),
+)  # fmt: skip
+
+predict_gradient = Prediction(
+    "03/predict-gradient",
+    "−∞ is added, the first two rows are NaN, and the loss does not read them. How many of the matrix's 16 gradients are NaN?",
+    options=(
+        Option("None: the loss does not read those rows", "They send a gradient of 0 back. On its way it is multiplied by NaN.", value=0),
+        Option("All 16", "Both rows reach every entry of the matrix, and 0 · NaN is NaN.", right=True, value=16),
+        Option("Half: the matrix is partly used by other rows", "Every row of the text goes through the whole matrix.", value=8),
+    ),
+    proof=lambda: _nan_gradients("-inf"),
+)  # fmt: skip
+
+predict_fillers = Prediction(
+    "03/predict-fillers",
+    "The same left-padded batch through eager and through SDPA. Where do the last hidden states differ by more than 0.0001?",
+    options=(
+        Option("Nowhere: both compute attention", "They agree where something is defined. A row without any allowed key is not.", value="nowhere"),
+        Option("At the fillers only", "Eager mixes all values there, SDPA none. No token ever looks at the result.", right=True, value="fillers"),
+        Option("Everywhere in the rows that have padding", "It would spread to the tokens if they looked at the fillers. The mask forbids it.", value="padded rows"),
+        Option("Everywhere", "The row without padding has no place where the two would disagree.", value="everywhere"),
+    ),
+    proof=lambda: _where_kernels_differ(),
+)  # fmt: skip
+
+
+def _before_is_after():
+    import torch
+
+    scores = torch.tensor([[2.0, 1, 0, 3], [1, 3, 2, 0], [0, 2, 4, 1], [3, 1, 2, 2]])
+    allowed = torch.ones(4, 4).tril().bool()
+    after = scores.softmax(-1) * allowed
+    before = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+    return torch.allclose(before, after / after.sum(-1, keepdim=True))
+
+
+def _zero_times_infinity():
+    import torch
+
+    return str(((1.0 - torch.tensor([0, 0, 1, 1, 1])) * float("-inf")).tolist())
+
+
+def _weights(dtype, fill, forbidden=(True,) * 4):
+    """The weights of the row SCORES with `fill` added at the forbidden keys, all in `dtype`."""
+    import torch
+
+    dtype = getattr(torch, dtype)
+    value = torch.tensor(torch.finfo(dtype).min if fill == "finfo.min" else float(fill)).to(dtype)
+    added = torch.where(torch.tensor(forbidden), value, torch.zeros((), dtype=dtype))
+    return (torch.tensor(SCORES, dtype=dtype) + added).softmax(-1)
+
+
+def _shifted_row():
+    import torch
+
+    weights = _weights("float32", "-1e4")
+    if weights.isnan().any():
+        return "nan"
+    if torch.allclose(weights, torch.tensor(SCORES).softmax(-1), atol=1e-3):
+        return "as unmasked"
+    return "all alike" if weights.max() - weights.min() < 1e-3 else "nothing"
+
+
+def _nan_gradients(fill):
+    """How many of the 16 gradients of a shared matrix are NaN when two unread rows may look nowhere."""
+    import torch
+
+    hidden, key, value = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    allowed = torch.ones(5, 5).tril().bool() & torch.tensor([0, 0, 1, 1, 1]).bool()
+    with torch.enable_grad():
+        scores = (hidden @ matrix) @ key.T / 2
+        added = torch.where(allowed, 0.0, float(fill))
+        mixed = (scores + added).softmax(-1) @ value
+        mixed[2:].sum().backward()
+    return matrix.grad.isnan().sum().item()
+
+
+def _where_kernels_differ():
+    import torch
+
+    from course_utils import load
+
+    from ..masks import pad_sentences, position_ids
+
+    model, tokenizer = load("tiny-gpt2")
+    tokenizer.pad_token = tokenizer.eos_token
+    batch = pad_sentences(tokenizer, ["It will rain in the", "I want to eat a big bowl of"])
+    batch["position_ids"] = position_ids(batch["attention_mask"])
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    results = []
+    for kind in ("eager", "sdpa"):
+        model.set_attn_implementation(kind)
+        with torch.no_grad():
+            results.append(model(**batch, output_hidden_states=True).hidden_states[-1])
+    differ = (results[0] - results[1]).abs().amax(-1) > 1e-4
+    filler = batch["attention_mask"] == 0
+    if not differ.any():
+        return "nowhere"
+    if torch.equal(differ, filler):
+        return "fillers"
+    return "padded rows" if not differ[1].any() else "everywhere"
+
+
+# ---- exercises ---------------------------------------------------------------------------------------
+
+
+@exercise("03/nan-cases", title="Say where a fully masked row is NaN", minutes=5, difficulty=2)
+def check_nan_cases(answer):
+    """A set of (dtype, fill) pairs, compared with what torch computes."""
+    try:
+        got = {(str(dtype).removeprefix("torch."), str(fill)) for dtype, fill in answer}
+    except (TypeError, ValueError):
+        raise Mistake('Give a set of pairs of type and fill value, such as {("float32", "-1e4")}.') from None
+    for dtype, fill in sorted(got):
+        if dtype not in DTYPES:
+            raise Mistake(
+                f"`{dtype}` is none of the three types: {', '.join(f'`{name}`' for name in DTYPES)}."
+            )
+        if fill not in FILL_VALUES:
+            raise Mistake(
+                f"`{fill}` is none of the four fill values: {', '.join(f'`{name}`' for name in FILL_VALUES)}."
+            )
+    want = {(dtype, fill) for dtype in DTYPES for fill in FILL_VALUES if _weights(dtype, fill).isnan().any()}
+    if got == want:
+        return (
+            "Right in all twelve: a row is NaN where every score has become −∞, and float16 gets there early."
+        )
+    if not got:
+        raise Mistake(
+            "None at all? With −∞ on every key each e to the score is 0, and softmax divides 0 by 0."
+        )
+    if want - {("float16", "-1e9")} == got:
+        raise Mistake(
+            "One is missing. Look for a fill value that does not fit into one of the types, and becomes −∞ there."
+        )
+    if got >= want and ("float16", "finfo.min") in got - want:
+        raise Mistake(
+            "`finfo.min` in float16 overflows for the scores −20 and −40 only. With 3 and 5 it stays finite, and two finite scores make weights."
+        )
+    if any(fill == "finfo.min" for _, fill in got - want):
+        raise Mistake(
+            "`finfo.min` is a finite number. A row that is full of it has equal scores, and their softmax is no NaN."
+        )
+    if any(fill == "-1e4" for _, fill in got - want):
+        raise Mistake(
+            "−10,000 fits into every type. Softmax subtracts the row's largest score first, so the row is computed as if it were not shifted."
+        )
+    if any(fill == "-1e9" for _, fill in got - want):
+        raise Mistake(
+            "−10⁹ fits into float32 and bfloat16, which share their range. Only in float16 does it become −∞."
+        )
+    raise Mistake("Some are missing: −∞ on every key gives NaN whatever the type is.")  # fmt: skip
+
+
+@exercise("03/attend", title="Write attention without NaN", minutes=10, difficulty=3)
+def check_attend(answer):
+    """Held to scaled_dot_product_attention with a boolean mask, rows without a key included; then its gradient."""
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    causal, mask = torch.ones(5, 5).tril().bool(), torch.tensor([0, 0, 1, 1, 1]).bool()
+    for shape, allowed in [
+        ((1, 1, 4, 9), torch.ones(4, 4).bool()),
+        ((2, 3, 5, 4), causal[None, None]),
+        ((1, 2, 5, 4), (causal & mask)[None, None]),
+    ]:
+        query, key, value = (torch.randn(shape, generator=generator) for _ in range(3))
+        want = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        scores, size = query @ key.transpose(-1, -2), shape[-1]
+        off = torch.finfo(torch.float32).min
+        said = f"queries, keys and values of the shape {shape}, and a mask with {_empty_rows(allowed)} empty rows,"
+        got = answer(query, key, value, allowed)
+        if isinstance(got, torch.Tensor) and got.isnan().any():
+            raise Mistake(f"For {said} the result has NaN. Fill with a finite number before the softmax.")
+        masked = (scores / size**0.5).masked_fill(~allowed, off)
+        expect_close(
+            got,
+            want,
+            said,
+            "The result differs from SDPA's: scores, divided by the root of the size, mask, softmax, times the values.",
+            mistakes=[
+                (_unless_same(masked.softmax(-1) @ value, want), "A query that may look nowhere should get 0, and here it mixes all values. Take its weights out after the softmax."),
+                (scores.masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The scores are not scaled: divide them by the square root of the size."),
+                ((scores / size).masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The scores are divided by the size. Divide by its square root."),
+                (_unless_same((scores / size**0.5).softmax(-1) @ value, want), "The mask has no effect on the result."),
+                (_unless_same((scores / size**0.5).softmax(-1).masked_fill(~allowed, 0) @ value, want), "Forbidden weights are 0, but the others no longer sum to 1: they still shared with them. Mask the scores."),
+                (_unless_same((scores / size**0.5).masked_fill(allowed, off).softmax(-1) @ value, want), "The mask is used the wrong way round: True means may look."),
+                (masked.softmax(-2).masked_fill(~allowed, 0) @ value, "The softmax runs over the queries. Each query's weights over the keys sum to 1: `dim=-1`."),
+                (lambda got: got.shape != want.shape, f"The result needs the shape of the values, {shape}."),
+            ],
+            tolerance=1e-5,
+        )  # fmt: skip
+    _require_finite_gradient(answer, query, key, value, allowed)
+    return "The same as SDPA, with 0 where a query may look nowhere, and no NaN on the way back either."
+
+
+def _unless_same(wrong, want):
+    """A mistake's result, or None on inputs where the mistake does not show."""
+    import torch
+
+    return None if torch.allclose(wrong, want, atol=1e-5) else wrong
+
+
+def _empty_rows(allowed):
+    return (~allowed.any(-1)).sum().item()
+
+
+def _require_finite_gradient(answer, query, key, value, allowed):
+    """Mistake if the gradient of the query has NaN when the loss reads only rows that may look somewhere."""
+    import torch
+
+    query = query.clone().requires_grad_()
+    with torch.enable_grad():
+        mixed = answer.original(
+            query, key, value, allowed
+        )  # the learner's own: a copy's gradient is out of reach
+        if not mixed.requires_grad:
+            return
+        (gradient,) = torch.autograd.grad(mixed[..., allowed[0, 0].any(-1), :].sum(), query)
+    if not gradient.isfinite().all():
+        raise Mistake("The values are right, and the gradient is NaN: the softmax saw a row of −∞, and its way back multiplies by that NaN. Keep the scores finite.")  # fmt: skip
+
+
+@exercise("03/join", title="Join causal and padding mask", minutes=8, difficulty=2)
+def check_join(answer):
+    """A boolean mask (batch, 1, length, length), for padding on either side and for none."""
+    import torch
+
+    from ..masks import joined_mask
+
+    for rows in [
+        [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
+        [[1, 1, 0, 0], [1, 1, 1, 1]],
+        [[1, 1, 1]],
+    ]:
+        mask = torch.tensor(rows)
+        batch, length = mask.shape
+        want = joined_mask(mask)
+        got = answer(mask)
+        causal, padding = torch.ones(length, length).tril().bool(), mask.bool()
+        if not isinstance(got, torch.Tensor):
+            raise Mistake(f"Return a tensor of True and False; this is {type(got).__name__}.")
+        if got.dtype != torch.bool:
+            raise Mistake(f"Return True and False, a tensor of type torch.bool; this is of type {got.dtype}.")
+        if tuple(got.shape) == (batch, length, length):
+            raise Mistake(
+                "The dimension for the heads is missing: (batch, 1, query, key), not (batch, query, key)."
+            )
+        expect_equal(
+            got,
+            want,
+            (mask,),
+            "A query may look where the causal mask and the padding mask both say so.",
+            mistakes=[
+                (_unless_equal(~want, want), "True and False are swapped: True means may look."),
+                (_unless_equal(causal.T & padding[:, None, None, :], want), "It looks to the right. The causal mask is the lower triangle, `tril`."),
+                (_unless_equal((causal & padding[:, None, :, None]).expand(want.shape), want), "The padding is on the query axis: it keeps fillers from looking. They must not be looked at: `[:, None, None, :]`."),
+                (_unless_equal(causal | padding[:, None, None, :], want), "`|` allows what one of the masks allows. Both have to: `&`."),
+                (_unless_equal(padding[:, None, None, :].expand(want.shape), want), "The causal mask is missing: tokens look into the future."),
+                (_unless_equal(causal.expand(want.shape), want), "The padding mask is missing: tokens look at the fillers."),
+                (_unless_equal(causal.tril(-1) & padding[:, None, None, :], want), "The diagonal is missing: a token may look at itself."),
+                (_unless_equal(want & padding[:, None, :, None] | torch.eye(length).bool() & ~padding[:, None, :, None], want), "The fillers look at themselves here. No row needs repair: the padding mask holds for every query."),
+                (lambda got: got.shape != want.shape, f"The shape should be (batch, 1, query, key), here {tuple(want.shape)}."),
+            ],
+        )  # fmt: skip
+    return "Causal and padding mask in one tensor, the same that the library gives its attention layers."
+
+
+def _unless_equal(wrong, want):
+    import torch
+
+    return None if torch.equal(wrong, want) else wrong
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "03/quiz-before",
+        "Why is the mask applied before the softmax, not after it?",
+        options=(
+            Option("Afterwards a large forbidden score may have rounded all others to 0", "Then there is nothing left to scale back to a sum of 1.", right=True),
+            Option("The two give different weights for any scores", "On paper they are equal. The difference comes from rounding."),
+            Option("Softmax cannot be differentiated after a mask", "Both orders have a gradient, as long as no row is NaN."),
+        ),
+        proof=lambda: _why_before(),
+    ),
+    Question(
+        "03/quiz-half",
+        "Old code fills forbidden scores with −10⁹. The model now runs in float16. What becomes of a fully masked row?",
+        options=(
+            Option("It is NaN", "−10⁹ does not fit and becomes −∞, on every key of the row.", right=True),
+            Option("Four equal weights", "In bfloat16, which has float32's range, this is what happens.", value="equal"),
+            Option("The weights of no mask at all", "That would be −10,000 in float32.", value="unmasked"),
+        ),
+        proof=lambda: _half_row(),
+    ),
+    Question(
+        "03/quiz-twice",
+        "A causal and a padding mask, each with float32's `finfo.min`, are both added. What changes against one joined mask?",
+        options=(
+            Option("Fully masked rows become NaN", "The sum lies below the smallest number and is −∞, in each of their keys.", right=True),
+            Option("Nothing: forbidden stays forbidden", "True where one allowed key is left. Not where none is."),
+            Option("All rows become NaN", "A row with one allowed key has one finite score, and that is enough."),
+        ),
+        proof=lambda: _added_twice(),
+    ),
+    Question(
+        "03/quiz-step",
+        "generate() has 12 ids in the cache for each of 3 rows and passes one new id a row. Which shape has the joined mask?",
+        options=(
+            Option("(3, 1, 1, 13)", "One query a row, and 13 keys: the 12 before it and itself.", right=True, value=(3, 1, 1, 13)),
+            Option("(3, 1, 13, 13)", "Only the new id asks. The others had their turn in earlier steps.", value=(3, 1, 13, 13)),
+            Option("(3, 1, 1, 1)", "The one query looks at all keys before it, from the cache.", value=(3, 1, 1, 1)),
+            Option("(1, 1, 1, 13)", "Each row has its own padding, so each needs its own mask.", value=(1, 1, 1, 13)),
+        ),
+        proof=lambda: _step_shape(),
+    ),
+    Question(
+        "03/quiz-mean",
+        "You average hidden states over all places of a left-padded batch. A colleague with another attention kernel gets other averages. Why?",
+        options=(
+            Option("Your averages include the fillers", "What stands there is undefined, and kernels fill it differently.", right=True),
+            Option("One of the kernels has a bug", "Both are right at every token."),
+            Option("float32 cannot be more exact", "At the tokens the two agree to about five decimals."),
+        ),
+    ),
+)  # fmt: skip
+
+
+def _why_before():
+    """The text of the right option of "03/quiz-before", from small and from large forbidden scores."""
+    import torch
+
+    keep = torch.tensor([True, True, False])
+
+    def both(scores):
+        late = scores.softmax(-1) * keep
+        return late / late.sum(), scores.masked_fill(~keep, float("-inf")).softmax(-1)
+
+    late, early = both(torch.tensor([0.0, 1.0, 2.0]))
+    assert torch.allclose(late, early), "they should agree on small scores"
+    late, early = both(torch.tensor([0.0, 1.0, 200.0]))
+    assert late.isnan().all() and early.isfinite().all()
+    return "Afterwards a large forbidden score may have rounded all others to 0"
+
+
+def _half_row():
+    import torch
+
+    weights = _weights("float16", "-1e9")
+    if weights.isnan().all():
+        return "It is NaN"
+    return (
+        "unmasked"
+        if torch.allclose(weights.float(), torch.tensor(SCORES).softmax(-1), atol=0.01)
+        else "equal"
+    )
+
+
+def _added_twice():
+    import torch
+
+    smallest = torch.finfo(torch.float32).min
+    rows = {"full": torch.tensor([1, 1, 1, 1]), "some": torch.tensor([0, 1, 0, 1])}
+    nan = {}
+    for name, forbidden in rows.items():
+        once = torch.zeros(4).masked_fill(forbidden.bool(), smallest)
+        nan[name] = (torch.tensor(SCORES) + once + once).softmax(-1).isnan().any().item()
+    if nan["some"]:
+        return "All rows become NaN"
+    return "Fully masked rows become NaN" if nan["full"] else "Nothing: forbidden stays forbidden"
+
+
+def _step_shape():
+    import torch
+
+    from ..masks import joined_mask
+
+    return tuple(joined_mask(torch.ones(3, 13), queries=1).shape)

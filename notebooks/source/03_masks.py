@@ -1,0 +1,631 @@
+# %% [markdown]
+# # What does a mask do inside attention?
+#
+# **By the end you will have computed every attention weight of three models from their own weight matrices, on a
+# left-padded batch, and they will equal the library's to five decimals.**
+#
+# You will be able to
+#
+# - follow one head from scores over the mask and the softmax to its weights,
+# - turn a mask of 0 and 1 into one that is added, and say what each line of the library's recipe is for,
+# - choose the number that forbids a place, and predict where it gives NaN,
+# - join causal and padding mask into one tensor, (batch, 1, query, key),
+# - read a padded batch's hidden states without reading what the padding left there.
+#
+# *45 minutes, and 25 more for the exercises. You need: lesson 02, and broadcasting in PyTorch.*
+
+# %% [markdown]
+# ## 1. Scores, softmax, weights
+#
+# In each attention head every token scores every token: how much do I want from you? Row *i* holds what token
+# *i*, the **query**, asks of each **key**. These scores are made up; section 6 has real ones.
+
+# %%
+import torch
+
+from course_utils import load
+from course_utils.checks import lesson03 as lesson
+from course_utils.widgets import Predict, Quiz
+
+torch.set_printoptions(precision=2, sci_mode=False)
+scores = torch.tensor([[2.0, 1, 0, 3], [1, 3, 2, 0], [0, 2, 4, 1], [3, 1, 2, 2]])  # (query, key)
+weights = scores.softmax(-1)
+weights
+
+# %% [markdown]
+# Softmax makes each row a distribution: the **weights** with which a token mixes what the others offer. Token
+# 0 takes most from token 3, though token 3 comes later. A model that writes from left to right must not.
+
+# %% [markdown]
+# So we allow each query its own place and those to its left. The naive way: set the forbidden weights to
+# zero, and scale each row back to a sum of 1.
+
+# %%
+allowed = torch.ones(4, 4).tril().bool()  # True: may look
+after = weights * allowed
+after = after / after.sum(-1, keepdim=True)
+after
+
+# %% [markdown]
+# Libraries do it the other way round: they change the *scores*, before the softmax. A forbidden score becomes −∞.
+
+# %%
+Predict(lesson.predict_before)
+
+# %% tags=["answer"]
+before = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+print("the same weights?")
+print(torch.allclose(before, after))
+
+# %% [markdown]
+# The same numbers. Softmax divides each $e^{s}$ by the sum of all $e^{s}$ in its row, and $e^{-\infty}$ is exactly 0.
+# What is out of the sum needs no scaling back.
+
+# %% [markdown]
+# The same on paper, that is. Let one forbidden score be much larger than the others:
+
+# %%
+row, keep = torch.tensor([0.0, 1.0, 200.0]), torch.tensor([True, True, False])
+late = row.softmax(-1) * keep
+print("mask after the softmax: ", late / late.sum())
+print("mask before the softmax:", row.masked_fill(~keep, float("-inf")).softmax(-1))
+
+# %% [markdown]
+# The large score has taken all the weight there is. The others have rounded to 0, and 0 / 0 is NaN, "not a
+# number". **The mask belongs before the softmax.**
+
+# %% [markdown]
+# ## 2. From 0 and 1 to something that is added
+#
+# Lesson 02's mask says 1 for a token and 0 for padding. Attention wants 0 added where a query may look, and
+# something very negative elsewhere. These two lines did it in transformers for years:
+
+# %%
+mask = torch.tensor([0, 0, 1, 1, 1])  # two fillers, three tokens
+inverted = 1.0 - mask
+inverted
+
+# %%
+added = inverted.masked_fill(inverted.bool(), torch.finfo(torch.float32).min)
+added.tolist()
+
+# %% [markdown]
+# Line 1 turns the meaning round, 1 is now "forbidden", and makes the numbers floats. Line 2 puts the smallest
+# float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* ends every competition.
+
+# %%
+row = torch.tensor([3.0, 1, 2, 0, 1])
+(row + added).softmax(-1)
+
+# %% [markdown]
+# Why so long-winded? One multiplication looks as good: `inverted * float("-inf")`.
+
+# %%
+Predict(lesson.predict_times)
+
+# %% tags=["answer"]
+print("inverted, times −∞:")
+print(inverted * float("-inf"))
+
+# %% [markdown]
+# 0 · ∞ has no value, so the *allowed* places become NaN. `masked_fill` and `torch.where` choose instead of
+# calculating. And what if the mask is added just as it comes, with its 0 and 1?
+
+# %%
+(row + mask).softmax(-1)
+
+# %% [markdown]
+# No error and no NaN. Each token's score rises by 1, the fillers keep a good part of the weight, and the model
+# writes plausible nonsense. Of all wrong masks, the ones that look like numbers are the worst.
+
+# %% [markdown]
+# ## 3. Which number?
+#
+# −∞, the smallest float, −10,000: articles say that any will do. It depends on the row. In a left-padded text,
+# how many keys may each query look at?
+
+# %%
+joined = torch.ones(5, 5).tril().bool() & mask.bool()  # causal and padding
+print(joined.int())
+print(joined.sum(-1))  # (query,)
+
+# %% [markdown]
+# The first two queries are fillers. Fillers to their left are hidden as padding, tokens to their right as
+# future: **nothing** is left. Every left-padded batch has such rows, so we must know what softmax makes of them.
+
+# %% [markdown]
+# Four candidates, three types of number. Each is added to a row of scores in that type:
+
+# %%
+row = torch.tensor([3.0, -20.0, 5.0, -40.0])
+dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+fills = ["-inf", "finfo.min", "-1e4", "-1e9"]
+
+
+def filled(forbidden, dtype, fill):
+    value = torch.finfo(dtype).min if fill == "finfo.min" else float(fill)
+    value = torch.tensor(value).to(dtype)
+    return torch.where(forbidden, value, torch.zeros((), dtype=dtype))
+
+# %% [markdown]
+# A row with two forbidden keys first. All twelve combinations against the weights of the two allowed keys
+# alone:
+
+# %%
+some = torch.tensor([False, True, False, True])
+for dtype in dtypes.values():
+    alone = row[~some].to(dtype).softmax(-1)
+    for fill in fills:
+        got = (row.to(dtype) + filled(some, dtype, fill)).softmax(-1)
+        assert torch.allclose(got[~some], alone) and not got[some].any()
+
+# %% [markdown]
+# All twelve are right. As long as *one* key is allowed, the articles are right. Now the row in which every
+# key is forbidden.
+
+# %% [markdown]
+# ### Exercise 1: where is NaN? · difficulty 2 of 3 · 5 minutes
+#
+# All four keys of `row` are forbidden. For which types and fill values are the weights NaN? Decide before you
+# run anything, and write the pairs down.
+
+# %% tags=["exercise"]
+nan_cases = ...  # a set of pairs such as {("float32", "-1e4"), ("float16", "finfo.min")}
+
+# %% tags=["solution"]
+nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16", "-1e9")}
+
+# %% [markdown] tags=["solution"]
+# NaN needs a row of nothing but −∞: then all $e^{s}$ are 0, and 0 is divided by 0. −∞ gives that in each type. In
+# float16, whose smallest number is −65504, −10⁹ *is* −∞. `finfo.min` plus a score of −20 overflows there
+# too, but the other two scores do not.
+
+# %% tags=["check"]
+lesson.check_nan_cases(nan_cases)
+
+# %% [markdown] tags=["hints"]
+# - Softmax gives NaN when every $e^{s}$ in the row is 0. Which fill values make them all 0?
+# - Each type has a smallest number: `torch.finfo(torch.float16).min`. What happens to a number below it?
+# - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite score is enough.
+
+# %% [markdown]
+# The other eight rows are numbers. Which ones? Guess for the most common: float32, and −10,000 on each of the four
+# keys.
+
+# %%
+Predict(lesson.predict_shift)
+
+# %% tags=["answer"]
+print("weights of a row in which every key is forbidden")
+every = torch.ones(4).bool()
+for name, dtype in dtypes.items():
+    for fill in fills:
+        got = (row.to(dtype) + filled(every, dtype, fill)).softmax(-1)
+        print(f"{name:8}  {fill:9}  {[f'{weight:.2f}' for weight in got.tolist()]}")
+
+# %% [markdown]
+# **`finfo.min`, float32:** four equal weights. Next to 3.4 · 10³⁸ a score of 3 or −40 is less than the distance
+# between two neighbouring floats, so all four sums are the same number:
+
+# %%
+smallest = torch.tensor(torch.finfo(torch.float32).min)
+smallest + 3 == smallest, smallest - 40 == smallest
+
+# %% [markdown]
+# **`finfo.min`, float16:** there −65504 − 20 lies below the smallest number and becomes −∞. Two keys of four drop
+# out. Uniform weights are no promise of `finfo.min`; they are an effect of rounding.
+
+# %%
+smallest = torch.tensor(torch.finfo(torch.float16).min, dtype=torch.float16)
+smallest + row.half()
+
+# %% [markdown]
+# **−10,000, float32:** 0.12, 0, 0.88, 0. Those are the weights of the bare scores:
+
+# %%
+(row - 10_000).softmax(-1), row.softmax(-1)
+
+# %% [markdown]
+# The same number added to a whole row cancels in the division. So a row in which *all* is forbidden attends as
+# if *nothing* were, to fillers and to the future. In bfloat16 the steps near 10,000 are 64 wide, which blurs the
+# scores.
+
+# %% [markdown]
+# One trap more. Causal mask and padding mask, both with `finfo.min`, are added one after the other. Where both
+# forbid:
+
+# %%
+two_masks = 2 * filled(every, torch.float32, "finfo.min")
+print(two_masks, (row + two_masks).softmax(-1))
+
+# %% [markdown]
+# −∞, and NaN. **Join masks while they are True and False. Turn them into numbers once.**
+
+# %% [markdown]
+# Does NaN matter in a row that nobody reads? A head with one weight matrix, two fillers, three tokens, a mask that
+# is added; the loss reads the tokens only. How much of the gradient will be NaN with −∞?
+
+# %%
+Predict(lesson.predict_gradient)
+
+# %%
+def gradient(fill):
+    torch.manual_seed(0)
+    hidden, key, value = torch.randn(3, 5, 4)  # each (length, size)
+    matrix = torch.randn(4, 4, requires_grad=True)
+    scores = (hidden @ matrix) @ key.T / 4**0.5  # (query, key)
+    mixed = (scores + filled(~joined, torch.float32, fill)).softmax(-1) @ value
+    mixed[2:].sum().backward()  # the rows of the three tokens
+    return matrix.grad
+
+# %% tags=["answer"]
+print("fill       gradient of the shared matrix")
+for fill in ("-inf", "finfo.min", "-1e4"):
+    print(f"{fill:9}  NaN in {gradient(fill).isnan().sum()} of 16 weights")
+
+# %% [markdown]
+# In all of them. The unread rows send a gradient of 0 back, but 0 · NaN is NaN, and the matrix is shared by all
+# rows. One step of an optimizer, and the whole model is NaN. The finite fill values are safe here.
+
+# %% [markdown]
+# ### The fused kernel
+#
+# By default transformers does not run these lines, called **eager**, but one fused operation: PyTorch's
+# `scaled_dot_product_attention`, **SDPA**. It takes an additive mask, or one of True and False. Same scores, all
+# forbidden, values 1, 2, 3, 4:
+
+# %%
+def fully_masked(kind, dtype, fill):
+    query = torch.ones(1, 1, 2, 1, dtype=dtype, requires_grad=True)  # (batch, head, query, size)
+    key, value = row.to(dtype).view(1, 1, 4, 1), torch.arange(1.0, 5).to(dtype).view(1, 1, 4, 1)
+    forbidden = torch.tensor([[True] * 4, [False] * 4])  # query 0 may look nowhere
+    mask = ~forbidden if fill == "True/False" else filled(forbidden, dtype, fill)
+    if kind == "SDPA":
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1)
+    else:
+        mixed = (query @ key.transpose(-1, -2) + mask).softmax(-1) @ value
+    mixed[..., 1, :].sum().backward()  # the loss reads query 1 only
+    return f"{mixed[0, 0, 0].item():6.1f} {'finite' if query.grad.isfinite().all() else 'NaN':>9}"
+
+# %%
+print("type      fill         eager  gradient    SDPA  gradient")
+for name, dtype in dtypes.items():
+    for fill in fills[:3]:
+        print(f"{name:8}  {fill:10}", fully_masked("eager", dtype, fill), fully_masked("SDPA", dtype, fill), sep="  ")
+    print(f"{name:8}  True/False{'':20}", fully_masked("SDPA", dtype, "True/False"))
+
+# %% [markdown]
+# 0: nothing was mixed in. 2.5: the mean of all values. 2.8: as if nothing were forbidden. 2 and 3: rounding. Only
+# −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
+# would answer −∞ with NaN, `finfo.min`.
+
+# %% [markdown]
+# ### Exercise 2: attention without NaN · difficulty 3 of 3 · 10 minutes
+#
+# Write attention as SDPA does it with a mask of True and False: a query that may look nowhere gets 0. Its gradient
+# should be finite too, without calling SDPA.
+
+# %% tags=["exercise"]
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return the mixed values (..., query, size); query, key and value are (..., length, size)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return the mixed values (..., query, size); query, key and value are (..., length, size)."""
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (..., query, key)
+    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).masked_fill(~allowed, 0)
+    return weights @ value
+
+# %% [markdown] tags=["solution"]
+# A finite number before the softmax keeps every row finite; the second `masked_fill` takes out what a fully masked
+# row got by it. *Adding* −∞ and calling `nan_to_num` at the end gives the same values, and NaN gradients: the
+# softmax has kept its NaN for the way back.
+
+# %% tags=["check"]
+lesson.check_attend(attend)
+
+# %% [markdown] tags=["hints"]
+# - The scores are `query @ key.transpose(-1, -2)`, divided by the square root of the size.
+# - Fill with a finite number before the softmax, and no row can become NaN.
+# - After the softmax a fully masked row has weights that it should not have. Set forbidden weights to 0.
+
+# %% [markdown]
+# ## 4. Two masks in one tensor
+#
+# Back to lesson 02's batch. The padding mask is (batch, key): the same for each query. The causal mask is (query,
+# key): the same for each row. Attention scores are (batch, head, query, key).
+
+# %%
+from course_utils.masks import additive_mask, joined_mask, pad_sentences, position_ids
+
+sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
+model, tokenizer = load("tiny-gpt2")
+tokenizer.pad_token = tokenizer.eos_token
+batch = pad_sentences(tokenizer, sentences, side="left")
+batch["attention_mask"].shape  # (batch, key)
+
+# %% [markdown]
+# ### Exercise 3: join them · difficulty 2 of 3 · 8 minutes
+#
+# Return one mask of True and False, (batch, 1, query, key), that is True where a query may look. No loop. The 1
+# stands for the heads: all of them share the mask.
+
+# %% tags=["exercise"]
+def join(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may look."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def join(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may look."""
+    length = attention_mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()  # (query, key)
+    padding = attention_mask.bool()[:, None, None, :]  # (batch, 1, 1, key)
+    return causal & padding
+
+# %% [markdown] tags=["solution"]
+# `[:, None, None, :]` puts the padding mask's places on the *key* axis: a filler must not be looked **at**. Broadcasting
+# does the rest. Put on the query axis, `[:, None, :, None]`, it would stop fillers from looking, and leave every
+# token free to read them.
+
+# %% tags=["check"]
+lesson.check_join(join)
+
+# %% [markdown] tags=["hints"]
+# - `torch.ones(length, length).tril().bool()` is the causal mask, (query, key).
+# - Indexing with `None` adds a dimension of size 1. Which of the four dimensions is the padding mask about?
+# - `(batch, 1, 1, key) & (query, key)` broadcasts to (batch, 1, query, key).
+
+# %%
+allowed = joined_mask(batch["attention_mask"])  # what the exercise asks for
+print(tuple(allowed.shape))
+print(allowed[0, 0].int())  # "It will rain in the", three fillers in front
+
+# %% [markdown]
+# Read it by columns: the first three are all 0, nobody looks at a filler. Read it by rows: the first three
+# are all 0 too. Those are the rows from section 3.
+
+# %% [markdown]
+# When `generate()` writes token after token, only the newest token asks. It is one query with all keys before it, and
+# the mask has one row:
+
+# %%
+joined_mask(batch["attention_mask"], queries=1).shape  # (batch, 1, query, key)
+
+# %% [markdown]
+# ## 5. What the library builds
+#
+# We look at the mask that reaches the first attention layer. A hook on it shows what it is given, for both ways
+# of computing attention.
+
+# %%
+@torch.no_grad()
+def mask_received(model, **inputs):
+    seen = []
+    watch = lambda module, args, given: seen.append(given["attention_mask"])
+    hook = model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True)
+    model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
+    hook.remove()
+    return seen[0]
+
+# %%
+model.set_attn_implementation("sdpa")
+given_to_sdpa = mask_received(model, **batch)
+model.set_attn_implementation("eager")
+given_to_eager = mask_received(model, **batch)
+for mask in (given_to_sdpa, given_to_eager):
+    print(mask.dtype, tuple(mask.shape))
+
+# %% [markdown]
+# True and False for SDPA, numbers for eager, as section 3 would have it. And both are ours, entry for entry:
+
+# %%
+assert torch.equal(given_to_sdpa.cpu(), allowed)
+assert torch.equal(given_to_eager.cpu(), additive_mask(allowed, torch.float32, "finfo.min"))
+
+# %% [markdown]
+# A batch without padding needs no tensor at all. The kernel knows "causal" by a flag, which is faster, so SDPA gets
+# `None`:
+
+# %%
+model.set_attn_implementation("sdpa")
+print(mask_received(model, input_ids=batch["input_ids"][1:2]))
+
+# %% [markdown]
+# All of it is built in one file, `masking_utils.py`. These are the last lines for eager. You have written them:
+
+# %%
+import inspect
+
+from transformers import masking_utils
+
+print("\n".join(inspect.getsource(masking_utils.eager_mask).splitlines()[-6:]))
+
+# %% [markdown]
+# The `inverted` recipe of section 2 gives the same numbers. Articles that quote it describe transformers 4; GPT-2 and
+# Llama now come by the line with `torch.where`.
+
+# %% [markdown]
+# Eager and SDPA treat a row that is masked everywhere differently. We run the padded batch through both. Where will
+# the results differ?
+
+# %%
+Predict(lesson.predict_fillers)
+
+# %%
+@torch.no_grad()
+def last_hidden(model, kind):
+    model.set_attn_implementation(kind)
+    inputs = {**batch, "position_ids": position_ids(batch["attention_mask"])}
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    return model(**inputs, output_hidden_states=True).hidden_states[-1].cpu()  # (batch, length, size)
+
+# %% tags=["answer"]
+print("1 where eager and SDPA differ, then the attention mask:")
+eager, sdpa = last_hidden(model, "eager"), last_hidden(model, "sdpa")
+difference = (eager - sdpa).abs().amax(-1)  # (batch, length)
+print((difference > 1e-4).int())
+print(batch["attention_mask"])
+
+# %% [markdown]
+# Exactly at the fillers, and nowhere else. Both are right: nothing reads those places, so nothing says what should
+# stand there. Unless *you* read them. A sentence's mean over all places does:
+
+# %%
+real = batch["attention_mask"][..., None]  # (batch, length, 1)
+naive = [hidden.mean(1) for hidden in (eager, sdpa)]
+masked = [(hidden * real).sum(1) / real.sum(1) for hidden in (eager, sdpa)]
+for name, (one, other) in {"mean over all places": naive, "mean over tokens": masked}.items():
+    print(f"{name:21} eager and SDPA differ: {bool((one - other).abs().max() > 1e-4)}")
+
+# %% [markdown]
+# The same holds for anything you take from a padded batch: logits, hidden states, attention maps. **Multiply by
+# the mask, or select by it, before you average.**
+
+# %% [markdown]
+# ## 6. Every weight by hand
+#
+# Now real heads. A layer multiplies its normalised input with its own matrices to get queries and keys; scores,
+# mask and softmax are those of this lesson. The input comes from the library; lesson 04 rebuilds that too.
+
+# %%
+def split_heads(x, count):
+    return x.unflatten(-1, (count, -1)).transpose(1, 2)  # (batch, head, length, size)
+
+
+def weights_of(query, key, mask):
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (batch, head, query, key)
+    return (scores + mask).softmax(-1)
+
+# %% [markdown]
+# GPT-2 has one matrix for query, key and value side by side. Its positions are already in the hidden states.
+
+# %%
+def gpt2_weights(block, hidden, mask, positions, config):  # positions: for Llama, below
+    joint = block.ln_1(hidden) @ block.attn.c_attn.weight + block.attn.c_attn.bias
+    query, key, _ = joint.chunk(3, dim=-1)  # each (batch, length, heads * size)
+    return weights_of(split_heads(query, config.n_head), split_heads(key, config.n_head), mask)
+
+# %% [markdown]
+# Llama turns each query and key by an angle that grows with its position: rotary embeddings, RoPE. Two halves of
+# a head form pairs, and each pair turns at a speed of its own.
+
+# %%
+def rotate(x, positions, base):
+    size = x.shape[-1]
+    speed = base ** (-torch.arange(0, size, 2, device=x.device) / size)  # (size / 2,)
+    angle = (positions[:, None, :, None] * speed).repeat(1, 1, 1, 2)  # (batch, 1, length, size)
+    first, second = x.chunk(2, dim=-1)
+    return x * angle.cos() + torch.cat([-second, first], dim=-1) * angle.sin()
+
+# %% [markdown]
+# This settles a question of lesson 02. Turn all queries and keys on by three positions, as left padding does, and
+# no score changes, since only the angle *between* two of them counts:
+
+# %%
+torch.manual_seed(0)
+query, key = torch.randn(2, 1, 1, 5, 16)  # each (batch, head, length, size)
+places = torch.arange(5)[None]
+here = rotate(query, places, 10_000) @ rotate(key, places, 10_000).transpose(-1, -2)
+shifted = rotate(query, places + 3, 10_000) @ rotate(key, places + 3, 10_000).transpose(-1, -2)
+torch.testing.assert_close(here, shifted, atol=1e-5, rtol=0)
+
+# %% [markdown]
+# Llama also has fewer key heads than query heads: neighbouring queries share a key.
+
+# %%
+def llama_weights(block, hidden, mask, positions, config):
+    normed, attention = block.input_layernorm(hidden), block.self_attn
+    query = split_heads(normed @ attention.q_proj.weight.T, config.num_attention_heads)
+    key = split_heads(normed @ attention.k_proj.weight.T, config.num_key_value_heads)
+    base = config.rope_parameters["rope_theta"]
+    query, key = rotate(query, positions, base), rotate(key, positions, base)
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # one key for each query
+    return weights_of(query, key, mask)
+
+# %% [markdown]
+# For the library's weights we ask for `output_attentions`. One catch: SDPA never holds them, since it fuses all
+# steps into one. Under the default the answer is empty:
+
+# %%
+model.set_attn_implementation("sdpa")
+ids = batch["input_ids"].to(model.device)
+print(len(model(ids, output_attentions=True).attentions), "layers")
+
+# %%
+@torch.no_grad()
+def library_weights(model, inputs):
+    model.set_attn_implementation("eager")
+    out = model(**inputs, output_attentions=True, output_hidden_states=True)
+    return out.hidden_states, out.attentions  # attentions: for each layer (batch, head, query, key)
+
+
+@torch.no_grad()
+def our_weights(model, layer, hidden, inputs):
+    gpt2 = model.config.model_type == "gpt2"
+    block = model.transformer.h[layer] if gpt2 else model.model.layers[layer]
+    mask = additive_mask(joined_mask(inputs["attention_mask"]), hidden.dtype)
+    by_hand = gpt2_weights if gpt2 else llama_weights
+    return by_hand(block, hidden, mask, inputs["position_ids"], model.config)
+
+# %% [markdown]
+# **The result of this lesson.** Three models, every layer, every head, every query and key of the left-padded batch:
+
+# %%
+models = {"GPT-2": load("tiny-gpt2"), "Llama": load("tiny-llama"), "trained": load()}
+for name, (model, tokenizer) in models.items():
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    inputs = pad_sentences(tokenizer, sentences, side="left")
+    inputs["position_ids"] = position_ids(inputs["attention_mask"])
+    inputs = {key: tensor.to(model.device) for key, tensor in inputs.items()}
+    hidden_states, attentions = library_weights(model, inputs)
+    for layer, theirs in enumerate(attentions):
+        ours = our_weights(model, layer, hidden_states[layer], inputs)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    count = sum(theirs.numel() for theirs in attentions)
+    print(f"{name:8} {len(attentions):3} layers, {theirs.shape[1]} heads: {count:6,} weights equal to 1e-5")
+
+# %% [markdown]
+# Rows that are masked everywhere are among them. They spread 1/8 (printed as 0.12) over all eight keys, the future
+# included, in the trained model too. Section 3 said why:
+
+# %%
+print(attentions[-1][0, 0].cpu())  # last layer, "It will rain in the", head 0
+
+# %% [markdown]
+# ## Recap
+#
+# - **One head:** scores, plus mask, softmax, weights. Before the softmax, never after.
+# - **From 0 and 1 to numbers:** choose with `masked_fill` or `where`. Never multiply by −∞, never add 0 and 1.
+# - **The fill value:** equal where one key is allowed. Where none is: −∞ gives NaN, `finfo.min` the mean or less,
+#   −10,000 the weights of no mask at all.
+# - **Joining:** `&` on True and False, shapes (query, key) and (batch, 1, 1, key), then numbers, once.
+# - **Padded places:** hold what no one defined. Select tokens by the mask before you average.
+
+# %%
+Quiz(lesson.quiz)
+
+# %% [markdown]
+# ## Where to look next
+#
+# The functions of this lesson in the installed library:
+
+# %%
+from transformers.models.gpt2 import modeling_gpt2
+from transformers.models.llama import modeling_llama
+
+for function in (
+    masking_utils.create_causal_mask,
+    masking_utils.sdpa_mask,
+    modeling_gpt2.eager_attention_forward,
+    modeling_llama.apply_rotary_pos_emb,
+):
+    _, line = inspect.getsourcelines(function)
+    print(f"{function.__module__}, line {line}: {function.__name__}")
+
+# %% [markdown]
+# `course_utils/masks.py` holds the masks of this lesson once more, for later ones.
+#
+# Next, lesson 04: the rest of the forward pass around these weights, from the embeddings to the logits.
