@@ -27,6 +27,8 @@ SECONDS_A_CELL = 900
 PRIVATE = ("COURSE_", "PYTHON", "IPYTHON", "JUPYTER", "MPLBACKEND", "HF_", "TRANSFORMERS_", "TQDM_")
 # The places where people keep their files, on any machine: home, temporary and CI folders.
 ANY_PATH = re.compile(r"(?<![\w./-])(/(home|root|Users|tmp|private|var|work|builds)/|[A-Za-z]:\\|~/)[\w.]")
+# A terminal's colours; a module script.
+NO_TEXT = re.compile(r"\x1b\[[\d;]*m|<script type=\"module\"[^>]*>.*?</script>", re.DOTALL)
 WARNING = re.compile(r"\b\w*Warning: |^WARNING\b", re.MULTILINE)
 
 
@@ -59,6 +61,7 @@ def run_notebook(notebook: NotebookNode, folder: Path, *, strict: bool = False, 
     modules: set[str] = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
             for output in cell.outputs:
                 _freeze(output, modules)
             if problem := output_problem(cell):
@@ -79,7 +82,6 @@ def execute(
         timeout=SECONDS_A_CELL,
         startup_timeout=180,
         record_timing=False,  # timestamps would change every file at every build
-        coalesce_streams=True,  # else the kernel's buffering decides how a print is cut
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=lambda **_: on_cell() if on_cell else None,
@@ -104,6 +106,17 @@ def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:
         "IPYTHONDIR": str(private / "ipython"),
         "PYTHONHASHSEED": "0",
     }
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs with neighbouring pieces of one stream made one: the kernel's buffer cuts them by time."""
+    joined = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _freeze(output: NotebookNode, modules: set[str]) -> None:
@@ -150,11 +163,11 @@ def output_problem(cell: NotebookNode) -> str:
 
 
 def output_texts(output: NotebookNode) -> list[str]:
-    """Every text of an output, except pictures and the code of a page's widget."""
+    """Every text of an output, without pictures, colours and the code of a widget's page."""
     data = output.get("data", {})
     texts = [str(value) for kind, value in data.items() if not kind.startswith("image/")]
     texts += [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
-    return [re.sub(r'(?s)<script type="module"[^>]*>.*?</script>', "", text) for text in texts]
+    return [NO_TEXT.sub("", text) for text in texts]
 
 
 def path_in(text: str) -> str:

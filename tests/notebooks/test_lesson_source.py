@@ -154,9 +154,10 @@ def test_a_comment_that_asks_stays_a_comment(cells):
     assert sources(learner_notebook(cells("# %%\n# why?\n1"))) == ["# why?\n1"]
 
 
-def test_equal_cells_have_different_ids(cells):
-    notebook = learner_notebook(cells("# %%\n1\n\n# %%\n1\n\n# %% [markdown]\n# 1"))
-    assert len({cell.id for cell in notebook.cells}) == 3
+def test_equal_cells_are_numbered(cells):
+    first, text, second = learner_notebook(cells("# %%\n1\n\n# %% [markdown]\n# 1\n\n# %%\n1")).cells
+    assert second.id == f"{first.id}-2"
+    assert text.id != first.id
 
 
 @pytest.mark.parametrize(
