@@ -19,6 +19,7 @@ from ..errors import CourseError
 
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_STYLE = re.compile(r'^@import "\./(\w+\.css)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 _COMMENT_OR_INDENT = re.compile(r"^[ \t]*(?://.*\n|/\*(?:.|\n)*?\*/[ \t]*\n)|^[ \t]+", re.MULTILINE)
 
@@ -28,7 +29,8 @@ class CourseWidget(anywidget.AnyWidget):
 
     A subclass sets `_esm` and `_css` to paths and implements `summary` and `still`. Its ES module has a
     top-level function `render({ model, el })` and ends in `export default { render };`. What it imports
-    from "./shared.js" is written into it when the class is made, since anywidget takes one plain module.
+    from beside it ("./shared.js"; in CSS, `@import "./batch.css";`) is written into it when the class is
+    made, since anywidget takes one plain module. All of it then shares one scope.
 
     live: bool, True where a kernel answers, False in a saved page
     """
@@ -39,7 +41,7 @@ class CourseWidget(anywidget.AnyWidget):
         if isinstance(cls.__dict__.get("_esm"), Path):
             cls._esm = _one_module(cls._esm)
         if isinstance(cls.__dict__.get("_css"), Path):
-            cls._css = _text(_HERE / "shared.css") + _text(cls._css)
+            cls._css = _text(_HERE / "shared.css") + _one_style(cls._css)
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **traits):
@@ -139,10 +141,12 @@ def _as_script(value):
 
 
 def html_table(header, rows):
-    """A plain table as str: `header` an iterable of str, `rows` an iterable of iterables; all is escaped."""
+    """A plain table as str: `header` an iterable of str, `rows` an iterable of iterables; all is escaped.
+    JupyterLab would align cells to the right, where bars and tokens are hard to compare."""
 
     def row(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        tds = (f'<{tag} style="text-align:left">{html.escape(str(cell))}</{tag}>' for cell in cells)
+        return f"<tr>{''.join(tds)}</tr>"
 
     return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
 
@@ -156,13 +160,22 @@ def visible(text):
     return "".join(_VISIBLE.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in text)
 
 
-def _one_module(path):
-    """The module at `path` with the modules it imports from beside it written in: str."""
+def _one_module(path, written=None):
+    """The module at `path` with the modules it imports from beside it written in, each once: str."""
+    written = set() if written is None else written
 
     def imported(found):
-        return _EXPORT.sub("", _text(path.parent / found[1]))
+        if found[1] in written:
+            return ""
+        written.add(found[1])
+        return _EXPORT.sub("", _one_module(path.parent / found[1], written))
 
     return _IMPORT.sub(imported, _text(path))
+
+
+def _one_style(path):
+    """The style sheet at `path` with those it imports from beside it written in: str."""
+    return _STYLE.sub(lambda found: _text(path.parent / found[1]), _text(path))
 
 
 def _text(path):

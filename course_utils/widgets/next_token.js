@@ -89,15 +89,13 @@ function render({ model, el }) {
   const queue = []; // actions waiting for the answer under way
 
   const status = element("p", { class: "course-status", role: "status" });
-  const say = (text, wrong = false) => {
-    status.textContent = text;
-    status.classList.toggle("course-wrong", wrong);
-  };
+  const wrong = element("p", { class: "course-wrong", role: "alert" });
+  const say = (text) => (status.textContent = text);
   const line = connect(model, say);
 
   // The prompt and what was appended to it.
   const promptId = uniqueId();
-  const prompt = control("textarea", { id: promptId, rows: 2, dir: "auto", spellcheck: "false", readonly: !live });
+  const prompt = control("textarea", { id: promptId, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
   const continuation = element("span", { class: "next-token-continuation" });
   const positions = element("span", { class: "next-token-positions" });
   let pause = null;
@@ -161,9 +159,9 @@ function render({ model, el }) {
     line.ask(request, (reply) => {
       list.removeAttribute("aria-busy");
       prompt.setAttribute("aria-invalid", String(Boolean(reply.error)));
+      wrong.textContent = reply.error ?? "";
       if (reply.error) {
         queue.length = 0;
-        say(reply.error, true);
         return;
       }
       edited = pause !== null;
@@ -224,6 +222,7 @@ function render({ model, el }) {
     { class: "course-widget next-token" },
     element("label", { for: promptId, class: "next-token-label" }, "Prompt"),
     prompt,
+    wrong,
     element("p", { class: "next-token-line" }, element("span", {}, "Continued: "), continuation, positions),
     panel,
     element("p", { class: "next-token-legend" }, legend),

@@ -179,7 +179,10 @@ class NextToken(CourseWidget):
             ["Token", "Probability", ""],
             [(text, f"{prob:.2f}", "█" * round(round(prob, 2) * 30)) for text, prob in self._still_rows()],
         )
-        return f"<p>The {_STILL_ROWS} most likely tokens after {html.escape(repr(self.text))}</p>{table}"
+        return (
+            f"<p>The {_STILL_ROWS} most likely tokens after {html.escape(repr(self.text))}</p>{table}"
+            "<p>Run the cell to move the settings, choose a token and type a prompt.</p>"
+        )
 
 
 def token_label(tokenizer, token_id):

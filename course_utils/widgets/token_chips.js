@@ -16,7 +16,7 @@ function details(token) {
     : token.merges.length === 0
       ? [element("p", {}, token.bytes.includes(" ") ? "In the vocabulary as it stands: no merge was needed." : "One byte, no merge.")]
       : [
-          element("p", {}, `${count(token.merges.length, "merge")}, in the order they were made:`),
+          element("p", {}, token.merges.length === 1 ? "1 merge:" : `${token.merges.length} merges, in the order they were made:`),
           mergeTable(token.merges, code),
         ];
   return [
@@ -105,20 +105,18 @@ function column() {
 function render({ model, el }) {
   const live = model.get("live");
   const status = element("p", { class: "course-status", role: "status" });
-  const say = (text, wrong = false) => {
-    status.textContent = text;
-    status.classList.toggle("course-wrong", wrong);
-  };
+  const wrong = element("p", { class: "course-wrong", role: "alert" });
+  const say = (sentence) => (status.textContent = sentence);
   const line = connect(model, say);
   const textId = uniqueId();
-  const text = control("textarea", { id: textId, rows: 2, dir: "auto", spellcheck: "false", readonly: !live });
+  const text = control("textarea", { id: textId, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
   let pause;
   text.addEventListener("input", () => {
     clearTimeout(pause);
     pause = setTimeout(() => {
       line.ask({ text: text.value }, ({ error }) => {
         text.setAttribute("aria-invalid", String(Boolean(error)));
-        if (error) say(error, true);
+        wrong.textContent = error ?? "";
       });
     }, TYPING_PAUSE);
   });
@@ -139,8 +137,9 @@ function render({ model, el }) {
       { class: "course-widget token-chips" },
       element("label", { for: textId }, "Text"),
       text,
-      status,
+      wrong,
       element("div", { class: "token-chips-columns" }, ...columns.map((one) => one.node)),
+      status,
     ),
   );
   model.on("change:shown", take);

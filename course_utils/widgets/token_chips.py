@@ -86,6 +86,7 @@ class TokenChips(CourseWidget):
                     [(token["text"], token["id"], token["bytes"]) for token in one["tokens"]],
                 )
             )
+        parts.append("<p>Run the cell to type another text and see the merges behind each token.</p>")
         return "".join(parts)
 
 

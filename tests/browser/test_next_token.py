@@ -229,21 +229,21 @@ def test_a_bad_prompt_is_one_sentence_and_loses_nothing(mount, widget, text, sen
         "(e, codes) => { e.value = String.fromCharCode(...codes); e.dispatchEvent(new Event('input')); }",
         [unit for c in text for unit in [ord(c)]],
     )
-    expect(page.get_by_role("status")).to_contain_text(sentence)
+    expect(page.get_by_role("alert")).to_contain_text(sentence)
     expect(page.get_by_label("Prompt")).to_have_attribute("aria-invalid", "true")
     page.get_by_role("button", name="Most likely").click()  # would continue a prompt that is not in the box
-    expect(page.get_by_role("status")).to_contain_text(sentence)
+    expect(page.get_by_role("alert")).to_contain_text(sentence)
     assert shares(page) == before
     assert widget.prompt == "Hello world"
     page.get_by_label("Prompt").fill("Good again")
     expect(page.get_by_label("Prompt")).to_have_attribute("aria-invalid", "false")
-    expect(page.get_by_role("status")).to_have_text("")
+    expect(page.locator(".course-wrong")).to_be_hidden()
 
 
 def test_the_end_of_the_positions_is_said(mount, model, gpt2):
     page = mount(NextToken(model, gpt2, "word " * 15))
     page.get_by_role("button", name="Most likely").click()
-    expect(page.get_by_role("status")).to_contain_text(
+    expect(page.get_by_role("alert")).to_contain_text(
         "17 tokens long, and the model has 16 positions. Step back."
     )
     page.get_by_role("button", name="Step back").click()

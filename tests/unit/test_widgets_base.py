@@ -35,7 +35,7 @@ def test_bundle_has_text_still_and_view():
     assert data["text/plain"] == repr(Echo()) == "Echo('</script><b>')"
     assert "application/vnd.jupyter.widget-view+json" in data
     assert data["text/html"].count("</script>") == 2  # the module, and this view of it
-    assert "<td>&lt;/script&gt;&lt;b&gt;</td>" in data["text/html"]
+    assert '<td style="text-align:left">&lt;/script&gt;&lt;b&gt;</td>' in data["text/html"]
 
 
 def test_page_state_is_the_widgets_own_traits_with_bytes_as_base64():
@@ -71,3 +71,18 @@ def test_modules_are_joined(tmp_path):
     assert base._one_module(tmp_path / "a.js") == (
         "function help() {}\nconst own = 1;\nfunction render() { help(); }\n"
     )
+
+
+def test_a_module_that_two_import_is_written_in_once(tmp_path):
+    (tmp_path / "shared.js").write_text("export const one = 1;\n")
+    (tmp_path / "batch.js").write_text('import { one } from "./shared.js";\nexport const two = one + one;\n')
+    imports = 'import { one } from "./shared.js";\nimport { two } from "./batch.js";\n'
+    for order in (imports, "\n".join(reversed(imports.splitlines())) + "\n"):
+        (tmp_path / "a.js").write_text(order + "one + two;\n")
+        assert base._one_module(tmp_path / "a.js") == "const one = 1;\nconst two = one + one;\none + two;\n"
+
+
+def test_style_sheets_are_joined(tmp_path):
+    (tmp_path / "batch.css").write_text(".a { top: 0; }\n")
+    (tmp_path / "b.css").write_text('@import "./batch.css";\n.b { top: 1px; }\n')
+    assert base._one_style(tmp_path / "b.css") == ".a { top: 0; }\n.b { top: 1px; }\n"
