@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import GPT2Tokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from transformers import T5ForConditionalGeneration as T5
 from transformers.utils import logging as transformers_logging
 
-from course_utils import CourseError, load, load_tokenizer, pick_device
+from course_utils import CourseError, load, load_tokenizer, models, pick_device
 from course_utils.texts import varied_texts
 
 TINY = ["tiny-gpt2", "tiny-llama"]
@@ -273,6 +274,25 @@ def test_the_best_device_present_is_picked(cuda, mps, best, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     assert pick_device() == torch.device(best)
+
+
+def test_a_model_is_put_on_the_picked_device_and_computes_the_same_there():
+    model, tokenizer = load("tiny-llama")
+    assert model.device.type == pick_device().type
+    inputs = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs.to(model.device)).logits.cpu()
+        on_cpu = model.cpu()(**inputs.to("cpu")).logits
+    torch.testing.assert_close(logits, on_cpu, atol=1e-4, rtol=1e-4)
+
+
+def test_float32_stays_float32_on_a_gpu(monkeypatch):
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        monkeypatch.setattr(backend, "allow_tf32", True)
+    moved = []
+    models._place(SimpleNamespace(to=moved.append), torch.device("cuda"))
+    assert moved == [torch.device("cuda")]
+    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
 
 
 def test_torch_is_imported_only_when_it_is_needed():
