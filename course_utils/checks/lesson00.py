@@ -24,7 +24,7 @@ def _percent_of_paris():
 
 predict_temperature = NumberPrediction(
     "00/predict-temperature",
-    "At temperature 1 the token ` Paris` has a probability of 77 %. What is it at temperature 2?",
+    "At temperature 1 the token ` Paris` has a probability of 77 %. What is it at temperature 2? Within 4 counts as right.",
     key=5,
     tolerance=4,
     unit="%",

@@ -1,6 +1,7 @@
 """Lesson 01: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 
 from ..texts import SENTENCES, varied_texts
@@ -78,23 +79,28 @@ predict_strawberry = Prediction(
 
 predict_pieces = Prediction(
     "01/predict-pieces",
-    "In how many of the four texts do the tokens change when each is merged as one long piece?",
+    "Which of the four texts get other tokens when each is merged as one long piece?",
     options=(
         Option(
             "None: the pattern only saves time",
             "Most borders would hold without it. Not all: look at the empty line and at the quotation mark.",
-            value=0,
+            value=[],
         ),
         Option(
-            "Two of them",
-            "Most pairs that meet at a border have no rank. But a few also meet inside pieces, and have one.",
+            "The first and the last, for their apostrophes",
+            "The `'t` of `don't` stands apart either way, since no merge joins it to `don`.",
+            value=[0, 3],
+        ),
+        Option(
+            "The last two, for the line feeds and the quotation mark",
+            "Most pairs that meet at a border have no rank. These two pairs also meet inside pieces, and have one.",
             right=True,
-            value=2,
+            value=[2, 3],
         ),
         Option(
             "All of them: merges now run across words",
             "They could only if such merges had been learned, and training saw nothing but pieces.",
-            value=4,
+            value=[0, 1, 2, 3],
         ),
     ),
     proof=lambda: _changed_without_pieces(
@@ -112,7 +118,7 @@ predict_special = Prediction(
     "What does the library make of the 13 characters `<|endoftext|>` in a text?",
     options=(
         Option(
-            "Seven plain tokens, as our encoder does: `<`, `|`, `end`, ...",
+            "Seven plain tokens: `<`, `|`, `end`, ...",
             "That is what a careful service wants. The library does it only when told to.",
             value=[27, 91, 437, 1659, 5239, 91, 29],
         ),
@@ -157,7 +163,7 @@ predict_hindi = NumberPrediction(
 
 
 def _changed_without_pieces(texts):
-    """How many texts get other ids where each is merged as one piece: int."""
+    """The places of the texts that get other ids where each is merged as one piece: list of int."""
     encoder = BytePairEncoder.from_tokenizer(_gpt2())
     whole = BytePairEncoder(
         encoder.vocabulary,
@@ -165,7 +171,7 @@ def _changed_without_pieces(texts):
         encoder.special_ids,
         lambda text: [("".join(byte_symbols()[byte] for byte in text.encode()), (0, len(text)))],
     )
-    return sum(whole.encode(text) != encoder.encode(text) for text in texts)
+    return [place for place, text in enumerate(texts) if whole.encode(text) != encoder.encode(text)]
 
 
 # ---- exercises ---------------------------------------------------------------------------------------
@@ -179,6 +185,8 @@ def check_to_text(answer):
         ["Ġcaf", "Ã©", "Ċ"],
         ["ðŁ", "ĻĤ"],
         ["ðŁ"],
+        ["Ã", "Ã", "a"],
+        ["a", "č", "Ċ", "Ā"],
         [],
     ]:
         joined = "".join(tokens)
@@ -230,13 +238,15 @@ def check_learn_merges(answer):
         ({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4),
         ({"ab": 1, "abc": 1, "abd": 1, "cd": 9}, 2),
         ({"aaaa": 3}, 3),
-        ({"xa": 10, "ab": 8, "xab": 2}, 3),
+        ({"anan": 3, "xy": 5}, 2),
+        ({"ab": 1}, 1),
+        ({"AB": 4, "ab": 3, "abc": 2}, 2),
+        ({"xa": 20, "ab": 15, "xab": 9}, 3),
         ({"go": 2}, 5),
     ]:
         want = _learned(counts, number)
-        got = answer(counts, number)
         expect_equal(
-            [tuple(pair) if isinstance(pair, list) else pair for pair in got] if isinstance(got, list) else got,
+            _as_pairs(answer(counts, number)),
             want,
             (counts, number),
             "Count pairs, merge the most frequent one everywhere, count again.",
@@ -245,10 +255,13 @@ def check_learn_merges(answer):
                 ([want[0]] * number, "The same pair wins every time: replace it in the words before you count again."),
                 (_learned(counts, number, join=_replace_in_text), "A merge took a part of a longer symbol: `a` + `b` must leave `xa` + `b` alone. Compare whole symbols."),
                 (_first_count(counts, number), "The pairs were counted only once. After a merge, new pairs exist: count again."),
+                (_learned(counts, number, once=True), "A pair that stands twice in a word counts twice: do not collect a word's pairs in a set."),
+                (_learned(_lowered(counts), number), "Capital letters were made small. `A` and `a` are two characters, with different bytes."),
                 (["".join(pair) for pair in want], "Return the pairs, as tuples of two strings, not the joined symbols."),
                 (_learned(counts, number, join=_overlapping), "In `aaaa` the pair `a` + `a` fits twice, not three times: after a merge, go on behind it."),
                 (_across_words(counts, number), "Pairs were counted across words. The last character of one word is no neighbour of the next word's first."),
                 (_learned(counts, number + 1) if len(_learned(counts, number + 1)) > number else None, "One merge too many: return `number` of them."),
+                ([], "No merge was returned. A pair may be merged even if it meets only once."),
                 (lambda got: isinstance(got, list) and len(got) < len(want) and got == want[: len(got)], "The first merges are right, then it stops too early."),
             ],
         )  # fmt: skip
@@ -267,7 +280,8 @@ def check_shorten(answer):
         ("Hello world, how are you?", 3),
         ("🙂🙂🙂", 3),
         ("It rained.\n\nWe left.", 5),
-        ("Hello world", 10),
+        ("Hello world", 20),
+        ("2026", 2),
         (" raspberry strawberry", 3),
         (" strawberry", 1),
         ("Hello<|endoftext|> world", 2),
@@ -286,6 +300,7 @@ def check_shorten(answer):
             "Try the beginnings of the text, and keep the longest that fits.",
             mistakes=[
                 (lambda got: isinstance(got, str) and "\ufffd" in got, "The ids were cut in the middle of a character. Cut the text, then count its ids."),
+                (_plain(text, limit, gpt2) if "<|" in text else None, "The special token was counted as plain characters. Count `gpt2(...).input_ids`, as a model would get them."),
                 (text[: first_too_long - 1], "It stops at the first beginning that is too long, but a longer one fits again. Start from the long end."),
                 (_binary_search(text, limit, tokens), "A binary search needs a count that always grows, and this one does not. Start from the long end."),
                 (gpt2.decode(ids[:limit]).rstrip("\ufffd"), "This is the text of the first `limit` ids. But a beginning of the text may have other ids than the whole text begins with: count the ids of what you return."),
@@ -299,11 +314,26 @@ def check_shorten(answer):
     return "The longest beginning that fits, whole characters only, even where more text takes fewer tokens."
 
 
-def _learned(counts, number, join=None):
-    """Byte-pair encoding's training: the first `number` merges, in order."""
+def _as_pairs(merges):
+    """`merges` as a list of tuples, whatever kinds of sequence the learner chose for them."""
+    if not isinstance(merges, list | tuple | Iterator):
+        return merges
+    return [tuple(pair) if isinstance(pair, list) else pair for pair in merges]
+
+
+def _lowered(counts):
+    lowered = Counter()
+    for word, count in counts.items():
+        lowered[word.lower()] += count
+    return lowered
+
+
+def _learned(counts, number, join=None, once=False):
+    """Byte-pair encoding's training: the first `number` merges, in order. The last two arguments are mistakes:
+    another way to join, and counting a pair once a word."""
     words, learned = {word: list(word) for word in counts}, []
     while len(learned) < number:
-        pairs = _count(words, counts)
+        pairs = _count(words, counts, once)
         if not pairs:
             break
         learned.append(max(pairs, key=pairs.get))
@@ -311,10 +341,10 @@ def _learned(counts, number, join=None):
     return learned
 
 
-def _count(words, counts):
+def _count(words, counts, once=False):
     pairs = Counter()
     for word, symbols in words.items():
-        for pair in pairwise(symbols):
+        for pair in dict.fromkeys(pairwise(symbols)) if once else pairwise(symbols):
             pairs[pair] += counts[word]
     return pairs
 
@@ -351,6 +381,15 @@ def _first_count(counts, number):
     return sorted(pairs, key=pairs.get, reverse=True)[:number]
 
 
+def _plain(text, limit, gpt2):
+    """The mistake of counting with an encoder that knows no special tokens."""
+
+    def tokens(text):
+        return len(gpt2(text, split_special_tokens=True).input_ids)
+
+    return next(text[:n] for n in range(len(text), -1, -1) if tokens(text[:n]) <= limit)
+
+
 def _binary_search(text, limit, tokens):
     low, high = 0, len(text)
     while low < high:
@@ -364,10 +403,10 @@ def _binary_search(text, limit, tokens):
 quiz = (
     Question(
         "01/quiz-symbol",
-        "A vocabulary lists the entry `Ġcaf` followed by `Ã©`. What text do the two stand for?",
+        "The tokens of a text are `Ġcaf` and `Ã©`. What is the text?",
         options=(
-            Option("` café`", "`Ġ` is the space and `Ã©` the two bytes of é.", right=True),
-            Option("`café`", "Close: `Ġ` is a byte too, the space."),
+            Option("`café`, with a space in front", "`Ġ` is the space and `Ã©` the two bytes of é.", right=True, value=" café"),
+            Option("`café`, without a space", "Close: `Ġ` is a byte too, the space.", value="café"),
             Option("`GcafA©`", "The symbols only dress up bytes; the letters they resemble have no meaning."),
             Option("Nothing readable: the text was damaged", "Both entries are sound. They are bytes in printable dress."),
         ),

@@ -27,8 +27,8 @@ check_machine()
 # %% [markdown]
 # ## 2. The model
 #
-# SmolLM2 is a small language model with real skills. The first time, this cell prepares it: about 93 MB to
-# download, then ten seconds of work. From then on it needs no network.
+# SmolLM2 is a small language model with real skills, of the architecture called Llama. The first time, this cell
+# prepares it: 93 MB to download, which unpack to 0.5 GB. From then on it needs no network.
 
 # %%
 from course_utils import load
@@ -40,7 +40,7 @@ print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
 # ## 3. The next token
 #
 # A language model does one thing: it reads a text, and gives every token of its vocabulary a probability of
-# coming next. A token is a word, or a piece of one. Here there are 49,152 of them.
+# coming next. A token is a word, or a piece of one; a space in it shows as `·`. Here there are 49,152 tokens.
 
 # %%
 from course_utils.checks import lesson00 as lesson
@@ -53,11 +53,11 @@ NextToken(model, tokenizer, "The capital of France is")
 #
 # - Click a token. It is appended, and the model reads the longer text.
 # - Press *Sample* a few times, step back, and sample again. Type a text of your own.
-# - Set top-p to 0.9. What is kept now?
+# - Set top-p to 0.9: only the likeliest tokens stay, as many as it takes to reach 90 %. How many are kept?
 
 # %% [markdown]
-# Little is behind it. The model gives one number a token, a **logit**, and *softmax* turns the logits into
-# probabilities. Lesson 04 opens the model; lesson 06 takes the sliders apart.
+# The model gives one number a token, a **logit**, and *softmax* turns the logits into probabilities. The rest
+# happens in this page; a later lesson takes every slider apart. In PyTorch it is three lines:
 
 # %%
 import torch
@@ -95,7 +95,8 @@ for temperature in (1, 2):
 
 # %% [markdown]
 # **Exercises check themselves.** Replace the line `raise NotImplementedError` in the next cell, run it, and
-# run the check below it. Until then the check says "not yet", so you can always run a whole notebook.
+# run the check below it. Until then the check says "not yet", so a whole notebook always runs to its end. (That
+# also opens the answers to all predictions: better go cell by cell.)
 
 # %% [markdown]
 # ### Exercise: the most likely token · difficulty 1 of 3 · 2 minutes
@@ -126,7 +127,8 @@ lesson.check_most_likely(most_likely)
 
 # %% [markdown]
 # **Hints** unfold one by one below a check, and the solution after them. **To start over**, choose *Kernel →
-# Restart Kernel and Clear Outputs of All Cells*. Nothing that you break here can damage the course.
+# Restart Kernel and Clear Outputs of All Cells*. `git restore notebooks` in a terminal brings back every cell as
+# it was.
 
 # %% [markdown]
 # **Errors are sentences.** Where the course itself cannot go on, it says what it was given and what to do next.
@@ -152,8 +154,8 @@ Progress()
 # | 00 | Start here | 10 |
 # | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45 |
 #
-# Each lesson asks one question. By the last one you will know every tensor between a line of text and the
-# gradient that never arrives.
+# Each lesson asks one question. The last ones ask why no gradient comes back through `generate()`, and what to
+# do about it.
 
 # %% [markdown]
 # ## Recap

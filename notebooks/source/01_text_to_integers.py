@@ -1,7 +1,7 @@
 # %% [markdown]
 # # How does text become integers?
 #
-# **By the end, 25 lines of plain Python in this notebook give exactly GPT-2's ids on a thousand strings, in
+# **By the end, 25 lines of Python and GPT-2's own tables give exactly GPT-2's ids on a thousand strings, in
 # eleven languages, and you can say what each line is for.**
 #
 # You will be able to
@@ -77,8 +77,8 @@ bytes([240, 159]).decode()  # the first half of 🙂
 bytes([240, 159]).decode(errors="replace")
 
 # %% [markdown]
-# GPT-2 starts from these 256 bytes. But its vocabulary is kept in text files, where a space or a line feed
-# ends an entry and half an emoji cannot stand at all. So each byte is written as one printable **symbol**.
+# GPT-2 starts from these 256 bytes. But its tables are kept as text, some as lines of two entries with a space
+# between them, where a space or half an emoji cannot stand. So each byte is written as one printable **symbol**.
 
 # %%
 printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
@@ -139,8 +139,8 @@ lesson.check_to_text(to_text)
 # %% [markdown]
 # ## 3. Merges: a list in the order it was learned
 #
-# Byte-pair encoding buys shorter texts with more entries. Training starts from bytes, finds the two
-# neighbours that meet most often, and joins them to one new symbol. Then again; for GPT-2, 50,000 times.
+# Byte-pair encoding makes texts shorter by adding entries. Training starts from bytes, finds the two
+# neighbours that meet most often, and joins them to one new entry. Then again; for GPT-2, 50,000 times.
 
 # %% [markdown]
 # What training leaves us is the list of those merges. Inside `gpt2` a library in Rust does the work, and it
@@ -205,15 +205,19 @@ def merge_word(symbols):
 merge_word("strawberry")
 
 # %% [markdown]
-# `stra` is an entry, and yet it does not appear. After three merges (`er`, `st`, `ra`) the word stands at
-# `st` `ra` `w` `b` `er` `r` `y`, and two pairs want the `ra`:
+# `stra` is an entry, and yet it does not appear. `course_utils` holds this lesson's encoder once more, and its
+# version shows its work: each merge with its rank, in the order made.
 
 # %%
-print(f"st + ra has rank {rank['st', 'ra']}, ra + w has rank {rank['ra', 'w']}")
+from course_utils.tokens import BytePairEncoder
+
+(work,) = BytePairEncoder.from_tokenizer(gpt2).encode_and_show_work("strawberry")
+print([(merge.result, merge.rank) for merge in work.merges])
+print(f"st + ra would have been {rank['st', 'ra']}")
 
 # %% [markdown]
-# `raw` was learned first, so it takes the `ra`, and `stra` can never be made. The order decides, not the
-# length.
+# After `er`, `st` and `ra`, two pairs want the `ra`: `st` + `ra` with rank 11,788, and `ra` + `w` with rank 1,575.
+# `raw` was learned first, so it gets it. The order decides, not the length.
 
 # %% [markdown]
 # The picture below does this for GPT-2 and for SmolLM2, the small model of lesson 00. Type your own text.
@@ -224,8 +228,8 @@ smollm2 = load_tokenizer("smollm2-135m")
 TokenChips("strawberry, Strawberry, a strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
 
 # %% [markdown]
-# One fruit, three spellings, three different sets of ids; with a space in front, the word is even a single
-# entry. None of them lists letters, so "how many r are in strawberry?" asks about what the input does not hold.
+# The same fruit three times, and three different sets of ids; to GPT-2 the last is even a single one. An id does
+# not list its letters, so "how many r are in strawberry?" asks for what has to be known by heart.
 
 # %% [markdown]
 # ### Exercise 2: learn merges · difficulty 3 of 3 · 20 minutes
@@ -288,15 +292,22 @@ lesson.check_learn_merges(learn_merges)
 # merges run inside one piece. It keeps `dog.` and `dog!` from becoming entries of their own. GPT-2's pattern:
 
 # %%
-import regex  # like re, and knows \p{L} (any letter) and \p{N} (any digit)
+import regex  # like re, and knows \p{L} (any letter) and \p{N} (any number)
 
 pattern = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 pattern.findall("I don't owe you 20 dollars!")
 
 # %% [markdown]
-# Read it as a list of choices: an English ending; a run of letters, of digits, or of neither, each with one
-# optional space in front, which is how the space joins the word after it; then white space. `\s+(?!\S)`
-# takes a run of white space but leaves its last character to whatever follows.
+# Read it as a list of choices: an English ending such as `'t`; a run of letters, of digits, or of neither, each with one
+# optional space in front, which is how a space joins the word after it. `\s+(?!\S)` takes a run of white space,
+# except for its last character where more text follows:
+
+# %%
+pattern.findall("a   b\n\nc  ")
+
+# %% [markdown]
+# The third space before `b` goes to `b`. Nothing takes the second line feed, so it is a piece of its own. At the
+# end of a text the run stays whole.
 
 # %% [markdown]
 # What if we leave the pattern out, and merge each of these texts as one long piece?
@@ -325,8 +336,8 @@ print(merge_pieces(pattern.findall("said 'they")), merge_pieces(["said 'they"]))
 print(merge_pieces(pattern.findall("left.\n\nWe")), merge_pieces(["left.\n\nWe"]))
 
 # %% [markdown]
-# `'t` has an entry because of `don't`, and two line feeds have one because texts end in them. So an empty line
-# is one token at the end of a text, and two in front of a word. The end of a prompt is no place like others.
+# `'t` has an entry because of `don't`, and two line feeds have one because they share a piece unless a word
+# follows. So an empty line is one token at the end of a text, and two in front of a word.
 
 # %%
 print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
@@ -391,16 +402,27 @@ print(f"{same} of {len(samples)} strings have the library's ids, with {lines} li
 assert same == 1000 and lines <= 25
 
 # %% [markdown]
-# Would these strings notice a mistake? We leave out one part at a time and count the strings that still come
-# out right. A test that nothing can fail proves nothing.
+# Would these strings notice a mistake? We change one part at a time, and count the strings that still come out
+# right. A test that nothing can fail proves nothing.
 
 # %%
+def variant(text, cut=pattern.findall, join=merge_word):
+    ids = []
+    for part in border.split(text):
+        pieces = [] if part in specials else cut(part)
+        ids += [vocabulary[part]] if part in specials else []
+        ids += [vocabulary[t] for piece in pieces for t in join("".join(symbol[b] for b in piece.encode()))]
+    return ids
+
+
 def number_right(all_ids):
     return sum(ids == gpt2(text).input_ids for ids, text in zip(all_ids, samples))
 
-
-print("without special tokens:", number_right(encode_plain(text) for text in samples))
-print("without pieces either: ", number_right([vocabulary[t] for t in merge_pieces([text])] for text in samples))
+# %%
+print("no special tokens    ", number_right(encode_plain(text) for text in samples))
+print("no pieces            ", number_right(variant(text, cut=lambda part: [part]) for text in samples))
+print("longest entry first  ", number_right(variant(text, join=longest_match) for text in samples))
+print("no merges, only bytes", number_right(variant(text, join=list) for text in samples))
 
 # %% [markdown]
 # One more property, which the ids owe to their bytes: decoding gives every text back, to the last character.
@@ -442,11 +464,19 @@ grouped_bars(costs, "One sentence in eleven languages", "tokens")
 
 # %% [markdown]
 # This sentence, from the Declaration of Human Rights, costs GPT-2 more than ten times as many tokens in Hindi
-# as in English, and SmolLM2 seven times. Tokens are what a context window holds and what a service bills.
+# as in English, and SmolLM2 seven times. Which script is dear depends on what the merges were learned from.
 
 # %%
 for name in ("GPT-2", "SmolLM2"):
     print(f"{name:8} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
+
+# %% [markdown]
+# An emoji is three or four bytes, or several characters in a row. A frequent one has merges, but its tokens may
+# each be half a character:
+
+# %%
+for text in ("🙂", " 🙂", "👩‍👩‍👧"):
+    print(f"{len(text)} characters, {len(text.encode()):2} bytes:", gpt2.tokenize(text))
 
 # %% [markdown]
 # Digits show two policies. GPT-2 merges them like letters, by frequency, so that 2026 looks different inside
@@ -457,8 +487,8 @@ for text in ("2026", "12026", "1234567890"):
     print(f"{text:11}", gpt2.tokenize(text), smollm2.tokenize(text))
 
 # %% [markdown]
-# And a vocabulary need not even hold every byte. SmolLM2's lacks these. UTF-8 never uses 192, 193 or 245 to
-# 255; but 4 is a control character, and text that holds it loses it without a word:
+# And a vocabulary need not even hold every byte: SmolLM2's lacks those printed below. UTF-8 never uses 192, 193
+# or 245 to 255. But 4 is a control character, and a text that holds it loses it without a word:
 
 # %%
 entries = smollm2.get_vocab()
@@ -516,21 +546,21 @@ empty = GPT2Tokenizer(vocab_file="vocab.json", merges_file="merges.txt")  # as t
 len(empty), empty("Hello world").input_ids
 
 # %% [markdown]
-# There are no such files here, and no error says so: unknown arguments are stored and ignored. The names today
-# are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
+# There are no such files here, and no error says so: unknown arguments are stored and ignored, and the one entry
+# is the special token. The names today are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
 
 # %%
 today = GPT2Tokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], add_prefix_space=True)
 len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
 
 # %% [markdown]
-# `add_prefix_space=True` puts a space in front of every text, so that a first word gets the same id as it
-# has elsewhere. Most of the time you will want `from_pretrained`, which reads all of this from a folder.
+# `add_prefix_space=True` puts a space in front of a text that begins without one, so that a first word gets the
+# id that it has elsewhere. Most of the time you will want `from_pretrained`, which reads all of this from a folder.
 
 # %% [markdown]
 # ## Recap
 #
-# - A space belongs to the word after it, so one more space in front changes the first id.
+# - A space belongs to the word after it, so a space in front changes the first id; further spaces are tokens.
 # - `Ġ` and `Ã©` are bytes in printable dress: 188 keep their character, 68 begin at U+0100.
 # - A word is cut by replaying merges in the order of training; the longest entry has no say. Merges run
 #   inside pieces.

@@ -1,5 +1,6 @@
 """Lesson 01: each check is proven against right and wrong answers, each question against its proof."""
 
+import re
 from collections import Counter
 from functools import cache
 from itertools import pairwise
@@ -9,7 +10,7 @@ import pytest
 from course_utils import load_tokenizer
 from course_utils.checks import lesson01
 from course_utils.tokens import byte_symbols
-from prove import prove_exercise, prove_questions
+from prove import private_progress, prove_exercise, prove_questions
 
 BYTE = {symbol: byte for byte, symbol in byte_symbols().items()}
 
@@ -64,6 +65,24 @@ def strict_decode(tokens):
     return no_decode(tokens).decode()
 
 
+def one_mark_for_all(tokens):
+    return re.sub("\ufffd+", "\ufffd", one_decode(tokens))
+
+
+def one_line_feed(tokens):
+    return one_decode(tokens).replace("\r\n", "\n")
+
+
+def printable_only(tokens):
+    return "".join(c for c in one_decode(tokens) if c.isprintable() or c in "\r\n")
+
+
+@pytest.mark.parametrize("tidied", [one_mark_for_all, one_line_feed, printable_only])
+def test_to_text_notices_what_was_tidied_away(tidied):
+    with private_progress():
+        assert lesson01.check_to_text(tidied).outcome == "wrong"
+
+
 def backwards(tokens):
     return one_decode(tokens[::-1])
 
@@ -89,14 +108,14 @@ def test_to_text():
 # ---- exercise 2 --------------------------------------------------------------------------------------
 
 
-def learn(counts, number, weight=True, replace=True, join=None):
+def learn(counts, number, weight=True, replace=True, join=None, least=1, unique=False):
     words, learned = {word: list(word) for word in counts}, []
     for _ in range(number):
         pairs = Counter()
         for word, symbols in words.items():
-            for pair in pairwise(symbols):
+            for pair in dict.fromkeys(pairwise(symbols)) if unique else pairwise(symbols):
                 pairs[pair] += counts[word] if weight else 1
-        if not pairs:
+        if not pairs or max(pairs.values()) < least:
             break
         learned.append(max(pairs, key=pairs.get))
         if replace:
@@ -128,6 +147,29 @@ def learn_with_tuples(counts, number):
         learned.append(best)
         words = [(tuple(join_pair(list(symbols), *best)), count) for symbols, count in words]
     return learned
+
+
+def learn_lazily(counts, number):
+    yield from learn(counts, number)
+
+
+def learn_as_tuple(counts, number):
+    return tuple(learn(counts, number))
+
+
+def once_a_word(counts, number):
+    return learn(counts, number, unique=True)
+
+
+def small_letters(counts, number):
+    lowered = Counter()
+    for word, count in counts.items():
+        lowered[word.lower()] += count
+    return learn(lowered, number)
+
+
+def never_a_pair_that_meets_once(counts, number):
+    return learn(counts, number, least=2)
 
 
 def unweighted(counts, number):
@@ -184,7 +226,7 @@ def fails_without_pairs(counts, number):
 def test_learn_merges():
     prove_exercise(
         lesson01.check_learn_merges,
-        right=[learn, learn_as_lists, learn_with_tuples],
+        right=[learn, learn_as_lists, learn_with_tuples, learn_as_tuple, learn_lazily],
         wrong=[
             (unweighted, "each word was counted once"),
             (never_replaced, "the same pair wins every time"),
@@ -192,6 +234,9 @@ def test_learn_merges():
             (joined_symbols, "not the joined symbols"),
             (replaced_in_text, "a part of a longer symbol"),
             (overlapping, "fits twice, not three times"),
+            (once_a_word, "counts twice"),
+            (small_letters, "made small"),
+            (never_a_pair_that_meets_once, "even if it meets only once"),
             (across_words, "counted across words"),
             (one_too_many, "one merge too many"),
             (one_too_few, "stops too early"),
@@ -202,7 +247,7 @@ def test_learn_merges():
 
 @pytest.mark.parametrize(
     ("counts", "number"),
-    [({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4), ({"xa": 10, "ab": 8, "xab": 2}, 3)],
+    [({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 4), ({"xa": 20, "ab": 15, "xab": 9}, 3)],
 )
 def test_learn_merges_is_checked_on_counts_without_ties(counts, number):
     reversed_order = dict(reversed(counts.items()))
@@ -261,6 +306,18 @@ def up_to_a_space(text, limit):
     return max((beginning for beginning in fits if tokens(beginning) <= limit), key=len)
 
 
+def smollm2_tokens(text, limit):
+    smollm2 = load_tokenizer("smollm2-135m")
+    return next(text[:n] for n in range(len(text), -1, -1) if len(smollm2(text[:n]).input_ids) <= limit)
+
+
+def no_special_tokens(text, limit):
+    def plain(text):
+        return len(gpt2()(text, split_special_tokens=True).input_ids)
+
+    return next(text[:n] for n in range(len(text), -1, -1) if plain(text[:n]) <= limit)
+
+
 def characters(text, limit):
     return text[:limit]
 
@@ -281,6 +338,11 @@ def from_the_end_of_the_text(text, limit):
     return text[-1:]
 
 
+def test_shorten_notices_another_tokenizer():
+    with private_progress():
+        assert lesson01.check_shorten(smollm2_tokens).outcome == "wrong"
+
+
 def test_shorten():
     prove_exercise(
         lesson01.check_shorten,
@@ -294,6 +356,7 @@ def test_shorten():
             (in_a_list, "not a list"),
             (decode_the_first_ids, "text of the first `limit` ids"),
             (up_to_a_space, "end inside a word"),
+            (no_special_tokens, "counted as plain characters"),
             (one_more, "it is too long"),
             (from_the_end_of_the_text, "not a beginning of the text"),
         ],
