@@ -286,13 +286,19 @@ def test_a_model_is_put_on_the_picked_device_and_computes_the_same_there():
     torch.testing.assert_close(logits, on_cpu, atol=1e-4, rtol=1e-4)
 
 
-def test_float32_stays_float32_on_a_gpu(monkeypatch):
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", True)
+def test_float32_stays_float32_on_a_gpu():
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
     moved = []
-    models._place(SimpleNamespace(to=moved.append), torch.device("cuda"))
-    assert moved == [torch.device("cuda")]
-    assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    try:
+        for backend in backends:
+            backend.allow_tf32 = True
+        models._place(SimpleNamespace(to=moved.append), torch.device("cuda"))
+        assert moved == [torch.device("cuda")]
+        assert [backend.allow_tf32 for backend in backends] == [False, False]
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def test_torch_is_imported_only_when_it_is_needed():
