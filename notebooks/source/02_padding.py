@@ -108,7 +108,7 @@ for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
 # %% [markdown]
 # ## 3. Two rules that contradict each other
 #
-# GPT-2's documentation: "absolute position embeddings, so it's usually advised to pad the inputs on the right".
+# GPT-2's documentation: "absolute position embeddings so it's usually advised to pad the inputs on the right".
 # `generate()`: "decoder-only architecture … please set `padding_side='left'`". Which is it? We measure.
 
 # %% [markdown]
@@ -118,7 +118,7 @@ for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
 
 # %%
 @torch.no_grad()
-def next_token(model, input_ids, at, **given):
+def next_token(model, input_ids, at, **given):  # at: the place to read in each row
     logits = model(input_ids.to(model.device), **given).logits  # (batch, length, vocab)
     return logits[range(len(logits)), at].softmax(-1)  # (batch, vocab)
 

@@ -17,8 +17,9 @@
 # %% [markdown]
 # ## 1. Scores, softmax, weights
 #
-# In each attention head every token scores every token: how much do I want from you? Row *i* holds what token
-# *i*, the **query**, asks of each **key**. These scores are made up; section 6 has real ones.
+# An attention head gives each token two vectors: a **query**, with which it looks, and a **key**, by which it is
+# found. A **score** is the product of one query and one key. Row *i* holds what token *i* makes of all keys. These
+# scores are made up; section 6 has real ones.
 
 # %%
 import torch
@@ -58,7 +59,7 @@ print("the same weights?")
 print(torch.allclose(before, after))
 
 # %% [markdown]
-# The same numbers. Softmax divides each $e^{s}$ by the sum of all $e^{s}$ in its row, and $e^{-\infty}$ is exactly 0.
+# The same numbers. Softmax takes `exp` of each score and divides by the row's sum, and `exp(-inf)` is exactly 0.
 # What is out of the sum needs no scaling back.
 
 # %% [markdown]
@@ -160,8 +161,8 @@ for dtype in dtypes.values():
         assert torch.allclose(got[~some], alone) and not got[some].any()
 
 # %% [markdown]
-# All twelve are right. As long as *one* key is allowed, the articles are right. Now the row in which every
-# key is forbidden.
+# All twelve agree. As long as *one* key is allowed, the articles are right. Now the row in which every key is
+# forbidden.
 
 # %% [markdown]
 # ### Exercise 1: where is NaN? · difficulty 2 of 3 · 5 minutes
@@ -176,7 +177,7 @@ nan_cases = ...  # a set of pairs such as {("float32", "-1e4"), ("float16", "fin
 nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16", "-1e9")}
 
 # %% [markdown] tags=["solution"]
-# NaN needs a row of nothing but −∞: then all $e^{s}$ are 0, and 0 is divided by 0. −∞ gives that in each type. In
+# NaN needs a row of nothing but −∞: then each `exp` is 0, and 0 is divided by 0. −∞ gives that in each type. In
 # float16, whose smallest number is −65504, −10⁹ *is* −∞. `finfo.min` plus a score of −20 overflows there
 # too, but the other two scores do not.
 
@@ -184,7 +185,7 @@ nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("f
 lesson.check_nan_cases(nan_cases)
 
 # %% [markdown] tags=["hints"]
-# - Softmax gives NaN when every $e^{s}$ in the row is 0. Which fill values make them all 0?
+# - Softmax subtracts the row's largest score, takes `exp`, and divides by the sum. When is that not a number?
 # - Each type has a smallest number: `torch.finfo(torch.float16).min`. What happens to a number below it?
 # - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite score is enough.
 
@@ -227,8 +228,12 @@ smallest + row.half()
 
 # %% [markdown]
 # The same number added to a whole row cancels in the division. So a row in which *all* is forbidden attends as
-# if *nothing* were, to fillers and to the future. In bfloat16 the steps near 10,000 are 64 wide, which blurs the
-# scores.
+# if *nothing* were, to fillers and to the future. The 16-bit types have coarse steps near 10,000, 64 and 8 wide, and
+# round the scores first:
+
+# %%
+for dtype in (torch.bfloat16, torch.float16):
+    print(row.to(dtype) + filled(every, dtype, "-1e4"))
 
 # %% [markdown]
 # One trap more. Causal mask and padding mask, both with `finfo.min`, are added one after the other. Where both
@@ -426,8 +431,7 @@ assert torch.equal(given_to_sdpa.cpu(), allowed)
 assert torch.equal(given_to_eager.cpu(), additive_mask(allowed, torch.float32, "finfo.min"))
 
 # %% [markdown]
-# A batch without padding needs no tensor at all. The kernel knows "causal" by a flag, which is faster, so SDPA gets
-# `None`:
+# A batch without padding needs no tensor at all. SDPA has a flag for "causal", so it gets `None`:
 
 # %%
 model.set_attn_implementation("sdpa")
@@ -509,8 +513,8 @@ def gpt2_weights(block, hidden, mask, positions, config):  # positions: for Llam
     return weights_of(split_heads(query, config.n_head), split_heads(key, config.n_head), mask)
 
 # %% [markdown]
-# Llama turns each query and key by an angle that grows with its position: rotary embeddings, RoPE. Two halves of
-# a head form pairs, and each pair turns at a speed of its own.
+# Llama turns each query and key by an angle that grows with its position: rotary embeddings, RoPE. The *i*-th
+# numbers of a vector's two halves form a pair, a point in a plane, and each pair turns at a speed of its own.
 
 # %%
 def rotate(x, positions, base):
