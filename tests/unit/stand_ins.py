@@ -91,11 +91,12 @@ def altered(handler, body):
     reply(handler, 200, body[:1000] + bytes([body[1000] ^ 1]) + body[1001:])
 
 
-def hub(repositories, gated=()):
+def hub(repositories, gated, asked):
     """The part of the Hub's protocol that downloads use. `repositories` maps a name to a folder of files;
-    names in `gated` ask for permission."""
+    names in `gated` ask for permission; the paths of all requests are appended to `asked`."""
 
     def answer(handler, path):
+        asked.append(path)
         name, rest = _split(path, [*repositories, *gated])
         if name is None:
             return reply(
