@@ -34,7 +34,8 @@ export function distribution(sorted, { temperature, top_k, top_p, min_p }) {
   const weights = new Float64Array(scores.length);
   for (let i = 0; i < weights.length; i++) weights[i] = Math.exp(scores[i] - scores[0]);
   if (counts) {
-    for (let i = 0; i < weights.length; i++) weights[i] *= counts[i] * (1 + variances[i] / (2 * scale * scale));
+    for (let i = 0; i < weights.length; i++)
+      weights[i] *= counts[i] * (1 + variances[i] / (2 * scale * scale));
   }
   const all = sum(weights, weights.length);
 
@@ -90,7 +91,14 @@ export function distribution(sorted, { temperature, top_k, top_p, min_p }) {
     weights[i] = i < entries ? weights[i] / left : 0;
     if (weights[i] > 0) entropy -= weights[i] * Math.log2(weights[i] / (counts ? counts[i] : 1));
   }
-  return { probs: weights, cuts, kept: cuts["min-p"], approximate, mass: left / all, entropy: Math.max(0, entropy) };
+  return {
+    probs: weights,
+    cuts,
+    kept: cuts["min-p"],
+    approximate,
+    mass: left / all,
+    entropy: Math.max(0, entropy),
+  };
 }
 
 /** The sum of the first `count` values. */

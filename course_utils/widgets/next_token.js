@@ -10,6 +10,7 @@ const SLIDERS = [
 ];
 const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
 const ACTIONS_AHEAD = 4; // clicks kept while the kernel is busy
+const MOST_SEED = 2 ** 32 - 1;
 
 /** @param {number} share 0 to 1 */
 function percent(share) {
@@ -23,7 +24,11 @@ const roughly = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
 /** The four sliders. `changed` is called on every move; the traits are written when a slider is released. */
 function sliderPanel(model, changed) {
   const values = {};
-  const panel = element("div", { class: "next-token-sliders", role: "group", "aria-label": "Sampling settings, in the order they are applied" });
+  const panel = element("div", {
+    class: "next-token-sliders",
+    role: "group",
+    "aria-label": "Sampling settings, in the order they are applied",
+  });
   const listeners = SLIDERS.map(({ name, label, min, max, step, digits, off }) => {
     const id = uniqueId();
     const value = element("span", { class: "next-token-value", "aria-hidden": "true" }); // read with the slider
@@ -95,7 +100,13 @@ function render({ model, el }) {
 
   // The prompt and what was appended to it.
   const promptId = uniqueId();
-  const prompt = control("textarea", { id: promptId, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
+  const prompt = control("textarea", {
+    id: promptId,
+    rows: 1,
+    dir: "auto",
+    spellcheck: "false",
+    readonly: !live,
+  });
   const continuation = element("span", { class: "next-token-continuation" });
   const positions = element("span", { class: "next-token-positions" });
   let pause = null;
@@ -109,7 +120,8 @@ function render({ model, el }) {
 
   const { panel, values: settings, close: closeSliders } = sliderPanel(model, redraw);
   const { list, rows } = barList(model.get("shown").top.length, (rank) => {
-    if (edited) askPrompt(); // these tokens follow an older prompt
+    if (edited)
+      askPrompt(); // these tokens follow an older prompt
     else if (!line.waiting()) append(rank, (text) => `Appended “${text}”.`);
   });
   const figures = Object.fromEntries(
@@ -118,29 +130,46 @@ function render({ model, el }) {
 
   // What continues the text.
   const seedId = uniqueId();
-  const seed = control("input", { type: "number", id: seedId, step: 1, value: model.get("seed"), disabled: !live });
+  const seed = control("input", {
+    type: "number",
+    id: seedId,
+    step: 1,
+    min: 0,
+    max: MOST_SEED,
+    value: model.get("seed"),
+    disabled: !live,
+  });
   const restart = () => {
-    uniform = uniforms(Math.trunc(Number(seed.value)) || 0);
+    uniform = uniforms(model.get("seed"));
     drawn = 0;
   };
   seed.addEventListener("change", () => {
-    restart();
-    seed.value = Math.trunc(Number(seed.value)) || 0;
-    model.set("seed", Number(seed.value));
+    model.set("seed", Math.min(Math.max(Math.trunc(Number(seed.value)) || 0, 0), MOST_SEED));
     model.save_changes();
+    takeSeed();
   });
+  const takeSeed = () => {
+    seed.value = model.get("seed");
+    restart();
+  };
   const action = (label, act) =>
-    control("button", {
-      type: "button",
-      class: "course-action",
-      disabled: !live,
-      onclick: () => {
-        if (edited) askPrompt();
-        if (!line.waiting()) act();
-        else if (queue.length < ACTIONS_AHEAD) queue.push(act);
+    control(
+      "button",
+      {
+        type: "button",
+        class: "course-action",
+        disabled: !live,
+        onclick: () => {
+          if (edited) askPrompt();
+          if (!line.waiting()) act();
+          else if (queue.length < ACTIONS_AHEAD) queue.push(act);
+        },
       },
-    }, label);
-  const mostLikely = action("Most likely", () => append(0, (text) => `Appended the most likely token, “${text}”.`));
+      label,
+    );
+  const mostLikely = action("Most likely", () =>
+    append(0, (text) => `Appended the most likely token, “${text}”.`),
+  );
   const sample = action("Sample", () => {
     const rank = draw(result.probs, uniform());
     drawn += 1;
@@ -162,6 +191,7 @@ function render({ model, el }) {
       wrong.textContent = reply.error ?? "";
       if (reply.error) {
         queue.length = 0;
+        take(); // the answer to a request that this one overtook may have come before
         return;
       }
       edited = pause !== null;
@@ -181,17 +211,21 @@ function render({ model, el }) {
     const before = shown;
     shown = model.get("shown");
     sorted = Object.fromEntries(
-      ["logits", "counts", "variances"].filter((name) => shown[name]).map((name) => [name, typed(Float32Array, shown[name])]),
+      ["logits", "counts", "variances"]
+        .filter((name) => shown[name])
+        .map((name) => [name, typed(Float32Array, shown[name])]),
     );
     own = distribution(sorted, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 }).probs;
     if (before?.prompt !== shown.prompt) {
       restart();
-      if (!line.waiting()) prompt.value = shown.prompt; // else it came from here, and typing may have gone on
+      if (!edited) prompt.value = shown.prompt;
     }
     const chips = shown.chosen.map((token) => element("bdi", { class: "next-token-chosen" }, token.text));
     continuation.replaceChildren(...(chips.length > 0 ? chips : [live ? "choose a token below" : "nothing"]));
     const [used, limit] = shown.positions;
-    positions.textContent = limit ? `${whole.format(used)} of ${whole.format(limit)} positions` : `${whole.format(used)} positions`;
+    positions.textContent = limit
+      ? `${whole.format(used)} of ${whole.format(limit)} positions`
+      : `${whole.format(used)} positions`;
     rows.forEach(({ text, own: mark }, rank) => {
       text.textContent = shown.top[rank].text;
       mark.style.left = `${100 * own[rank]}%`;
@@ -203,9 +237,9 @@ function render({ model, el }) {
     result = distribution(sorted, settings);
     const { probs, cuts, kept, approximate, mass, entropy } = result;
     rows.forEach(({ bar, share, button }, rank) => {
-      const by = Object.keys(cuts).find((name) => rank >= cuts[name]);
+      const by = own[rank] > 0 && Object.keys(cuts).find((name) => rank >= cuts[name]);
       bar.style.width = `${100 * (by ? own[rank] : probs[rank])}%`;
-      button.classList.toggle("next-token-removed", by !== undefined);
+      button.classList.toggle("next-token-removed", Boolean(by));
       share.textContent = by ? `removed by ${by}` : percent(probs[rank]);
     });
     const count = approximate ? `≈ ${roughly.format(kept)}` : whole.format(kept);
@@ -227,8 +261,22 @@ function render({ model, el }) {
     panel,
     element("p", { class: "next-token-legend" }, legend),
     list,
-    element("dl", { class: "next-token-figures" }, figure("kept", "Tokens kept"), figure("mass", "Probability kept"), figure("entropy", "Entropy")),
-    element("div", { class: "next-token-actions" }, mostLikely, sample, element("label", { for: seedId }, "Seed"), seed, back),
+    element(
+      "dl",
+      { class: "next-token-figures" },
+      figure("kept", "Tokens kept"),
+      figure("mass", "Probability kept"),
+      figure("entropy", "Entropy"),
+    ),
+    element(
+      "div",
+      { class: "next-token-actions" },
+      mostLikely,
+      sample,
+      element("label", { for: seedId }, "Seed"),
+      seed,
+      back,
+    ),
     status,
   );
   if (!live) {
@@ -238,9 +286,11 @@ function render({ model, el }) {
   take();
   el.append(root);
   model.on("change:shown", take);
+  model.on("change:seed", takeSeed);
   return () => {
     clearTimeout(pause);
     model.off("change:shown", take);
+    model.off("change:seed", takeSeed);
     closeSliders();
     line.close();
   };

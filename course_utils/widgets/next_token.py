@@ -33,7 +33,7 @@ class NextToken(CourseWidget):
     prompt:    str
 
     temperature (0.05 to 3), top_k (0 is off, to 200), top_p (1 is off), min_p (0 is off), seed: the page
-    writes them back when a slider is released; setting them from Python moves the sliders.
+    writes them back when a control is released; setting them from Python moves the controls.
     `prompt`, `chosen` (tuple of int, the ids appended) and `text` tell where the learner is.
 
     Raises CourseError for a prompt of no tokens or of more tokens than the model has positions, for half a
@@ -47,7 +47,7 @@ class NextToken(CourseWidget):
     top_k = _slider(0, 0, 200, traitlets.Int)
     top_p = _slider(1.0, 0.0, 1.0)
     min_p = _slider(0.0, 0.0, 1.0)
-    seed = traitlets.Int(0).tag(sync=True)
+    seed = traitlets.Int(0, min=0, max=2**32 - 1).tag(sync=True)
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, model, tokenizer, prompt, **settings):

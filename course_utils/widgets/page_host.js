@@ -26,7 +26,10 @@ function savedModel(values) {
     },
     on: (event, listener) => listeners.set(event, [...(listeners.get(event) ?? []), listener]),
     off: (event, listener) =>
-      listeners.set(event, (listeners.get(event) ?? []).filter((one) => listener && one !== listener)),
+      listeners.set(
+        event,
+        (listeners.get(event) ?? []).filter((one) => listener && one !== listener),
+      ),
     save_changes() {},
     send() {},
   };

@@ -11,7 +11,8 @@ export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children);
   return node;
@@ -48,8 +49,12 @@ export function arrowKeys(group, selector) {
     const buttons = [...group.querySelectorAll(selector)];
     const at = buttons.indexOf(event.target);
     const to = {
-      ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1,
-      Home: 0, End: buttons.length - 1,
+      ArrowLeft: at - 1,
+      ArrowUp: at - 1,
+      ArrowRight: at + 1,
+      ArrowDown: at + 1,
+      Home: 0,
+      End: buttons.length - 1,
     }[event.key];
     if (at < 0 || to === undefined) return;
     event.preventDefault();
@@ -78,7 +83,13 @@ export function connect(model, status) {
     underWay = { number: `${view}:${count}`, done };
     timers = [
       setTimeout(() => status("Kernel busy…"), 400),
-      setTimeout(() => status("No answer yet: the kernel is running another cell, or has stopped. What you typed is kept."), 15000),
+      setTimeout(
+        () =>
+          status(
+            "No answer yet: the kernel is running another cell, or has stopped. What you typed is kept.",
+          ),
+        15000,
+      ),
     ];
     model.send({ number: underWay.number, request });
   }

@@ -14,9 +14,23 @@ function details(token) {
   const how = token.special
     ? [element("p", {}, "Special token: cut out of the text as a whole, before any merge.")]
     : token.merges.length === 0
-      ? [element("p", {}, token.bytes.includes(" ") ? "In the vocabulary as it stands: no merge was needed." : "One byte, no merge.")]
+      ? [
+          element(
+            "p",
+            {},
+            token.bytes.includes(" ")
+              ? "In the vocabulary as it stands: no merge was needed."
+              : "One byte, no merge.",
+          ),
+        ]
       : [
-          element("p", {}, token.merges.length === 1 ? "1 merge:" : `${token.merges.length} merges, in the order they were made:`),
+          element(
+            "p",
+            {},
+            token.merges.length === 1
+              ? "1 merge:"
+              : `${token.merges.length} merges, in the order they were made:`,
+          ),
           mergeTable(token.merges, code),
         ];
   return [
@@ -55,7 +69,13 @@ function column() {
   const counts = element("span", { class: "token-chips-counts" });
   const chips = element("div", { class: "token-chips-row", role: "group", "aria-labelledby": heading });
   const panel = element("div", { class: "token-chips-details", "aria-live": "polite" });
-  const node = element("section", { "aria-labelledby": heading }, element("p", {}, name, counts), chips, panel);
+  const node = element(
+    "section",
+    { "aria-labelledby": heading },
+    element("p", {}, name, counts),
+    chips,
+    panel,
+  );
   arrowKeys(chips, "button");
 
   function point(button, token) {
@@ -95,7 +115,8 @@ function column() {
       }),
     );
     panel.replaceChildren();
-    if (tokenizer.tokens.length === 0) chips.append(element("p", {}, "No text, no tokens. Type something above."));
+    if (tokenizer.tokens.length === 0)
+      chips.append(element("p", {}, "No text, no tokens. Type something above."));
     else if (focused >= 0) chips.children[Math.min(focused, tokenizer.tokens.length - 1)].focus();
     else point(chips.firstElementChild, tokenizer.tokens[0]);
   }
@@ -109,28 +130,42 @@ function render({ model, el }) {
   const say = (sentence) => (status.textContent = sentence);
   const line = connect(model, say);
   const textId = uniqueId();
-  const text = control("textarea", { id: textId, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
-  let pause;
+  const text = control("textarea", {
+    id: textId,
+    rows: 1,
+    dir: "auto",
+    spellcheck: "false",
+    readonly: !live,
+  });
+  let pause = null;
+  let edited = false; // the box holds a text that has not been answered, or was refused
+  function ask() {
+    pause = null;
+    line.ask({ text: text.value }, ({ error }) => {
+      text.setAttribute("aria-invalid", String(Boolean(error)));
+      wrong.textContent = error ?? "";
+      if (error)
+        take(); // the answer to a request that this one overtook may have come before
+      else edited = pause !== null;
+    });
+  }
   text.addEventListener("input", () => {
+    edited = true;
     clearTimeout(pause);
-    pause = setTimeout(() => {
-      line.ask({ text: text.value }, ({ error }) => {
-        text.setAttribute("aria-invalid", String(Boolean(error)));
-        wrong.textContent = error ?? "";
-      });
-    }, TYPING_PAUSE);
+    pause = setTimeout(ask, TYPING_PAUSE);
   });
 
   const columns = model.get("shown").tokenizers.map(column);
   function take() {
     if (line.overtaken()) return;
     const shown = model.get("shown");
-    if (!line.waiting()) text.value = shown.text; // else it came from here, and typing may have gone on
+    if (!edited) text.value = shown.text;
     columns.forEach((one, index) => one.show(shown.tokenizers[index], shown));
   }
 
   take();
-  if (!live) say("A saved view: point at a chip, or move with the arrow keys. To type another text, run this cell.");
+  if (!live)
+    say("A saved view: point at a chip, or move with the arrow keys. To type another text, run this cell.");
   el.append(
     element(
       "div",

@@ -138,6 +138,11 @@ def test_samples_repeat_for_a_seed(mount, widget):
     expect(page.get_by_role("status")).to_contain_text("draw 4 of seed 1")
     assert samples(2) != first
     assert samples(1) == first
+    widget.seed = 7
+    expect(page.get_by_label("Seed")).to_have_value("7")
+    page.get_by_label("Seed").fill("1e30")
+    page.get_by_label("Seed").press("Tab")
+    expect(page.get_by_label("Seed")).to_have_value(str(2**32 - 1))
 
 
 def test_keys(mount, widget):
@@ -197,6 +202,31 @@ def test_a_busy_kernel_is_said_and_overtaken_answers_are_ignored(mount, widget):
     assert page.evaluate("drawn.length") == 1  # "one" came back and was not drawn
     expect(prompt).to_have_value("three")
     expect(page.locator(".next-token-bars")).not_to_have_attribute("aria-busy", "true")
+
+
+def test_a_refused_prompt_after_an_overtaken_one_shows_what_python_holds(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    for text in ("My dog", ""):
+        page.get_by_label("Prompt").fill(text)
+        page.wait_for_timeout(450)
+    page.kernel.release()
+    expect(page.get_by_role("alert")).to_contain_text("The prompt is empty")
+    assert widget.prompt == "My dog"
+    shown = widget.shown["top"][0]["text"]
+    expect(page.locator(".next-token-text").first).to_have_text(shown)
+    expect(page.get_by_label("Prompt")).to_have_value("")
+
+
+def test_a_kernel_that_does_not_answer_is_said(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    page.clock.install()
+    page.get_by_role("button", name="Most likely").click()
+    page.clock.fast_forward(16_000)
+    expect(page.get_by_role("status")).to_contain_text(
+        "No answer yet: the kernel is running another cell, or has stopped."
+    )
 
 
 def test_clicks_while_the_kernel_is_busy_are_kept(mount, widget):
