@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from course_utils.widgets.base import drop_known_modules
 from lesson_source import has_tag
 
+ROOT = Path(__file__).resolve().parents[1]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SECONDS_A_CELL = 900
 # What a maintainer's own shell or profile could change in an output.
@@ -132,7 +133,7 @@ def _freeze(output: NotebookNode, modules: set[str]) -> None:
 def _without_folders(text: str) -> str:
     """`transformers/generation/utils.py` for a file of a package, wherever the package is installed."""
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")]
-    folders += [str(Path(__file__).parents[1]), sys.prefix]
+    folders += [str(ROOT), sys.prefix]
     home = str(Path.home())
     for folder in folders:
         for spelled in (folder, "~" + folder.removeprefix(home) if folder.startswith(home) else folder):
@@ -172,7 +173,7 @@ def output_texts(output: NotebookNode) -> list[str]:
 
 def path_in(text: str) -> str:
     """The first path of this machine, or of a machine like it, in a text; "" if there is none."""
-    here = [str(Path(__file__).parents[1]), str(Path.home()), tempfile.gettempdir(), sys.prefix]
+    here = [str(ROOT), str(Path.home()), tempfile.gettempdir(), sys.prefix]
     for folder in here:
         if len(folder) > 1 and folder + os.sep in text:
             return folder

@@ -221,7 +221,7 @@ def test_a_cold_reader_gets_outputs_and_no_solution(copy, tmp_path):
     assert "Solution" in (copy / LEARNERS).read_text(encoding="utf-8")
 
 
-HOME, SCRATCH, PREFIX = Path("/h/ada"), Path("/scratch"), Path("/python")
+COURSE, HOME, SCRATCH, PREFIX = Path("/srv/course"), Path("/h/ada"), Path("/scratch"), Path("/python")
 
 
 def stream(text, name="stdout"):
@@ -242,7 +242,7 @@ def error(value):
         (stream("no", "stderr"), "text on stderr"),
         (stream("x.py:3: UserWarning: no"), "a warning"),
         (stream("a\nWARNING no"), "a warning"),
-        (result(f"in {Path(__file__).parent}"), "a path"),
+        (result(f"in {COURSE / 'x'}"), "a path"),
         (result(f"in {HOME / 'x'}"), "a path"),
         (result(f"in {SCRATCH / 'x'}", "text/html"), "a path"),
         (stream(f"{PREFIX / 'lib'}"), "a path"),
@@ -257,6 +257,7 @@ def error(value):
     ],
 )
 def test_an_output_that_is_unfit_to_be_stored_is_named(output, problem, monkeypatch):
+    monkeypatch.setattr(notebook_run, "ROOT", COURSE)
     monkeypatch.setattr(Path, "home", lambda: HOME)
     monkeypatch.setattr(tempfile, "tempdir", str(SCRATCH))
     monkeypatch.setattr(sys, "prefix", str(PREFIX))
