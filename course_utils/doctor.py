@@ -15,10 +15,12 @@ from . import TORCH_CAME_FIRST, assets
 from .errors import CourseError
 
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+_INSTALL = f'Type in a terminal: "{sys.executable}" -m pip install -r "{_REQUIREMENTS}"'
 _COMFORTABLE_MEMORY = 1_500_000_000
 _MAIN_PACKAGES = ("torch", "transformers", "jupyterlab")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ROUTE_SETTINGS = ("index-url", "extra-index-url", "find-links", "no-index", "proxy", "cert")
+_THREAD_SETTINGS = ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -91,19 +93,16 @@ def _packages():
     text = _REQUIREMENTS.read_text(encoding="utf-8")
     lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     pins = [Requirement(line) for line in lines if line and not line.startswith("-")]
-    install = f'Type in a terminal: "{sys.executable}" -m pip install -r "{_REQUIREMENTS}"'
     found, findings = {}, []
     for pin in pins:
         try:
             found[pin.name] = importlib.metadata.version(pin.name)
         except importlib.metadata.PackageNotFoundError:
-            findings.append(Finding("Packages", f"{pin.name} is missing", install))
+            findings.append(Finding("Packages", f"{pin.name} is missing", _INSTALL))
             continue
         if not pin.specifier.contains(found[pin.name], prereleases=True):
-            text = (
-                f"{pin.name} is {found[pin.name]}, tested with {pin.specifier}: outputs may differ a little"
-            )
-            findings.append(Finding("Packages", text, install, needed=False))
+            text = f"{pin.name} is {found[pin.name]}, tested with {pin.specifier}: outputs may differ"
+            findings.append(Finding("Packages", text, _INSTALL, needed=False))
     known = ", ".join(f"{name} {found[name]}" for name in _MAIN_PACKAGES if name in found)
     return [Finding("Packages", f"{len(found)} of {len(pins)} are installed: {known}"), *findings]
 
@@ -111,7 +110,7 @@ def _packages():
 def _front_end():
     """The widgets' JavaScript, looked for where a JupyterLab of this Python looks for it."""
     if importlib.util.find_spec("jupyter_core") is None:
-        return Finding("Widgets", "JupyterLab is not installed in this Python", "Install requirements.txt.")
+        return Finding("Widgets", "JupyterLab is not installed in this Python", _INSTALL)
     from jupyter_core.paths import jupyter_path
 
     places = [Path(place) for place in jupyter_path("labextensions")]
@@ -155,25 +154,22 @@ def _disk():
     if free < needed:
         return Finding("Disk", f"{text}, {needed / 1e9:.1f} GB are needed once", remedy)
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        return Finding(
-            "Disk", f"{cache} cannot be written", "Set COURSE_CACHE to a folder that you can write."
-        )
+        remedy = "Set COURSE_CACHE to a folder that you can write."
+        return Finding("Disk", f"{cache} cannot be written", remedy)
     return Finding("Disk", text)
 
 
 def _threads():
-    spins = os.environ["GOMP_SPINCOUNT"]
     if TORCH_CAME_FIRST:
         text = "torch was imported before course_utils: notebooks that share cores will slow each other down"
         return Finding("Threads", text, "Restart the kernel and import course_utils first.")
-    others = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if name in os.environ}
-    text = ", ".join(f"{name}={value}" for name, value in {"GOMP_SPINCOUNT": spins, **others}.items())
+    text = ", ".join(f"{name}={os.environ[name]}" for name in _THREAD_SETTINGS if name in os.environ)
     return Finding("Threads", f"{text}, set before torch was imported")
 
 
 def _device():
     if importlib.util.find_spec("torch") is None:
-        return Finding("Device", "unknown without torch", "Install requirements.txt.")
+        return Finding("Device", "unknown without torch", _INSTALL)
     from .models import pick_device
 
     try:

@@ -53,14 +53,8 @@ def _ways(lines, folder, scratch):
     """Lists of commands, the best way first, for the tools that are there."""
     pip_download = [
         *("-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
-        *(
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-            "--requirement",
-            str(lines),
-            "--dest",
-            str(folder),
-        ),
+        *("--disable-pip-version-check", "--no-cache-dir", "--dest", str(folder)),
+        *("--requirement", str(lines)),
     ]
     has_pip = importlib.util.find_spec("pip") is not None
     if has_pip:

@@ -51,7 +51,7 @@ def load_tokenizer(name=None, **options):
         from transformers import PreTrainedTokenizerFast as Tokenizer
 
         folder = _smollm2_folder()
-    elif name in TINY + GPT2 and not os.path.isdir(name):
+    elif name in TINY or (name in GPT2 and not os.path.isdir(name)):
         from transformers import GPT2Tokenizer as Tokenizer
 
         folder = _gpt2_folder()

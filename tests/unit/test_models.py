@@ -12,7 +12,7 @@ from transformers import GPT2Tokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from transformers import T5ForConditionalGeneration as T5
 from transformers.utils import logging as transformers_logging
 
-from course_utils import CourseError, load, load_tokenizer, models, pick_device
+from course_utils import CourseError, assets, load, load_tokenizer, models, pick_device
 from course_utils.texts import varied_texts
 
 TINY = ["tiny-gpt2", "tiny-llama"]
@@ -195,6 +195,30 @@ def test_course_model_chooses_what_load_loads(on_cpu, monkeypatch):
     assert load_tokenizer().name_or_path == "gpt2"
     monkeypatch.setenv("COURSE_MODEL", "")
     assert load_tokenizer().name_or_path == "smollm2-135m"
+
+
+def test_preparing_the_model_prepares_the_small_vocabulary_too_if_it_can(monkeypatch):
+    prepared = []
+
+    def prepare(asset):
+        prepared.append(asset)
+        if asset is assets.GPT2_VOCABULARY:
+            raise CourseError("not on this mirror")
+        return "folder"
+
+    monkeypatch.setattr(assets, "find", lambda asset: None)
+    monkeypatch.setattr(assets, "prepare", prepare)
+    assert models._smollm2_folder() == "folder"
+    assert prepared == [assets.SMOLLM2, assets.GPT2_VOCABULARY]
+
+
+def test_a_folder_called_like_a_tiny_model_does_not_stand_in_its_way(on_cpu, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-gpt2").mkdir()
+    (tmp_path / "gpt2").mkdir()
+    assert load("tiny-gpt2")[1]("Hello world").input_ids == [15496, 995]
+    with pytest.raises(CourseError, match=r'"gpt2" holds no model'):
+        load("gpt2")
 
 
 @pytest.mark.parametrize("size", ["5GB", "4MB"])
