@@ -77,7 +77,7 @@ lesson.check_pad_left(pad_left)
 # %% [markdown]
 # ## 2. A pad token for a model that has none
 #
-# The tokenizer pads too, if asked. But GPT-2 was trained on one endless text and never needed padding:
+# The tokenizer pads too, if asked. But GPT-2 was trained on texts strung together, and never needed padding:
 
 # %% tags=["raises-exception"]
 gpt2(sentences, padding=True, return_tensors="pt")
@@ -96,7 +96,7 @@ batch.input_ids  # (batch, length)
 batch.attention_mask  # (batch, length)
 
 # %% [markdown]
-# Row 0 got three fillers, row 2 got five. The course's own `pad`, which the exercise asks for, gives the
+# Row 0 got three fillers, row 2 got five. The course's own `pad` does what the exercise asks for, and gives the
 # same two tensors:
 
 # %%
@@ -617,7 +617,7 @@ for name, model in taught.items():
 assert list(stops.values()) == [[False] * 3, [True] * 3]
 
 # %% [markdown]
-# One of them runs on past every full stop. If a fine-tuned model of yours never stops, look at its labels first:
+# The first one runs on past every full stop. If a fine-tuned model of yours never stops, look at its labels first:
 # print a row of ids and a row of labels, one above the other.
 
 # %% [markdown]
