@@ -302,6 +302,16 @@ def test_a_hostile_prompt_is_only_text(mount, widget, text):
     assert page.locator("#host :is(img, script, b)").count() == 0
 
 
+def test_tokens_that_look_like_html_are_text(mount, widget):
+    hostile = "<img src=x onerror=alert(1)>"
+    tokens = [{"id": 0, "text": hostile}] * 15
+    widget.set_trait("shown", widget.shown | {"top": tokens, "chosen": tokens[:1]})
+    page = mount(widget)
+    page.on("dialog", lambda _: pytest.fail("a script ran"))
+    assert page.locator(".next-token-text").all_inner_texts() == [hostile] * 15
+    assert page.locator(".next-token-chosen").inner_text() == hostile
+
+
 def test_no_slider_position_shows_nan(mount, model, gpt2):
     page = mount(NextToken(model, gpt2, "Hello world"))
     texts = page.evaluate(

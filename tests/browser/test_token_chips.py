@@ -73,6 +73,12 @@ def test_what_is_no_plain_token(mount, tokenizers):
     assert "token-chip-special" in chips(page).nth(4).get_attribute("class")
 
 
+def test_tokens_that_look_like_html_are_text(mount, tokenizers):
+    page = mount(TokenChips("<file_sep><|im_end|>", {"SmolLM2": tokenizers["SmolLM2"]}))
+    assert chips(page).all_inner_texts() == ["<file_sep>", "<|im_end|>"]
+    expect(panel(page).locator("dd").first).to_have_text("<file_sep>")
+
+
 def test_chips_follow_typing(mount, widget):
     page = mount(widget)
     page.get_by_label("Text").fill("")
