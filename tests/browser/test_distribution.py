@@ -51,7 +51,7 @@ def transformers_scores(logits, settings):
 
 def vectors():
     """Logits by name: two of the real model, and made ones with ties, with -inf, flat, peaked, short."""
-    model, tokenizer = load()
+    model, tokenizer = load(device="cpu")
     with torch.no_grad():
         real = {
             text: model(**tokenizer(text, return_tensors="pt"), logits_to_keep=1).logits[0, -1].cpu()
