@@ -4,7 +4,9 @@ import importlib
 
 _HOME = {
     "CourseWidget": "base",
+    "MaskView": "mask_view",
     "NextToken": "next_token",
+    "PaddingGrid": "padding_grid",
     "Predict": "question",
     "Quiz": "question",
     "TokenChips": "token_chips",
