@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .errors import CourseError
+from .errors import CourseError, check_characters
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,7 @@ class BytePairEncoder:
 
         Raises CourseError if the text holds half a surrogate pair, which has no UTF-8 bytes.
         """
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise CourseError(
-                f"Character {error.start + 1} of the text is U+{ord(text[error.start]):04X}, half of a "
-                "surrogate pair: it has no UTF-8 bytes. Delete it, or paste the character again."
-            ) from None
+        check_characters(text)
         pieces, start = [], 0
         for found in self._special.finditer(text) if self._special else ():
             pieces += self._pieces(text[start : found.start()])

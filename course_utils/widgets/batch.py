@@ -2,7 +2,7 @@
 
 import traitlets
 
-from ..errors import CourseError
+from ..errors import CourseError, check_characters
 from ..masks import pad_sentences, token_rows
 from .next_token import token_label
 
@@ -32,7 +32,7 @@ def padded(model, tokenizer, sentences, side, most_tokens):
     """
     for number, sentence in enumerate(sentences if isinstance(sentences, list | tuple) else [], 1):
         if isinstance(sentence, str):
-            _check_characters(sentence, number)
+            _check_line(sentence, number)
     limit = getattr(model.config, "max_position_embeddings", None)
     rows = token_rows(tokenizer, sentences, limit)
     if len(rows) > MOST_SENTENCES:
@@ -48,14 +48,8 @@ def padded(model, tokenizer, sentences, side, most_tokens):
     return pad_sentences(tokenizer, sentences, side, limit)
 
 
-def _check_characters(sentence, number):
-    try:
-        sentence.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CourseError(
-            f"Character {error.start + 1} of sentence {number} is half of a surrogate pair: it stands for no "
-            "character. Delete it, or paste the character again."
-        ) from None
+def _check_line(sentence, number):
+    check_characters(sentence, f"sentence {number}")
     if "\n" in sentence or "\r" in sentence:
         raise CourseError(
             f"Sentence {number} holds a line break, and this view takes one sentence a line. "

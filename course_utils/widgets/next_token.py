@@ -9,7 +9,7 @@ import torch
 import traitlets
 from tokenizers.decoders import ByteLevel
 
-from ..errors import CourseError
+from ..errors import CourseError, check_characters
 from ..tokens import symbols_to_bytes
 from .base import CourseWidget, html_table, visible
 
@@ -125,13 +125,7 @@ class NextToken(CourseWidget):
 
     def _prompt_ids(self, prompt):
         """The ids of `prompt` as the tokenizer makes them by default: list of int, at least one."""
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise CourseError(
-                f"Character {error.start + 1} of the prompt is half of a surrogate pair: it stands for no "
-                "character. Delete it, or paste the character again."
-            ) from None
+        check_characters(prompt, "the prompt")
         ids = self._tokenizer(prompt, verbose=False).input_ids
         if not ids:
             raise CourseError("The prompt is empty, so there is nothing to continue. Type at least one word.")

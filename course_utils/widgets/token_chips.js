@@ -39,8 +39,8 @@ function details(token) {
       {},
       fact("Token", code(token.text)),
       fact("Id", String(token.id)),
-      fact("In the vocabulary", code(token.symbol)),
-      fact("Bytes", code(token.bytes)),
+      fact("Spelled", code(token.symbol)),
+      fact("Bytes (hex)", code(token.bytes)),
     ),
     ...how,
   ];

@@ -246,7 +246,7 @@ def test_clicks_while_the_kernel_is_busy_are_kept(mount, widget):
             "word " * 20,
             "The text is 21 tokens long, and the model has 16 positions. Take at least 5 tokens away",
         ),
-        ("a\ud83d", "Character 2 of the prompt is half of a surrogate pair"),
+        ("a\ud83d", "Character 2 of the prompt is U+D83D, half of a surrogate pair"),
     ],
     ids=["empty", "too long", "half a surrogate pair"],
 )

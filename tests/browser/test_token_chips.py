@@ -49,8 +49,8 @@ def test_details_give_id_bytes_and_merges_in_order(mount, widget):
     assert facts == {
         "Token": "·world",
         "Id": "995",
-        "In the vocabulary": "Ġworld",
-        "Bytes": "20 77 6F 72 6C 64",
+        "Spelled": "Ġworld",
+        "Bytes (hex)": "20 77 6F 72 6C 64",
     }
     rows = [row.locator("td").all_inner_texts() for row in panel(page).locator("tbody tr").all()]
     assert rows == [
