@@ -151,8 +151,10 @@ Progress()
 #
 # | | Lesson | Minutes |
 # | --- | --- | --- |
-# | 00 | Start here | 10 |
-# | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45 |
+# | 00 | Does it run? | 10 |
+# | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 30 |
+# | 02 | [Why pad, and on which side?](02_padding.ipynb) | 45, exercises 25 |
+# | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 25 |
 #
 # Each lesson asks one question. The last ones ask why no gradient comes back through `generate()`, and what to
 # do about it.

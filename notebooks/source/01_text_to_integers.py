@@ -225,10 +225,10 @@ print(f"st + ra would have been {rank['st', 'ra']}")
 
 # %%
 smollm2 = load_tokenizer("smollm2-135m")
-TokenChips("strawberry, Strawberry, a strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
+TokenChips(" strawberry, Strawberry, strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
 
 # %% [markdown]
-# The same fruit three times, and three different sets of ids; to GPT-2 the last is even a single one. An id does
+# The same fruit three times, and three different sets of ids; to GPT-2 the first is even a single one. An id does
 # not list its letters, so "how many r are in strawberry?" asks for what has to be known by heart.
 
 # %% [markdown]
@@ -578,4 +578,4 @@ Quiz(lesson.quiz)
 # - `tokenizers`, the Rust library: `pre_tokenizers.ByteLevel` is sections 2 and 4, `models.BPE` is section 3.
 # - `course_utils/tokens.py`: this lesson once more, returning every step, as the chips draw it.
 #
-# Next, lesson 02: several texts at once. They have different lengths, and a tensor does not.
+# Next, [lesson 02](02_padding.ipynb): several texts at once. They have different lengths, and a tensor does not.
