@@ -26,7 +26,7 @@ import torch
 
 from course_utils import load, load_tokenizer
 from course_utils.checks import lesson02 as lesson
-from course_utils.widgets import Predict, Quiz
+from course_utils.widgets import PaddingGrid, Predict, Quiz
 
 gpt2 = load_tokenizer("gpt2")
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -316,6 +316,13 @@ for name in models:
 # With no mask and no cache, transformers takes positions that start again (0, 0, 0, 0, 1, 2 …) for several
 # texts **packed** into one row, as in training, and keeps them apart. Each filler becomes a text of its own.
 # Do not build on it: pass the mask.
+
+# %% [markdown]
+# Here is the whole experiment under your hands. Switch the side, the mask, the positions and the model, and
+# watch each row's answer part from the sentence's own. Type sentences that you care about.
+
+# %%
+PaddingGrid(models, sentences)
 
 # %% [markdown]
 # ## 5. What generate() does for you

@@ -26,7 +26,7 @@ import torch
 
 from course_utils import load
 from course_utils.checks import lesson03 as lesson
-from course_utils.widgets import Predict, Quiz
+from course_utils.widgets import MaskView, Predict, Quiz
 
 torch.set_printoptions(precision=2, sci_mode=False)
 scores = torch.tensor([[2.0, 1, 0, 3], [1, 3, 2, 0], [0, 2, 4, 1], [3, 1, 2, 2]])  # (query, key)
@@ -398,6 +398,13 @@ print(allowed[0, 0].int())  # "It will rain in the", three fillers in front
 
 # %%
 joined_mask(batch["attention_mask"], queries=1).shape  # (batch, 1, query, key)
+
+# %% [markdown]
+# One head of this model, on this batch, from scores to weights. Point at a cell to see its three numbers. The first
+# row may look nowhere: change the fill value and the type of number, and watch what becomes of it.
+
+# %%
+MaskView(model, tokenizer, sentences)
 
 # %% [markdown]
 # ## 5. What the library builds

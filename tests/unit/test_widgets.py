@@ -68,7 +68,7 @@ def test_next_token_goes_on(next_token, gpt2):
     [
         ("", "prompt is empty"),
         ("word " * 20, "21 tokens long, and the model has 16 positions. Take at least 5 tokens away"),
-        ("x\udc80", "Character 2 of the prompt is U+DC80, half of a surrogate pair"),
+        ("x\udc80", r"Character 2 of the prompt is U\+DC80, half of a surrogate pair"),
     ],
     ids=["empty", "too long", "half a surrogate pair"],
 )
