@@ -163,8 +163,6 @@ def _build_tiny(name):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
         model = kind(config)
-    # As generate() would choose by itself, but with a warning at each call.
-    model.generation_config.pad_token_id = _END_OF_TEXT
     model.name_or_path = model.config._name_or_path = name
     return model
 

@@ -95,6 +95,13 @@ def test_doctor_runs_as_a_program_and_its_status_is_its_verdict():
         assert f"  {title} " in done.stdout
 
 
+@pytest.mark.parametrize("needed, status", [(True, 1), (False, 0)])
+def test_the_status_of_doctor_tells_whether_something_needed_is_missing(needed, status, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("B", "gone", "Get it.", needed)])
+    assert __main__.main(["doctor"]) == status
+    assert "B          gone. Get it." in capsys.readouterr().out
+
+
 def test_the_verdict_counts_what_is_needed_and_missing():
     fine, missing = doctor.Finding("A", "there"), doctor.Finding("B", "gone", "Get it.")
     optional = doctor.Finding("C", "gone", "Get it.", needed=False)

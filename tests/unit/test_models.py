@@ -138,13 +138,16 @@ def test_a_tiny_model_shows_effects_in_its_logits(name, on_cpu):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_model_generates_without_a_warning_and_pads_with_end_of_text(name, on_cpu, said):
+def test_a_tiny_model_has_gpt2s_special_tokens_and_like_it_none_to_pad_with(name, on_cpu, said):
     model, tokenizer = load(name)
-    model.generate(**tokenizer("My dog is", return_tensors="pt"), max_new_tokens=3, do_sample=False)
+    config = model.generation_config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (50256, 50256, None)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (50256, 50256, None)
+    inputs = tokenizer("My dog is", return_tensors="pt")
+    model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert not said.records
-    assert tokenizer.pad_token is None
-    ids = (model.generation_config.bos_token_id, model.generation_config.eos_token_id)
-    assert ids == (tokenizer.bos_token_id, tokenizer.eos_token_id) == (50256, 50256)
+    model.generate(inputs.input_ids.repeat(2, 1), max_new_tokens=3, do_sample=False)
+    assert any("attention mask" in record.getMessage() for record in said.records)
 
 
 @pytest.mark.parametrize("name", ["gpt2", *TINY])
