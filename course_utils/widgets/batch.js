@@ -7,9 +7,10 @@ const TYPING_PAUSE = 400; // milliseconds after the last key before the model is
  * The learner's sentences, one a line, and the line to the kernel. The kernel answers with the trait `shown`.
  * @param {object} model anywidget's model
  * @param {() => object} request what the kernel is told besides the sentences
+ * @param {(typed: boolean) => void} draw called when `shown` is to be drawn; `typed` if the page asked for it
  * @param {() => boolean} blamed called after each answer; true if a refusal is about another control
  */
-export function sentenceBox(model, request, blamed = () => false) {
+export function sentenceBox(model, request, draw, blamed = () => false) {
   const live = model.get("live");
   const id = uniqueId();
   const box = control("textarea", { id, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
@@ -19,21 +20,29 @@ export function sentenceBox(model, request, blamed = () => false) {
   const line = connect(model, say);
   let pause = null;
   let refused = false; // the box holds sentences that the kernel has refused; others are shown
+  let drawn = null;
 
   /** A line that has only been begun, at the end, is no sentence yet. */
-  const lines = () => box.value.replace(/\n+$/, "").split("\n").filter((text, _, all) => text !== "" || all.length > 1);
+  const lines = () => {
+    const text = box.value.replace(/\n+$/, "");
+    return text === "" ? [] : text.split("\n");
+  };
+
+  function refuse(sentence) {
+    refused = sentence !== "";
+    wrong.textContent = sentence;
+    box.setAttribute("aria-invalid", String(refused));
+  }
 
   function ask() {
     clearTimeout(pause);
     pause = null;
     const typed = !refused;
     line.ask({ sentences: typed ? lines() : model.get("shown").sentences, ...request() }, ({ error }) => {
-      const elsewhere = blamed();
-      if (typed) {
-        refused = Boolean(error) && !elsewhere && pause === null;
-        box.setAttribute("aria-invalid", String(refused));
-      }
-      if (typed || error) wrong.textContent = error ?? "";
+      if (blamed()) wrong.textContent = error ?? "";
+      else if (typed && pause === null) refuse(error ?? "");
+      // An answer that was overtaken may have been the same, so that this one changed no trait.
+      drawNew(true);
     });
   }
 
@@ -45,24 +54,29 @@ export function sentenceBox(model, request, blamed = () => false) {
     pause = setTimeout(ask, TYPING_PAUSE);
   });
 
+  function drawNew(typed) {
+    if (line.overtaken() || drawn === model.get("shown")) return;
+    drawn = model.get("shown");
+    if (!typed) {
+      box.value = drawn.sentences.join("\n");
+      fit();
+      refuse("");
+    }
+    draw(typed);
+  }
+
+  const changed = () => drawNew(line.waiting());
+  model.on("change:shown", changed);
   return {
     nodes: [element("label", { for: id }, "Sentences, one a line"), box, wrong],
     status,
     say,
     ask,
-    overtaken: line.overtaken,
-    /** Show the trait's sentences, unless they came from the box, where typing may have gone on. */
-    refresh() {
-      const text = model.get("shown").sentences.join("\n");
-      if (line.waiting() || box.value === text) return;
-      box.value = text;
-      fit();
-      refused = false;
-      wrong.textContent = "";
-      box.setAttribute("aria-invalid", "false");
-    },
+    /** Draw for the first time. */
+    start: () => drawNew(false),
     close() {
       clearTimeout(pause);
+      model.off("change:shown", changed);
       line.close();
     },
   };

@@ -55,14 +55,17 @@ function list(numbers) {
   return numbers.length > 1 ? `${numbers.slice(0, -1).join(", ")} and ${numbers.at(-1)}` : String(numbers[0]);
 }
 
-/** A box for the number of a layer or a head. */
+/** A box for the number of a layer or a head. `show` leaves alone what is typed. */
 function numberBox(name, live, changed) {
   const id = uniqueId();
   const label = element("span");
-  const input = control("input", { type: "number", id, name, min: 0, step: 1, readonly: !live, onchange: changed });
+  let shown;
+  const input = control("input", { type: "number", id, name, min: 0, step: 1, readonly: !live });
+  input.addEventListener("change", () => (input.value === "" ? (input.value = shown) : changed()));
   const node = element("label", { for: id, class: "mask-view-number-box" }, label, input);
-  const show = (value, count) => {
-    input.value = value;
+  const show = (value, count, typed) => {
+    shown = value;
+    if (!typed) input.value = value;
     input.max = count - 1;
     label.textContent = `${name === "layer" ? "Layer" : "Head"}, 0 to ${count - 1}`;
   };
@@ -101,6 +104,7 @@ function render({ model, el }) {
   const box = sentenceBox(
     model,
     () => Object.fromEntries(boxes.map(({ input }) => [input.name, Number(input.value)])),
+    take,
     () => {
       for (const { input } of boxes) input.setAttribute("aria-invalid", String(!input.validity.valid));
       return !boxes.every(({ input }) => input.validity.valid);
@@ -230,18 +234,16 @@ function render({ model, el }) {
   }
 
   /** What the kernel found: another batch, layer or head. */
-  function take() {
-    if (box.overtaken()) return;
+  function take(typed) {
     const shown = model.get("shown");
-    box.refresh();
-    for (const { input, show } of boxes) show(shown[input.name], shown[`${input.name}s`]);
+    for (const { input, show } of boxes) show(shown[input.name], shown[`${input.name}s`], typed);
     rowChoice?.close();
     rowChoice = choice(model, "row", "Sentence", shown.sentences.map((text, number) => [number, text]), build);
     sentences.replaceChildren(rowChoice.node);
     build();
   }
 
-  take();
+  box.start();
   if (!live) box.say("A saved view: all switches work. To type other sentences or take another head, run this cell.");
   el.append(
     element(
@@ -258,10 +260,10 @@ function render({ model, el }) {
       box.status,
     ),
   );
-  const listeners = { "change:shown": take, "change:query": point, "change:key": point };
-  for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
+  const pointed = ["change:query", "change:key"];
+  for (const event of pointed) model.on(event, point);
   return () => {
-    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+    for (const event of pointed) model.off(event, point);
     for (const one of [...switches, rowChoice, box]) one.close();
   };
 }

@@ -13,7 +13,7 @@ function gridTable({ tokens, pad }, { side, give_mask, give_positions }) {
     element(
       "tr",
       {},
-      element("th", { scope: "row" }, name, given ? "" : element("span", { class: "padding-grid-note" }, " not given")),
+      element("th", { scope: "row" }, name, given ? "" : element("span", { class: "padding-grid-note" }, "not given")),
       ...values.map((value) => element("td", { class: given ? null : "padding-grid-assumed" }, String(value))),
     );
   const rows = tokens.map((own, number) => {
@@ -69,17 +69,20 @@ function verdict(answers) {
   return `${count} ${off === 1 ? "differs" : "differ"} from the answer to the sentence alone, by a total variation of up to ${twoDecimals(Math.max(...distances))}.`;
 }
 
+const SAVED = "A saved view: the switches work. To type other sentences, run this cell.";
+const NOT_SAVED = "This page holds no answer for these switches: run this cell to ask the model.";
+
 function render({ model, el }) {
   const live = model.get("live");
   const settings = () => Object.fromEntries(["side", "give_mask", "give_positions"].map((name) => [name, model.get(name)]));
-  const box = sentenceBox(model, () => ({ model_name: model.get("model_name"), case: Object.values(settings()) }));
+  const box = sentenceBox(model, () => ({ model_name: model.get("model_name"), case: Object.values(settings()) }), draw);
   const switches = [
-    choice(model, "model_name", "Model", model.get("shown").models.map(({ name }) => [name, name]), turned),
-    choice(model, "side", "Padding", [["left", "left"], ["right", "right"]], turned),
+    choice(model, "model_name", "Model", model.get("shown").models.map(({ name }) => [name, name]), draw),
+    choice(model, "side", "Padding", [["left", "left"], ["right", "right"]], draw),
   ];
   const ticks = [
-    tick(model, "give_mask", "attention mask", turned),
-    tick(model, "give_positions", "position ids", turned),
+    tick(model, "give_mask", "attention mask", draw),
+    tick(model, "give_positions", "position ids", draw),
   ];
   const given = element("fieldset", { class: "batch-switch" }, element("legend", {}, "Given to the model"), ...ticks.map(({ node }) => node));
   const grid = element("div");
@@ -93,14 +96,7 @@ function render({ model, el }) {
     return current().answers[`${side} ${Number(give_mask)}${Number(give_positions)}`];
   };
 
-  /** A switch was turned: what is known is drawn at once, the rest is asked. */
-  function turned() {
-    draw();
-    if (answers()) box.say(live ? "" : SAVED);
-    else if (live) box.ask();
-    else box.say("This page holds no answer for these switches: run this cell to ask the model.");
-  }
-
+  /** What is known is drawn at once; the rest is asked. */
   function draw() {
     const one = current();
     const found = answers();
@@ -114,19 +110,12 @@ function render({ model, el }) {
     rows.toggleAttribute("data-old", !found);
     said.textContent = found ? verdict(found) : live ? "The model is asked…" : "";
     if (found) rows.replaceChildren(...found.map((answer, number) => comparison(number, one.alone[number], answer)));
-    else if (!live) rows.replaceChildren();
+    if (!live) box.say(found ? SAVED : NOT_SAVED);
+    else if (!found) box.ask();
+    if (!live && !found) rows.replaceChildren();
   }
 
-  function take() {
-    if (box.overtaken()) return;
-    box.refresh();
-    draw();
-  }
-
-  box.refresh();
-  draw();
-  const SAVED = "A saved view: the switches work. To type other sentences, run this cell.";
-  if (!live) box.say(SAVED);
+  box.start();
   el.append(
     element(
       "div",
@@ -140,9 +129,7 @@ function render({ model, el }) {
       box.status,
     ),
   );
-  model.on("change:shown", take);
   return () => {
-    model.off("change:shown", take);
     for (const one of [...switches, ...ticks, box]) one.close();
   };
 }
