@@ -184,10 +184,11 @@ function render({ model, el }) {
       return { ...attend(scores.subarray(query * size, (query + 1) * size), may, fill, format), may };
     });
     const nowhere = queries.flatMap(({ may }, query) => (may.some(Boolean) ? [] : [query]));
-    everywhere.textContent =
+    const found =
       nowhere.length > 0
         ? `Masked everywhere: ${nowhere.length > 1 ? "queries" : "query"} ${list(nowhere)}. To the left there is only padding, to the right only the future.`
         : "Every query may look at some key.";
+    everywhere.textContent = `Hatched: forbidden. ${found}`;
     fillCells();
   }
 
@@ -250,7 +251,7 @@ function render({ model, el }) {
       "div",
       { class: "course-widget mask-view" },
       ...box.nodes,
-      element("div", { class: "batch-switches" }, sentences, ...boxes.map(({ node }) => node)),
+      element("div", { class: "batch-switches" }, sentences, element("div", { class: "mask-view-boxes" }, ...boxes.map(({ node }) => node))),
       element("div", { class: "batch-switches" }, ...switches.map(({ node }) => node)),
       element("div", { class: "batch-switches" }, stages),
       everywhere,

@@ -3,7 +3,7 @@ import { choice, placed, scrolling, sentenceBox, tick, tokenName, twoDecimals } 
 
 /** @param {number} share 0 to 1 */
 function percent(share) {
-  return share < 0.0001 ? "<0.01 %" : `${(100 * share).toFixed(2)} %`;
+  return share < 0.0001 ? "<0.01" : (100 * share).toFixed(2);
 }
 
 /** The batch: for each row its tokens with their ids, the mask and the positions that the model goes by. */
@@ -54,7 +54,7 @@ function comparison(number, own, { distance, top }) {
     element(
       "table",
       {},
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Alone"), element("th", { scope: "col" }, "In this batch"))),
+      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Alone, %"), element("th", { scope: "col" }, "In this batch, %"))),
       element("tbody", {}, ...own.map((pair, rank) => element("tr", {}, likely(pair), likely(top[rank])))),
     ),
   );

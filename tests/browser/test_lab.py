@@ -15,15 +15,20 @@ from tiny import tiny_gpt2
 CELLS = [
     "from course_utils import load, load_tokenizer\n"
     "from course_utils.checks.quiz import Option, Prediction, Question\n"
-    "from course_utils.widgets import NextToken, Predict, Quiz, TokenChips\n"
+    "from course_utils.widgets import MaskView, NextToken, PaddingGrid, Predict, Quiz, TokenChips\n"
     "model, tokenizer = load()\n"
+    "gpt2, sentences = load('tiny-gpt2')[0], ['It will rain in the', 'My dog is']\n"
+    "vocabulary = load_tokenizer('gpt2', pad_token='<|endoftext|>')\n"
     "options = (Option('one', 'Yes.', right=True), Option('two', 'No.'))",
     "widget = NextToken(model, tokenizer, 'The capital of France is')\nwidget",
     "TokenChips('Hello world', {'GPT-2': load_tokenizer('gpt2'), 'SmolLM2': tokenizer})",
     "Quiz([Question('90/q', 'Which?', options)])",
     "Predict(Prediction('90/p', 'Which?', options))",
+    "grid = PaddingGrid({'GPT-2': (gpt2, vocabulary)}, sentences)\ngrid",
+    "view = MaskView(gpt2, vocabulary, sentences)\nview",
     "print(widget.temperature, widget.top_k, widget.top_p, widget.min_p, [widget.text])",
     "import time; time.sleep(4)",
+    "print(grid.side, grid.give_mask, grid.sentences, view.fill, view.layer, view.query, view.key)",
 ]
 
 
@@ -48,14 +53,14 @@ def write_notebook(path, cells):
 
 @pytest.fixture(scope="module")
 def page(lab):
-    """A page with the notebook of all widgets, its first five cells run."""
+    """A page with the notebook of all widgets, its first seven cells run."""
     address, folder, context = lab
     write_notebook(folder / "all.ipynb", [nbformat.v4.new_code_cell(source) for source in CELLS])
     page = context.new_page()
     open_notebook(page, address, "all.ipynb")
-    for _ in range(5):
+    for _ in range(7):
         command(page, "notebook:run-cell-and-select-next")
-    cell(page, 4).locator(".course-widget").wait_for(timeout=90_000)
+    cell(page, 6).locator(".course-widget").wait_for(timeout=90_000)
     yield page
     close_kernels(page)
     page.close()
@@ -110,14 +115,39 @@ def test_python_reads_the_sliders_back(page):
     widget.locator(".next-token-top_p").focus()
     for _ in range(20):
         page.keyboard.press("ArrowDown")
-    assert run(page, 5) == "1.5 7 0.8 0.03 ['My dog']"
+    assert run(page, 7) == "1.5 7 0.8 0.03 ['My dog']"
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4], ids=["next token", "token chips", "quiz", "prediction"])
+def test_a_batch_is_typed_switched_and_pointed_at(page):
+    grid, view = cell(page, 5), cell(page, 6)
+    grid.get_by_label("right", exact=True).check()
+    grid.get_by_label("attention mask").uncheck()
+    box = grid.get_by_label("Sentences")
+    box.evaluate("e => { e.value = 'a\\ud83d'; e.dispatchEvent(new Event('input')); }")
+    expect(grid.get_by_role("alert")).to_contain_text("half of a surrogate pair")
+    box.fill("My dog is\nHello")
+    expect(grid.locator(".batch-table tbody").nth(1)).to_contain_text("Hello")
+    expect(grid.locator(".padding-grid-verdict")).to_contain_text("All 2 answers are those")
+    view.get_by_label("−∞").check()
+    view.get_by_label("Layer, 0 to 3").fill("2")
+    view.locator("td button").first.click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    expect(view.locator("td button").nth(6)).to_be_focused()
+    expect(view.locator(".mask-view-picked")).to_contain_text("weight NaN")
+    assert run(page, 9) == "right False ['My dog is', 'Hello'] -inf 2 1 1"
+
+
+WIDGETS = ["next token", "token chips", "quiz", "prediction", "padding grid", "mask view"]
+
+
+@pytest.mark.parametrize("number", range(1, 7), ids=WIDGETS)
 def test_keys_stay_in_the_widget(page, number):
     cells = page.locator(".jp-Notebook .jp-Cell").count()
     cell(page, number).locator(".jp-InputPrompt").click()  # command mode, where one key is a command
-    controls = cell(page, number).locator(".course-widget :is(button, input, textarea, summary)")
+    controls = cell(page, number).locator(
+        ".course-widget :is(button, input, textarea, summary, [tabindex='0'])"
+    )
     focused = 0
     for control in controls.all():
         if not control.is_enabled() or not control.is_visible() or control.get_attribute("tabindex") == "-1":
@@ -136,9 +166,9 @@ def test_a_running_cell_does_not_stop_the_widget(page):
     widget = cell(page, 1)
     widget.get_by_label("Prompt").fill("My dog")
     expect(widget.get_by_role("status")).to_have_text("")
-    cell(page, 6).locator(".jp-InputPrompt").click()
+    cell(page, 8).locator(".jp-InputPrompt").click()
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
-    running = cell(page, 6).locator(".jp-InputPrompt")
+    running = cell(page, 8).locator(".jp-InputPrompt")
     expect(running).to_have_text("[*]:")
     value = widget.locator(".next-token-value").first.inner_text()
     widget.locator(".next-token-temperature").press("Home")

@@ -98,7 +98,7 @@ def test_every_switch_says_what_python_says(mount, widget, models):
     top = widget._answers()[0]["top"][0]
     cell = page.locator(".padding-grid-rows tbody").first.locator("td").nth(1)
     expect(cell.locator("bdi")).to_have_text(top[0])
-    expect(cell).to_contain_text(f"{100 * top[1]:.2f} %")
+    expect(cell).to_contain_text(f"{100 * top[1]:.2f}")
 
 
 def test_what_was_asked_once_is_not_asked_again(mount, widget):
@@ -316,7 +316,7 @@ def test_still_tables_without_scripts(open_page, widget):
     page.set_content(document("light", widget.page()))
     grid, comparison = page.locator("table").all()
     assert grid.locator("tr").nth(1).inner_text().split() == [
-        *("Row 0".split()), *["pad"] * 3, "It", "·will", "·rain", "·in", "·the"
+        "Row", "0", *["pad"] * 3, "It", "·will", "·rain", "·in", "·the"
     ]  # fmt: skip
     assert comparison.locator("tr").nth(1).locator("td").nth(1).inner_text() == "0.00"
     assert len(widget.page().encode()) < 50_000
@@ -352,7 +352,7 @@ def test_fits_a_narrow_page(mount, widget):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for control in page.locator("#host :is(input, textarea)").all():
         box = control.bounding_box()
-        assert 0 <= box["x"] and box["x"] + box["width"] <= 360
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 360
 
 
 def test_a_switch_moves_nothing_below_it(mount, widget):
