@@ -19,7 +19,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   const say = (text) => (status.textContent = text);
   const line = connect(model, say);
   let pause = null;
-  let refused = false; // the box holds sentences that the kernel has refused; others are shown
+  let refusal = ""; // why the kernel refused what the box holds; other sentences are shown then
   let drawn = null;
 
   /** A line that has only been begun, at the end, is no sentence yet. */
@@ -29,18 +29,18 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   };
 
   function refuse(sentence) {
-    refused = sentence !== "";
+    refusal = sentence;
     wrong.textContent = sentence;
-    box.setAttribute("aria-invalid", String(refused));
+    box.setAttribute("aria-invalid", String(sentence !== ""));
   }
 
   function ask() {
     clearTimeout(pause);
     pause = null;
-    const typed = !refused;
+    const typed = refusal === "";
     line.ask({ sentences: typed ? lines() : model.get("shown").sentences, ...request() }, ({ error }) => {
-      if (blamed()) wrong.textContent = error ?? "";
-      else if (typed && pause === null) refuse(error ?? "");
+      if (!blamed() && typed && pause === null) refuse(error ?? "");
+      else wrong.textContent = error ?? refusal;
       // An answer that was overtaken may have been the same, so that this one changed no trait.
       drawNew(true);
     });
@@ -49,7 +49,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   const fit = () => (box.rows = box.value.split("\n").length);
   box.addEventListener("input", () => {
     fit();
-    refused = false;
+    refusal = "";
     clearTimeout(pause);
     pause = setTimeout(ask, TYPING_PAUSE);
   });

@@ -90,7 +90,8 @@ class PaddingGrid(CourseWidget):
         return self._batch.answers(self.model_name, self.side, self.give_mask, self.give_positions)
 
     def page_state(self):
-        """The own traits, with the answers of all switches, as many as fit; those on view in any case."""
+        """The own traits, with the answers of all switches, as many as fit; those on view in any case. What
+        the models have not been asked yet they are asked now."""
         now = (self.side, self.give_mask, self.give_positions)
         names = sorted(self._models, key=lambda name: name != self.model_name)
         asked = [(self.model_name, now), *((name, case) for name in names for case in _CASES)]
@@ -115,7 +116,7 @@ class PaddingGrid(CourseWidget):
         ]
 
     def _lines(self):
-        """The grid's lines for each row: list of (list of (name str, list of cells), answer dict)."""
+        """For each row its lines, each (name str, list of cells), and its answer: an iterator of pairs."""
         batch = self._batch.padded(self.model_name, self.side)
         mask = batch["attention_mask"]
         given_mask = mask if self.give_mask else torch.ones_like(mask)

@@ -227,6 +227,23 @@ def test_a_layer_that_is_not_there(mount, widget):
     assert widget.layer == 3
 
 
+def test_two_refusals_are_told_one_at_a_time(mount, widget):
+    page = mount(widget)
+    page.get_by_label("Sentences").fill("one\n\nthree")
+    expect(page.get_by_role("alert")).to_contain_text("Sentence 2 is empty")
+    layer = page.get_by_label("Layer, 0 to 3")
+    layer.fill("9")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("alert")).to_contain_text("There is no layer 9")
+    layer.fill("1")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("alert")).to_contain_text("Sentence 2 is empty")
+    assert (widget.layer, widget.sentences) == (1, SENTENCES)
+    layer.fill("")
+    page.keyboard.press("Tab")
+    expect(layer).to_have_value("1")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
