@@ -37,7 +37,7 @@ predict_left = Prediction(
 
 predict_positions_only = Prediction(
     "02/predict-positions-only",
-    "Left padding, the right position ids, and no mask. Whose answers are off?",
+    "A forward pass with its default settings: left padding, the right position ids, no mask. Whose answers are off?",
     options=(
         Option("Neither model's: the positions say which ids are padding", "They say where a token stands. Whether it may be looked at is what the mask says.", value=[]),
         Option("GPT-2's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-gpt2"]),
@@ -67,9 +67,9 @@ predict_generate = NumberPrediction(
 
 predict_labels = NumberPrediction(
     "02/predict-labels",
-    "All ids equal to the pad id become −100. How many of the three true end-of-text targets are left?",
+    "The labels are `ids.masked_fill(ids == pad_id, -100)`. How many of the three texts still have an end-of-text target?",
     key=0,
-    unit="ends",
+    unit="texts",
     why="The end and the padding are the same id, so every end goes with it, also where no padding follows.",
     wrong=(
         (1, "The row without padding? Its last id is 50256 too, and it is compared by id alone."),
@@ -120,7 +120,7 @@ def _distance(name, side, mask, positions):
 
 
 def _continued(rows, **options):
-    """Ten greedy ids behind each of the padded rows, a list of lists; `options` go to pad() and generate()."""
+    """Six greedy ids behind each of the padded rows, a list of lists; `options` go to pad() and generate()."""
     from ..masks import pad
 
     model, _ = _tiny("tiny-gpt2")
@@ -129,7 +129,7 @@ def _continued(rows, **options):
     input_ids, mask = (t.to(model.device) for t in pad(rows, pad_id, options.pop("side", "left")))
     given = {"attention_mask": mask} if use_mask else {}
     with _without_warnings():
-        ids = model.generate(input_ids, **given, max_new_tokens=10, do_sample=False, pad_token_id=pad_id)
+        ids = model.generate(input_ids, **given, max_new_tokens=6, do_sample=False, pad_token_id=pad_id)
     return ids[:, input_ids.shape[1] :].tolist()
 
 
@@ -175,7 +175,7 @@ def _ends_left():
 # ---- exercises ---------------------------------------------------------------------------------------
 
 
-@exercise("02/pad-left", title="Pad a ragged batch on the left", minutes=5, difficulty=1)
+@exercise("02/pad-left", title="Pad a ragged batch on the left", minutes=4, difficulty=1)
 def check_pad_left(answer):
     """Ids and mask for rows of several lengths, with a pad id that is also a token of one row."""
     from ..masks import pad
@@ -215,7 +215,7 @@ def check_pad_left(answer):
     return "Every row is filled on the left, and the mask says what is real, even where a token equals the pad id."
 
 
-@exercise("02/positions", title="Compute position ids from a mask", minutes=5, difficulty=2)
+@exercise("02/positions", title="Compute position ids from a mask", minutes=4, difficulty=2)
 def check_positions(answer):
     """Positions that count tokens, for padding on either side and on none."""
     import torch
@@ -223,7 +223,7 @@ def check_positions(answer):
     from ..masks import position_ids
 
     for rows in [
-        [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1]],
+        [[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]],  # up to 12 numbers are shown in full
         [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
         [[0, 1, 1, 0]],
     ]:
@@ -239,10 +239,11 @@ def check_positions(answer):
             (mask,),
             "Count the tokens up to each place, less one; padding gets 0.",
             mistakes=[
+                (counted - 1 if counted.min() == 0 else None, "The tokens are right. The padding in front should get 0: −1 is no position."),
+                ((counted - 1).masked_fill(mask == 0, 1), "The tokens are right. Padding should get 0, not 1."),
+                (lambda got: torch.equal(got * mask, want) and (mask[:, 0] == 1).all(), "The tokens are right. The padding behind them goes on with their positions: it should get 0."),
                 (places if not torch.equal(places, want) else None, "These are the places of the row, padding included. Count tokens only."),
                 (counted * mask, "The first token stands at 0, and here it has 1: subtract one."),
-                (counted - 1 if not torch.equal(counted - 1, want) else None, "The tokens are right. The padding should get 0: −1 is no position, and what follows the text has none of its own."),
-                ((counted - 1).masked_fill(mask == 0, 1), "The tokens are right. Padding should get 0, not 1."),
                 (shifted, "Shifting each row by its number of fillers is right on the left side only. Count with a running sum."),
                 (places * mask, "Padding has 0, but the tokens still count from the row's first place."),
                 (lambda got: got.shape != want.shape, f"The positions need the shape of the mask, {tuple(want.shape)}."),
@@ -253,15 +254,15 @@ def check_positions(answer):
 
 def broken_batch():
     """A batch of three rows with three different bugs, as CPU tensors: input_ids, attention_mask, position_ids."""
-    return _broken(_rows(), side=0, positions=1, mask=2)
+    return _broken(_rows(), PAD, side=0, positions=1, mask=2)
 
 
-def _broken(rows, side, positions, mask):
+def _broken(rows, pad_id, side, positions, mask):
     """A left-padded batch in which row `side` is padded on the right, row `positions` counts from 1, and
     row `mask` shows its last filler."""
     from ..masks import pad, position_ids
 
-    (input_ids, attention_mask), (right_ids, right_mask) = (pad(rows, PAD, s) for s in ("left", "right"))
+    (input_ids, attention_mask), (right_ids, right_mask) = (pad(rows, pad_id, s) for s in ("left", "right"))
     input_ids[side], attention_mask[side] = right_ids[side], right_mask[side]
     places = position_ids(attention_mask)
     places[positions] += attention_mask[positions]
@@ -270,29 +271,34 @@ def _broken(rows, side, positions, mask):
     return {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": places}
 
 
-@exercise("02/repair", title="Repair a broken batch", minutes=8, difficulty=3)
+@exercise("02/repair", title="Repair a broken batch", minutes=6, difficulty=3)
 def check_repair(answer):
-    """Ids, mask and positions put right, on the batch of the lesson and on two with the bugs elsewhere."""
+    """Ids, mask and positions put right, on the batch of the lesson, on two with the bugs elsewhere, and on
+    one with another pad id."""
     import torch
 
     from ..masks import pad, position_ids
 
-    for rows, bugs in [
-        (_rows(), {"side": 0, "positions": 1, "mask": 2}),
-        ([[11, 12], [13, 14, 15, 16, 17], [18, 19, 20]], {"side": 2, "positions": 1, "mask": 0}),
-        ([[21], [22, 23], [24, 25, 26, 27]], {"side": 0, "positions": 0, "mask": 1}),
+    lesson_bugs = {"side": 0, "positions": 1, "mask": 2}
+    for rows, pad_id, bugs in [
+        (_rows(), PAD, lesson_bugs),
+        ([[11, 12], [13, 14, 15, 16, 17], [18, 19, 20]], PAD, {"side": 2, "positions": 1, "mask": 0}),
+        ([[21], [22, 23], [24, 25, 26, 27]], PAD, {"side": 0, "positions": 0, "mask": 1}),
+        (_rows(), 0, lesson_bugs),
     ]:
-        batch = _broken(rows, **bugs)
-        input_ids, attention_mask = pad(rows, PAD, "left")
+        batch = _broken(rows, pad_id, **bugs)
+        input_ids, attention_mask = pad(rows, pad_id, "left")
         want = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "position_ids": position_ids(attention_mask),
         }
-        got = answer(batch, PAD)
+        got = answer(batch, pad_id)
         if not hasattr(got, "keys") or set(got.keys()) != set(want):
             raise Mistake(f"Return a dictionary with the keys {', '.join(f'`{key}`' for key in want)}.")
         got = {key: torch.tensor(_whole_numbers(got[key], f"`{key}`")) for key in want}
+        if pad_id != PAD and not all(torch.equal(got[key], want[key]) for key in want):
+            raise Mistake("Right for batches that are padded with 50256, and wrong for the same batch with `pad_id=0`. Use `pad_id`, which your function is given, wherever it means padding.")  # fmt: skip
         found = f"For the batch of the rows `{rows}`:"
         _repaired_ids(got["input_ids"], want["input_ids"], batch["input_ids"], found)
         _repaired_mask(got["attention_mask"], want, batch, found)
@@ -342,7 +348,7 @@ def _repaired_positions(got, want, batch, found):
     raise Mistake(f"{found} the positions do not count the tokens of the repaired mask from 0.")
 
 
-@exercise("02/repair-labels", title="Keep the end-of-text in the labels", minutes=6, difficulty=2)
+@exercise("02/repair-labels", title="Keep the end-of-text in the labels", minutes=8, difficulty=2)
 def check_repair_labels(answer):
     """Labels without the closing run of pad ids but with its first, also with an end inside a row."""
     import torch
@@ -350,15 +356,20 @@ def check_repair_labels(answer):
     from ..masks import labels_from_ids
 
     for rows, pad_id in [
-        ([[3666, 13, PAD, PAD, PAD], [1026, 481, 6290, 13, PAD], [40, PAD, PAD, PAD, PAD]], PAD),
-        ([[5, 0, 6, 7, 0, 0, 0], [5, 6, 0, 8, 9, 7, 0]], 0),
+        ([[3666, 13, PAD, PAD], [1026, 6290, 13, PAD], [40, PAD, PAD, PAD]], PAD),
+        ([[5, 0, 6, 0, 0, 0], [5, 6, 0, 8, 7, 0]], 0),
+        ([[5, 0, 0, 7, 0, 0]], 0),
         ([[5, 6, 7], [8, 9, 0]], 0),
+        ([[0, 0, 0], [5, 6, 0]], 0),  # an empty text and its end
     ]:
         ids = torch.tensor(rows)
         want = labels_from_ids(ids, pad_id)
         got = torch.tensor(_whole_numbers(answer(ids, pad_id), "the labels"))
         is_pad = ids == pad_id
         after_first = is_pad.long().cumsum(1) > is_pad.long()
+        behind_a_pad = ids.masked_fill(
+            is_pad & is_pad.roll(1, dims=1) & (torch.arange(ids.shape[1]) > 0), -100
+        )
         first_only = ids.masked_fill((is_pad.cumsum(1) > 1) & is_pad, -100)
         one_kept_last = want.clone()
         for row, source in zip(one_kept_last, ids, strict=True):
@@ -375,6 +386,8 @@ def check_repair_labels(answer):
                 (want.masked_fill(want == -100, 0) if pad_id else None, "The padding has become 0, which is a word. The loss skips -100 only."),
                 (want.masked_fill(want == -100, -1), "The padding has become -1, which is no id and not skipped either. The loss skips -100."),
                 (ids.masked_fill(after_first, -100) if not torch.equal(ids.masked_fill(after_first, -100), want) else None, "Everything behind the first end-of-text is gone, a second text in the same row too. Only the run at the row's end is padding."),
+                (behind_a_pad if not torch.equal(behind_a_pad, want) else None, "Two pad ids in a row inside the text are not padding: a text goes on behind them. Only the run that closes the row is."),
+                (lambda got: is_pad.all(1).any() and (got[is_pad.all(1)] == -100).all(), "A row of nothing but pad ids is an empty text with its end: the first stays there too."),
                 (first_only if not torch.equal(first_only, want) else None, "The first end in the row stays, and a later true end is lost. Look at the run that closes the row."),
                 (one_kept_last if not torch.equal(one_kept_last, want) else None, "One pad id was kept, but the last. The first of the run is the end that the text really has."),
                 (torch.cat([want[:, 1:], torch.full_like(want[:, :1], -100)], 1), "The labels are shifted by one. The library's loss shifts by itself: labels stand at the places of their ids."),
@@ -409,7 +422,7 @@ def _whole_numbers(got, name):
 quiz = (
     Question(
         "02/quiz-scoring",
-        "You score answers with one forward pass of GPT-2 a batch, and give the mask but no position ids. Which side do you pad?",
+        "You score answers with GPT-2: each batch takes one forward pass, which gets the mask but no position ids. Which side do you pad?",
         options=(
             Option("Right, and read at each row's last token", "Default positions then fit every token, and nothing looks at the fillers.", right=True),
             Option("Left, as for every decoder-only model", "That is the rule for `generate()`. Here the default positions would be off by the padding.", value=None),
@@ -423,7 +436,7 @@ quiz = (
         "`generate()` warns that mask and pad token id were not set, for a left-padded GPT-2 batch. What makes the rows right?",
         options=(
             Option("Passing the `attention_mask`", "Then the fillers are hidden and the positions are computed from it.", right=True),
-            Option("Passing `pad_token_id=tokenizer.eos_token_id`", "The first warning is gone and every padded row is as wrong as before."),
+            Option("Passing `pad_token_id=tokenizer.eos_token_id`", "That warning is gone, and every padded row is as wrong as before."),
             Option("Nothing: it is only a warning", "Both padded rows of the lesson came out wrong."),
         ),
         proof=lambda: _what_cures(),
@@ -432,8 +445,9 @@ quiz = (
         "02/quiz-inferred",
         "Padding has an id of its own, `!`, and the mask is not passed. When does `generate()` go wrong?",
         options=(
-            Option("When a prompt contains `!`", "The mask is inferred by comparing ids, so a typed `!` is taken for padding.", right=True),
+            Option("When a prompt's ids contain the id of `!`", "The mask is inferred by comparing ids, so that token is taken for padding.", right=True),
             Option("Always: without a mask it cannot know the padding", "It compares the ids with the pad id, as long as padding and end-of-text differ."),
+            Option("Whenever a prompt contains the character `!`", "Tokens are compared, not characters: `!!!` has an id of its own."),
             Option("Never", "It depends on whether the pad id can occur as a word."),
         ),
         proof=lambda: _inferred_goes_wrong(),
@@ -489,12 +503,21 @@ def _what_cures():
 
 
 def _inferred_goes_wrong():
-    """The text of the right option of "02/quiz-inferred", from prompts with and without the pad id."""
-    fillers = {"without": _rows(), "with": [[19485, 0, 2011, 3290, 318], _rows()[1]]}
+    """The text of the right option of "02/quiz-inferred", from prompts with and without the pad id.
+
+    `!!!` is a token of its own, so a prompt may hold the character and not the id.
+    """
+    prompts = {
+        "without": _rows(),
+        "character": [[22017, 10185, 2011, 3290, 318], _rows()[1]],  # Wow!!! My dog is
+        "with": [[19485, 0, 2011, 3290, 318], _rows()[1]],  # Stop! My dog is
+    }
     wrong = {
         name: _continued(rows, pad_token_id=0, use_mask=False) != _continued(rows, pad_token_id=0)
-        for name, rows in fillers.items()
+        for name, rows in prompts.items()
     }
+    if wrong["character"]:
+        return "Whenever a prompt contains the character !"
     if wrong["without"]:
         return "Always: without a mask it cannot know the padding"
-    return "When a prompt contains !" if wrong["with"] else "Never"
+    return "When a prompt's ids contain the id of !" if wrong["with"] else "Never"

@@ -34,9 +34,9 @@ predict_times = Prediction(
     proof=lambda: _zero_times_infinity(),
 )  # fmt: skip
 
-predict_shift = Prediction(
-    "03/predict-shift",
-    "float32, all four keys filled with −10,000. What does the row attend to?",
+predict_full_row = Prediction(
+    "03/predict-full-row",
+    "float32, −10,000 added to the scores of all four keys. What does the row attend to?",
     options=(
         Option("To nothing", "A softmax row sums to 1 or is NaN. It cannot attend to nothing.", value="nothing"),
         Option("To all four alike", "That is what `finfo.min` gives, since it drowns the scores. −10,000 does not.", value="all alike"),
@@ -48,13 +48,14 @@ predict_shift = Prediction(
 
 predict_gradient = Prediction(
     "03/predict-gradient",
-    "−∞ is added, the first two rows are NaN, and the loss does not read them. How many of the matrix's 16 gradients are NaN?",
+    "−∞ is filled in at forbidden places, the first two rows are NaN, and the loss does not read them. Which matrices get NaN gradients?",
     options=(
-        Option("None: the loss does not read those rows", "They send a gradient of 0 back. On its way it is multiplied by NaN.", value=0),
-        Option("All 16", "Both rows reach every entry of the matrix, and 0 · NaN is NaN.", right=True, value=16),
-        Option("Half: the matrix is partly used by other rows", "Every row of the text goes through the whole matrix.", value=8),
+        Option("None: the loss does not read those rows", "They send a gradient of 0 back. On its way it is multiplied by NaN weights.", value=[]),
+        Option("The value matrix only", "Values get the gradient through the weights, and 0 · NaN is NaN. Scores that were filled over get 0.", right=True, value=["value"]),
+        Option("The query and key matrices only", "Their scores were overwritten by the fill, so nothing goes back through them at forbidden places.", value=["query", "key"]),
+        Option("All three", "That is what adding −∞ does. Filling in cuts the way back to the forbidden scores.", value=["query", "key", "value"]),
     ),
-    proof=lambda: _nan_gradients("-inf"),
+    proof=lambda: _nan_gradients(),
 )  # fmt: skip
 
 predict_fillers = Prediction(
@@ -107,19 +108,21 @@ def _shifted_row():
     return "all alike" if weights.max() - weights.min() < 1e-3 else "nothing"
 
 
-def _nan_gradients(fill):
-    """How many of the 16 gradients of a shared matrix are NaN when two unread rows may look nowhere."""
+def _nan_gradients():
+    """The matrices with NaN gradients when −∞ is filled in and two rows, which no loss reads, may look nowhere."""
     import torch
 
-    hidden, key, value = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    matrix = torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 4, generator=generator)
+    matrices = {
+        name: torch.randn(4, 4, generator=generator).requires_grad_() for name in ("query", "key", "value")
+    }
     allowed = torch.ones(5, 5).tril().bool() & torch.tensor([0, 0, 1, 1, 1]).bool()
     with torch.enable_grad():
-        scores = (hidden @ matrix) @ key.T / 2
-        added = torch.where(allowed, 0.0, float(fill))
-        mixed = (scores + added).softmax(-1) @ value
-        mixed[2:].sum().backward()
-    return matrix.grad.isnan().sum().item()
+        query, key, value = (hidden @ matrix for matrix in matrices.values())
+        weights = (query @ key.T / 2).masked_fill(~allowed, float("-inf")).softmax(-1)
+        (weights @ value)[2:].sum().backward()
+    return [name for name, matrix in matrices.items() if matrix.grad.isnan().any()]
 
 
 def _where_kernels_differ():
@@ -151,11 +154,11 @@ def _where_kernels_differ():
 # ---- exercises ---------------------------------------------------------------------------------------
 
 
-@exercise("03/nan-cases", title="Say where a fully masked row is NaN", minutes=5, difficulty=2)
+@exercise("03/nan-cases", title="Say where a fully masked row is NaN", minutes=8, difficulty=2)
 def check_nan_cases(answer):
     """A set of (dtype, fill) pairs, compared with what torch computes."""
     try:
-        got = {(str(dtype).removeprefix("torch."), str(fill)) for dtype, fill in answer}
+        got = {(str(dtype).removeprefix("torch."), _fill_name(fill)) for dtype, fill in answer}
     except (TypeError, ValueError):
         raise Mistake('Give a set of pairs of type and fill value, such as {("float32", "-1e4")}.') from None
     for dtype, fill in sorted(got):
@@ -180,17 +183,17 @@ def check_nan_cases(answer):
         raise Mistake(
             "One is missing. Look for a fill value that does not fit into one of the types, and becomes −∞ there."
         )
-    if got >= want and ("float16", "finfo.min") in got - want:
+    if ("float16", "finfo.min") in got:
         raise Mistake(
             "`finfo.min` in float16 overflows for the scores −20 and −40 only. With 3 and 5 it stays finite, and two finite scores make weights."
         )
-    if any(fill == "finfo.min" for _, fill in got - want):
+    if any(fill == "finfo.min" for _, fill in got):
         raise Mistake(
-            "`finfo.min` is a finite number. A row that is full of it has equal scores, and their softmax is no NaN."
+            "`finfo.min` is so far from 0 in float32 and bfloat16 that adding a score changes nothing: four equal, finite sums, and their softmax is no NaN."
         )
-    if any(fill == "-1e4" for _, fill in got - want):
+    if any(fill == "-1e4" for _, fill in got):
         raise Mistake(
-            "−10,000 fits into every type. Softmax subtracts the row's largest score first, so the row is computed as if it were not shifted."
+            "−10,000 fits into every type, so no sum becomes −∞. Softmax subtracts the row's largest score first, and is a number wherever one score is finite."
         )
     if any(fill == "-1e9" for _, fill in got - want):
         raise Mistake(
@@ -199,9 +202,16 @@ def check_nan_cases(answer):
     raise Mistake("Some are missing: −∞ on every key gives NaN whatever the type is.")  # fmt: skip
 
 
-@exercise("03/attend", title="Write attention without NaN", minutes=10, difficulty=3)
+def _fill_name(fill):
+    """The name of a fill value in FILL_VALUES, also for one that was given as a number."""
+    numbers = {float(name): name for name in FILL_VALUES if name != "finfo.min"}
+    return numbers.get(fill, str(fill)) if isinstance(fill, int | float) else str(fill)
+
+
+@exercise("03/attend", title="Write attention without NaN", minutes=12, difficulty=3)
 def check_attend(answer):
-    """Held to scaled_dot_product_attention with a boolean mask, rows without a key included; then its gradient."""
+    """Held to scaled_dot_product_attention with a boolean mask, rows without a key and very large scores
+    included; then its gradients. The fused operation itself is refused."""
     import torch
 
     generator = torch.Generator().manual_seed(3)
@@ -216,7 +226,8 @@ def check_attend(answer):
         scores, size = query @ key.transpose(-1, -2), shape[-1]
         off = torch.finfo(torch.float32).min
         said = f"queries, keys and values of the shape {shape}, and a mask with {_empty_rows(allowed)} empty rows,"
-        got = answer(query, key, value, allowed)
+        with _no_fused_attention():
+            got = answer(query, key, value, allowed)
         if isinstance(got, torch.Tensor) and got.isnan().any():
             raise Mistake(f"For {said} the result has NaN. Fill with a finite number before the softmax.")
         masked = (scores / size**0.5).masked_fill(~allowed, off)
@@ -237,7 +248,8 @@ def check_attend(answer):
             ],
             tolerance=1e-5,
         )  # fmt: skip
-    _require_finite_gradient(answer, query, key, value, allowed)
+    _require_extreme_scores(answer)
+    _require_gradients(answer, query, key, value, allowed)
     return "The same as SDPA, with 0 where a query may look nowhere, and no NaN on the way back either."
 
 
@@ -252,23 +264,66 @@ def _empty_rows(allowed):
     return (~allowed.any(-1)).sum().item()
 
 
-def _require_finite_gradient(answer, query, key, value, allowed):
-    """Mistake if the gradient of the query has NaN when the loss reads only rows that may look somewhere."""
+def _no_fused_attention():
+    """A context in which calling scaled_dot_product_attention is a Mistake."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Refusing(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                raise Mistake(
+                    "This calls `scaled_dot_product_attention`. Write its steps: scores, mask, softmax, values."
+                )
+            return func(*args, **(kwargs or {}))
+
+    return Refusing()
+
+
+def _require_extreme_scores(answer):
+    """Mistake if scores far from 0 upset the result: a query of 1 and keys that are the scores themselves."""
     import torch
 
-    query = query.clone().requires_grad_()
-    with torch.enable_grad():
-        mixed = answer.original(
-            query, key, value, allowed
-        )  # the learner's own: a copy's gradient is out of reach
-        if not mixed.requires_grad:
-            return
-        (gradient,) = torch.autograd.grad(mixed[..., allowed[0, 0].any(-1), :].sum(), query)
-    if not gradient.isfinite().all():
-        raise Mistake("The values are right, and the gradient is NaN: the softmax saw a row of −∞, and its way back multiplies by that NaN. Keep the scores finite.")  # fmt: skip
+    value = torch.arange(1.0, 4).view(1, 1, 3, 1)
+    for scores, allowed, message in [
+        ([300.0, 302.0, 0.0], [True, True, False], "`exp` of a large score overflows. `softmax` subtracts the row's largest allowed score first."),
+        ([0.0, 1.0, 200.0], [True, True, False], "The forbidden score is far larger than the others, and it still counts. Mask the scores first, and leave forbidden ones out of whatever you compute from a row."),
+        ([-300.0, -302.0, 0.0], [True, True, False], "The allowed scores are far below 0. Fill with something lower than any score could be: `torch.finfo(scores.dtype).min`."),
+    ]:  # fmt: skip
+        query, key = torch.ones(1, 1, 1, 1), torch.tensor(scores).view(1, 1, 3, 1)
+        mask = torch.tensor(allowed).view(1, 1, 1, 3)
+        want = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        with _no_fused_attention():
+            got = answer(query, key, value, mask)
+        expect_close(got, want, f"the scores {scores} and the mask {allowed}", message, tolerance=1e-4)
 
 
-@exercise("03/join", title="Join causal and padding mask", minutes=8, difficulty=2)
+def _require_gradients(answer, query, key, value, allowed):
+    """Mistake unless query, key and value get SDPA's gradients from a loss that reads no empty row."""
+    import torch
+
+    def gradients(attention):
+        inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+        with torch.enable_grad():
+            read = attention(*inputs, allowed)[..., allowed[0, 0].any(-1), :]
+            if not read.requires_grad:
+                return [None] * 3
+            return torch.autograd.grad(read.square().sum(), inputs, allow_unused=True)
+
+    fused = torch.nn.functional.scaled_dot_product_attention
+    wanted = gradients(lambda *inputs: fused(*inputs[:3], attn_mask=allowed))
+    with _no_fused_attention():
+        got = gradients(answer.original)  # the learner's own: a copy's gradient is out of reach
+    for name, mine, want in zip(("query", "key", "value"), got, wanted, strict=True):
+        if mine is None:
+            raise Mistake(f"The values are right, but no gradient reaches the {name}. Leave out `detach` and `no_grad`: a model must learn through this.")  # fmt: skip
+        if not mine.isfinite().all():
+            raise Mistake(f"The values are right, and the gradient of the {name} is NaN: NaN weights were multiplied by 0 on the way back. Make the weights finite before they meet the values.")  # fmt: skip
+        if not torch.allclose(mine, want, atol=1e-4):
+            raise Mistake(f"The values are right, but the gradient of the {name} is not SDPA's. Is a part of the calculation detached?")  # fmt: skip
+
+
+@exercise("03/join", title="Join causal and padding mask", minutes=5, difficulty=2)
 def check_join(answer):
     """A boolean mask (batch, 1, length, length), for padding on either side and for none."""
     import torch
@@ -276,7 +331,7 @@ def check_join(answer):
     from ..masks import joined_mask
 
     for rows in [
-        [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
+        [[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]],
         [[1, 1, 0, 0], [1, 1, 1, 1]],
         [[1, 1, 1]],
     ]:
@@ -344,21 +399,22 @@ quiz = (
     ),
     Question(
         "03/quiz-twice",
-        "A causal and a padding mask, each with float32's `finfo.min`, are both added. What changes against one joined mask?",
+        "A left-padded text. A causal and a padding mask, each with float32's `finfo.min`, are both added. Whose weights change against one joined mask?",
         options=(
-            Option("Fully masked rows become NaN", "The sum lies below the smallest number and is −∞, in each of their keys.", right=True),
-            Option("Nothing: forbidden stays forbidden", "True where one allowed key is left. Not where none is."),
-            Option("All rows become NaN", "A row with one allowed key has one finite score, and that is enough."),
+            Option("Some fillers', and no token's", "Where both forbid, the sum is −∞, and a filler's row loses that key. Tokens give such keys 0 either way.", right=True, value="fillers"),
+            Option("Nobody's: forbidden stays forbidden", "True for tokens. A filler's row has only forbidden keys, and now they are not forbidden alike.", value="nobody"),
+            Option("Fillers' rows become NaN", "That takes −∞ on every key. The causal mask leaves a query its own place, so one finite score is left.", value="nan"),
+            Option("The tokens', too", "A token has an allowed key: itself. Next to it, `finfo.min` and −∞ both give 0.", value="tokens"),
         ),
         proof=lambda: _added_twice(),
     ),
     Question(
         "03/quiz-step",
-        "generate() has 12 ids in the cache for each of 3 rows and passes one new id a row. Which shape has the joined mask?",
+        "`generate()` has kept the keys of 12 places for each of 3 rows, and passes one new id a row. Which shape has the joined mask?",
         options=(
             Option("(3, 1, 1, 13)", "One query a row, and 13 keys: the 12 before it and itself.", right=True, value=(3, 1, 1, 13)),
             Option("(3, 1, 13, 13)", "Only the new id asks. The others had their turn in earlier steps.", value=(3, 1, 13, 13)),
-            Option("(3, 1, 1, 1)", "The one query looks at all keys before it, from the cache.", value=(3, 1, 1, 1)),
+            Option("(3, 1, 1, 1)", "The one query also looks at the 12 keys that were kept.", value=(3, 1, 1, 1)),
             Option("(1, 1, 1, 13)", "Each row has its own padding, so each needs its own mask.", value=(1, 1, 1, 13)),
         ),
         proof=lambda: _step_shape(),
@@ -409,14 +465,17 @@ def _added_twice():
     import torch
 
     smallest = torch.finfo(torch.float32).min
-    rows = {"full": torch.tensor([1, 1, 1, 1]), "some": torch.tensor([0, 1, 0, 1])}
-    nan = {}
-    for name, forbidden in rows.items():
-        once = torch.zeros(4).masked_fill(forbidden.bool(), smallest)
-        nan[name] = (torch.tensor(SCORES) + once + once).softmax(-1).isnan().any().item()
-    if nan["some"]:
-        return "All rows become NaN"
-    return "Fully masked rows become NaN" if nan["full"] else "Nothing: forbidden stays forbidden"
+    causal, padding = torch.ones(5, 5).tril().bool(), torch.tensor([0, 0, 1, 1, 1]).bool()
+    scores = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
+    once = (scores + torch.zeros(5, 5).masked_fill(~(causal & padding), smallest)).softmax(-1)
+    added = [torch.zeros(5, 5).masked_fill(~mask, smallest) for mask in (causal, padding)]
+    twice = (scores + added[0] + added[1]).softmax(-1)
+    if twice.isnan().any():
+        return "nan"
+    changed = (once - twice).abs().amax(-1) > 1e-3
+    if changed[padding].any():
+        return "tokens"
+    return "fillers" if changed.any() else "nobody"
 
 
 def _step_shape():

@@ -44,7 +44,7 @@ torch.tensor(rows)
 # we made up, a second tensor tells it: the **attention mask**, 1 at a token and 0 at padding.
 
 # %% [markdown]
-# ### Exercise 1: pad on the left · difficulty 1 of 3 · 5 minutes
+# ### Exercise 1: pad on the left · difficulty 1 of 3 · 4 minutes
 #
 # Fill each row on the left, up to the length of the longest row. Return the ids and the mask.
 
@@ -109,12 +109,15 @@ for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
 # ## 3. Two rules that contradict each other
 #
 # GPT-2's documentation: "absolute position embeddings so it's usually advised to pad the inputs on the right".
-# `generate()`: "decoder-only architecture … please set `padding_side='left'`". Which is it? We measure.
+# `generate()`: "decoder-only architecture … please set `padding_side='left'`". A *decoder* reads from left to
+# right, as GPT-2 and Llama do. Which rule is it? We measure.
 
 # %% [markdown]
-# The yardstick is the answer to each prompt **alone**, without padding. An answer is a distribution over the
-# next token. **Total variation** is how far two of them are apart: 0 if they are equal, 1 if they share
-# nothing.
+# A model returns **logits**, a number for each entry of the vocabulary. Softmax makes them a distribution over
+# the next token: the model's answer. The yardstick is the answer to each prompt **alone**, without padding.
+
+# %% [markdown]
+# **Total variation** is how far two distributions are apart: 0 if they are equal, 1 if they share nothing.
 
 # %%
 @torch.no_grad()
@@ -127,8 +130,8 @@ def total_variation(p, q):
     return (p - q).abs().sum(-1) / 2  # (batch,)
 
 # %% [markdown]
-# Two small models with random weights isolate the effect. They share GPT-2's vocabulary and differ in how
-# they know where a token stands. The third is trained, and is there for texts worth reading.
+# Two small models with random weights isolate the effect: one built like GPT-2, one like Llama, both with
+# GPT-2's vocabulary. The third is trained, and is there for texts worth reading.
 
 # %%
 models = {"GPT-2": load("tiny-gpt2"), "Llama": load("tiny-llama"), "trained": load()}
@@ -199,7 +202,7 @@ looked_up[0]  # one list of positions, for every row
 # by three, all differences stay.
 
 # %% [markdown]
-# ### Exercise 2: position ids · difficulty 2 of 3 · 5 minutes
+# ### Exercise 2: position ids · difficulty 2 of 3 · 4 minutes
 #
 # Count tokens only. The first token of a row stands at 0, the next at 1. Padding gets 0. It should work for
 # both sides.
@@ -240,25 +243,30 @@ answers = next_token(model, batch.input_ids, [-1] * 3, **given)
 assert total_variation(answers, alone["GPT-2"]).max() < 1e-4
 
 # %% [markdown]
-# Articles say that the choice of the pad token does not matter. Here is the same batch with three other
-# fillers: `!`, ` world` and ` big`. With the mask, and without:
+# Does it matter which token fills? Here is the same batch with `!`, ` world` and ` big`. First with mask and
+# position ids, then with neither:
 
 # %%
+unmasked = []
 for filler in (0, 995, 1263):
     ids = batch.input_ids.masked_fill(batch.attention_mask == 0, filler)
-    masked = next_token(model, ids, [-1] * 3, **given)
-    unmasked = next_token(model, ids, [-1] * 3)
-    distances = [total_variation(p, alone["GPT-2"]).max().item() for p in (masked, unmasked)]
-    print(f"{gpt2.decode(filler):6}  with the mask {distances[0]:.2f}   without {distances[1]:.2f}")
+    unmasked.append(next_token(model, ids, [-1] * 3))
+    answers = (next_token(model, ids, [-1] * 3, **given), unmasked[-1])
+    with_both, with_neither = (total_variation(p, alone["GPT-2"]).max() for p in answers)
+    print(f"{gpt2.decode(filler):6}  with both {with_both:.2f}   with neither {with_neither:.2f}")
+
+# %%
+print("with neither, from filler to filler:")
+[f"{total_variation(p, q).max():.2f}" for p, q in zip(unmasked, unmasked[1:])]
 
 # %% [markdown]
-# So the saying is half of the truth. **With** mask and positions any filler will do. Without them, the
-# filler is read like a word, and each gives another answer.
+# With mask and positions any filler will do. With neither the filler is read like a word, and each filler gives
+# another answer.
 
 # %% [markdown]
 # ## 4. The whole table
 #
-# Two sides, mask or none, positions or none, three models. One row of it may surprise you: the positions are
+# Two sides, mask or none, positions or none, three models. One row before we look at the rest: the positions are
 # given, the mask is forgotten.
 
 # %%
@@ -300,22 +308,19 @@ for (side, mask, given), distances in table.items():
         assert distances[name] < 1e-4 if right else distances[name] > 0.05
 
 # %% [markdown]
-# Every zero has its reason. **Right:** nothing looks to the right. **Left, mask, positions:** nothing is
-# left of the padding. **Left, mask only:** enough for relative positions, not for absolute ones.
+# Every zero has its reason. **Right:** nothing looks to the right. **Left, mask, positions:** no trace of the
+# padding remains. **Left, mask only:** enough for relative positions, not for absolute ones.
 
 # %% [markdown]
 # Positions without a mask help nobody: they say where a token stands, not that it is padding. All three models
-# still read the fillers. And yet the same call can come out right, by accident:
+# still read the fillers. (A footnote: with one more setting the same call comes out right, by accident.)
 
 # %%
-for name in models:
-    print(f"{name:8} {distance(name, 'left', False, True):.2f}", end="   and with use_cache=False: ")
-    print(f"{distance(name, 'left', False, True, use_cache=False):.2f}")
+{name: round(distance(name, "left", False, True, use_cache=False), 2) for name in ("GPT-2", "Llama")}
 
 # %% [markdown]
-# With no mask and no cache, transformers takes positions that start again (0, 0, 0, 0, 1, 2 …) for several
-# texts **packed** into one row, as in training, and keeps them apart. Each filler becomes a text of its own.
-# Do not build on it: pass the mask.
+# `use_cache=False` keeps nothing for a next token. Then transformers takes positions that start again (0, 0, 0, 0,
+# 1, 2 …) for several texts **packed** into one row, and keeps them apart. Do not build on it: pass the mask.
 
 # %% [markdown]
 # Here is the whole experiment under your hands. Switch the side, the mask, the positions and the model, and
@@ -328,11 +333,11 @@ PaddingGrid(models, sentences)
 # ## 5. What generate() does for you
 #
 # `generate()` computes position ids from the mask, with the lines of exercise 2. So the mask alone is enough
-# there, for every architecture. First each prompt alone, greedy, ten tokens:
+# there, for every architecture. First each prompt alone, **greedy**: always the most likely token, six times.
 
 # %%
 def continued(model, **inputs):
-    ids = model.generate(**inputs, max_new_tokens=10, do_sample=False)
+    ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)
     return ids[:, inputs["input_ids"].shape[1] :].tolist()
 
 
@@ -366,8 +371,9 @@ class OnThePage(logging.Handler):
             print(textwrap.fill(f"transformers says: {self.said}", 110))
 
 
+page = OnThePage()
 library_log.disable_default_handler()
-library_log.add_handler(OnThePage())
+library_log.add_handler(page)
 
 # %% [markdown]
 # Now all three prompts at once, with their mask, first padded on the left, then on the right. How many rows of
@@ -401,8 +407,8 @@ assert left == expected
 assert all(as_alone(name, right[name]) == [False, True, False] for name in models)
 
 # %% [markdown]
-# Left: every id of every row, in all three models. Right: only the row that has no padding, and a warning
-# that says what to do. This is what the trained model writes for the right-padded batch:
+# Left: every id of every row, in all three models. Right: here only the row that has no padding (in another batch
+# some padded row may be lucky), and a warning that says what to do. This is what the trained model writes:
 
 # %%
 [tokenizer.decode(ids) for ids in right["trained"]]
@@ -427,34 +433,43 @@ for side in ("left", "right"):
 
 # %% [markdown]
 # On the left, row 0 goes on at 5, behind its five tokens. On the right it goes on at 1, since the last place
-# was a filler with position 0. This is why the contradiction is none: **a forward pass reads at the last
-# token, `generate()` reads and writes at the last place.**
+# was a filler with position 0. So both rules are right: **in a forward pass *we* read, and can do so at the last
+# token. `generate()` reads and writes at the last place.**
 
 # %% [markdown]
 # ## 6. "The attention mask and the pad token id were not set"
 #
-# The most quoted warning of the library. GPT-2's files on the Hub name no pad token; our copy does, so we take
-# it out again. Then we forget the mask:
+# A pad token is named in two places: the *tokenizer* fills with its own, and `generate()` looks into the model's
+# *generation config*. We have set the first. The second is empty, as in GPT-2's files. Now we forget the mask:
 
 # %%
 model, _ = models["GPT-2"]
-model.generation_config.pad_token_id = None  # as in GPT-2's files
+print("in the generation config:", model.generation_config.pad_token_id)
 input_ids = gpt2(sentences, padding=True, return_tensors="pt").input_ids.to(model.device)
 as_alone("GPT-2", continued(model, input_ids=input_ids))
 
 # %% [markdown]
-# Read what it says: no mask, and none can be *inferred*, since padding and end-of-text are the same id. It
-# goes on with a mask of ones, and reads the fillers. Both padded rows are wrong.
+# Read both messages. There is no mask, and none can be *inferred*: for want of a pad token `generate()` takes
+# end-of-text, and that is the same id. It goes on with a mask of ones, and reads the fillers.
 
 # %% [markdown]
-# Forums answer: "set `pad_token_id` and the warning goes away". It does. Look at the rows:
+# Advice that you will meet: set `pad_token_id`, and the warning goes away. Some messages come once in a
+# kernel only, so we clear that memory first:
+
+# %%
+page.said = None
+library_log.warning_once.cache_clear()  # as in a fresh kernel
+as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_token_id))
+
+# %% [markdown]
+# One message is gone. The other, which names the cause, comes once in a kernel; the next such call is silent.
+# And both padded rows are as wrong as before.
 
 # %%
 as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_token_id))
 
 # %% [markdown]
-# Silent, and as wrong as before. (The second message comes once in a kernel, and we have had it.) The cure is
-# the mask. `**inputs` passes everything that the tokenizer returned:
+# The cure is the mask. `**inputs` passes everything that the tokenizer returned:
 
 # %%
 inputs = gpt2(sentences, padding=True, return_tensors="pt").to(model.device)
@@ -462,17 +477,22 @@ cured = continued(model, **inputs, pad_token_id=gpt2.eos_token_id)
 assert cured == expected["GPT-2"]
 
 # %% [markdown]
-# Where padding has an id of its own, `generate()` finds the mask by itself. Here `!` is the filler. The price:
-# each `!` that a person typed is taken for padding too.
+# Where padding has an id of its own, `generate()` infers the mask by comparing ids. Here `!`, id 0, is the filler.
+# Does that give the same as passing the mask?
 
 # %%
-for prompts in (sentences, ["Stop! My dog is", "I want to eat a big bowl of"]):
-    padded, mask = (tensor.to(model.device) for tensor in pad([gpt2(p).input_ids for p in prompts], 0))
+for prompt in ("My dog is", "Stop! My dog is", "Wow!!! My dog is"):
+    row = gpt2(prompt).input_ids
+    padded, mask = (tensor.to(model.device) for tensor in pad([row, rows[1]], 0))
     inferred = continued(model, input_ids=padded, pad_token_id=0)
-    print(inferred == continued(model, input_ids=padded, attention_mask=mask, pad_token_id=0), prompts)
+    print(inferred == continued(model, input_ids=padded, attention_mask=mask, pad_token_id=0), row)
 
 # %% [markdown]
-# ### Exercise 3: a broken batch · difficulty 3 of 3 · 8 minutes
+# `Stop!` contains the id 0, and that token is taken for padding. `!!!` does no harm: it has an id of its own, 10185.
+# Ids are compared, not characters.
+
+# %% [markdown]
+# ### Exercise 3: a broken batch · difficulty 3 of 3 · 6 minutes
 #
 # Three rows, three different bugs, no error. Find them by eye first. Then write a repair that would work for
 # any batch with such bugs. No sentence contains the pad id.
@@ -515,7 +535,7 @@ lesson.check_repair(repair)
 # ## 7. Training: pad on the right, and keep the last token
 #
 # Training is a forward pass: right padding, default positions, no surprise. To learn when to *stop*, each text
-# ends with the end-of-text token. Now the filler is the same id.
+# ends with the end-of-text token.
 
 # %%
 texts = ["My dog is happy.", "It will rain in the evening, they say.", "I want to eat."]
@@ -524,8 +544,8 @@ print(batch.input_ids)
 print(batch.attention_mask)
 
 # %% [markdown]
-# **Labels** are the ids that the loss asks for; −100 means "no question here". Padding should get −100. Much
-# code finds the padding by its id. How many of the three true ends survive?
+# **Labels** are the ids that the loss asks for; −100 means "no question here". Padding should get −100. The short
+# way is to find it by its id:
 
 # %%
 Predict(lesson.predict_labels)
@@ -536,14 +556,14 @@ print("labels, and the number of ends in them:")
 print(labels_naive, (labels_naive == gpt2.eos_token_id).sum().item())
 
 # %% [markdown]
-# None. A model that is trained on these labels is never told to stop. The library's own collator does the
-# same:
+# None: the filler and the true end are the same id. A model that is trained on these labels is never told to stop.
+# The library's own *collator*, which makes batches for training, does the same:
 
 # %%
 from transformers import DataCollatorForLanguageModeling
 
 gpt2.padding_side = "right"
-collate = DataCollatorForLanguageModeling(gpt2, mlm=False)
+collate = DataCollatorForLanguageModeling(gpt2, mlm=False)  # mlm: hide words, and ask for those
 collated = collate([gpt2(text + gpt2.eos_token) for text in texts])
 torch.equal(collated["labels"], labels_naive)
 
@@ -555,7 +575,7 @@ labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
 labels
 
 # %% [markdown]
-# ### Exercise 4: keep the first one · difficulty 2 of 3 · 6 minutes
+# ### Exercise 4: keep the first one · difficulty 2 of 3 · 8 minutes
 #
 # Often only ids arrive, without the mask. Then the padding is the run of pad ids that closes a row, **except
 # its first**: that is the true end. End-of-text inside a row, between two texts, stays as well.
@@ -590,14 +610,14 @@ lesson.check_repair_labels(repair_labels)
 # - Of that run the first stays, and all behind it become −100.
 
 # %% [markdown]
-# Does it matter? Two small models learn the three texts by heart, twenty steps each. Only the labels differ.
+# Does it matter? Two small models train on the three texts, twelve steps each. Only the labels differ.
 
 # %%
 def train(labels):
     model, _ = load("tiny-gpt2")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     ids, labels = batch.input_ids.to(model.device), labels.to(model.device)
-    for _ in range(20):
+    for _ in range(12):
         logits = model(ids).logits[:, :-1]  # place t asks for the id at t + 1
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
@@ -612,10 +632,13 @@ taught = {"labels from the ids": train(labels_naive), "labels from the mask": tr
 prompts = gpt2(["My dog is", "It will", "I want"], padding=True, padding_side="left", return_tensors="pt")
 stops = {}
 for name, model in taught.items():
-    ids = model.generate(**prompts.to(model.device), max_new_tokens=20, do_sample=False)
+    ids = model.generate(**prompts.to(model.device), max_new_tokens=14, do_sample=False)
     new = ids[:, prompts.input_ids.shape[1] :]
     stops[name] = (new == gpt2.eos_token_id).any(1).tolist()
     print(f"{name:21} writes an end: {stops[name]}")
+    for row in new:
+        text, end, _ = gpt2.decode(row).partition(gpt2.eos_token)
+        print(f"    {text + end!r}")
 
 # %%
 for name, model in taught.items():
@@ -624,7 +647,7 @@ for name, model in taught.items():
 assert list(stops.values()) == [[False] * 3, [True] * 3]
 
 # %% [markdown]
-# The first one runs on past every full stop. If a fine-tuned model of yours never stops, look at its labels first:
+# The first one writes on behind every full stop. If a fine-tuned model of yours never stops, look at its labels first:
 # print a row of ids and a row of labels, one above the other.
 
 # %% [markdown]
@@ -635,7 +658,7 @@ assert list(stops.values()) == [[False] * 3, [True] * 3]
 #   the last place.
 # - **Positions:** count tokens, not places. `generate()` does it from the mask; a bare forward pass on absolute
 #   positions needs you to.
-# - **Warnings:** a mask cures them. A pad token id alone silences them.
+# - **Warnings:** the mask cures them. A pad token id alone trades one for another, and the rows stay wrong.
 # - **Labels:** from the mask, or from the ids with the first end kept. Never from `ids == pad_id`.
 
 # %%

@@ -17,9 +17,9 @@
 # %% [markdown]
 # ## 1. Scores, softmax, weights
 #
-# An attention head gives each token two vectors: a **query**, with which it looks, and a **key**, by which it is
-# found. A **score** is the product of one query and one key. Row *i* holds what token *i* makes of all keys. These
-# scores are made up; section 6 has real ones.
+# An attention head gives each token three vectors: a **query**, with which it looks, a **key**, by which it is
+# found, and a **value**, which is what it passes on. A **score** is the product of one query and one key. Row *i*
+# holds token *i*'s scores for all keys. These are made up; section 6 has real ones.
 
 # %%
 import torch
@@ -34,8 +34,8 @@ weights = scores.softmax(-1)
 weights
 
 # %% [markdown]
-# Softmax makes each row a distribution: the **weights** with which a token mixes what the others offer. Token
-# 0 takes most from token 3, though token 3 comes later. A model that writes from left to right must not.
+# Softmax makes each row a distribution: the **weights** with which a token mixes the values. Token 0 takes most
+# from token 3, though token 3 comes later. A model that writes from left to right must not.
 
 # %% [markdown]
 # So we allow each query its own place and those to its left. The naive way: set the forbidden weights to
@@ -79,7 +79,7 @@ print("mask before the softmax:", row.masked_fill(~keep, float("-inf")).softmax(
 # ## 2. From 0 and 1 to something that is added
 #
 # Lesson 02's mask says 1 for a token and 0 for padding. Attention wants 0 added where a query may look, and
-# something very negative elsewhere. These two lines did it in transformers for years:
+# something very negative elsewhere. These are the two lines of transformers' own `AttentionMaskConverter`:
 
 # %%
 mask = torch.tensor([0, 0, 1, 1, 1])  # two fillers, three tokens
@@ -91,15 +91,15 @@ added = inverted.masked_fill(inverted.bool(), torch.finfo(torch.float32).min)
 added.tolist()
 
 # %% [markdown]
-# Line 1 turns the meaning round, 1 is now "forbidden", and makes the numbers floats. Line 2 puts the smallest
-# float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* ends every competition.
+# Line 1 turns the meaning round, 1 is now "forbidden", and makes the numbers floats. Line 2 puts the most
+# negative float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* ends every competition.
 
 # %%
 row = torch.tensor([3.0, 1, 2, 0, 1])
 (row + added).softmax(-1)
 
 # %% [markdown]
-# Why so long-winded? One multiplication looks as good: `inverted * float("-inf")`.
+# Why two steps? One multiplication would be shorter: `inverted * float("-inf")`.
 
 # %%
 Predict(lesson.predict_times)
@@ -122,8 +122,8 @@ print(inverted * float("-inf"))
 # %% [markdown]
 # ## 3. Which number?
 #
-# −∞, the smallest float, −10,000: articles say that any will do. It depends on the row. In a left-padded text,
-# how many keys may each query look at?
+# −∞, the most negative float, −10,000: you will meet all three in code. Does it matter which? It depends on the
+# row. In a left-padded text, how many keys may each query look at?
 
 # %%
 joined = torch.ones(5, 5).tril().bool() & mask.bool()  # causal and padding
@@ -135,11 +135,19 @@ print(joined.sum(-1))  # (query,)
 # future: **nothing** is left. Every left-padded batch has such rows, so we must know what softmax makes of them.
 
 # %% [markdown]
-# Four candidates, three types of number. Each is added to a row of scores in that type:
+# Models run in three types of number. bfloat16 reaches as far as float32 and keeps fewer digits. float16 keeps more
+# digits than bfloat16, and its range is small:
+
+# %%
+dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+for name, dtype in dtypes.items():
+    print(f"{name:8}  most negative number: {torch.finfo(dtype).min:.3g}")
+
+# %% [markdown]
+# Four candidates for each type. One is added to a row of scores wherever a key is forbidden:
 
 # %%
 row = torch.tensor([3.0, -20.0, 5.0, -40.0])
-dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 fills = ["-inf", "finfo.min", "-1e4", "-1e9"]
 
 
@@ -161,11 +169,18 @@ for dtype in dtypes.values():
         assert torch.allclose(got[~some], alone) and not got[some].any()
 
 # %% [markdown]
-# All twelve agree. As long as *one* key is allowed, the articles are right. Now the row in which every key is
-# forbidden.
+# All twelve agree. One allowed key is enough, as long as no score comes near the fill value. Here −10,000 is
+# added to a forbidden score of 10,010:
+
+# %%
+(torch.tensor([0.0, 10_010]) + torch.tensor([0, -1e4])).softmax(-1)
 
 # %% [markdown]
-# ### Exercise 1: where is NaN? · difficulty 2 of 3 · 5 minutes
+# 10,010 − 10,000 is 10, which beats 0: the forbidden key wins. Float32's `finfo.min` leaves no such room. Now the
+# row in which *every* key is forbidden.
+
+# %% [markdown]
+# ### Exercise 1: where is NaN? · difficulty 2 of 3 · 8 minutes
 #
 # All four keys of `row` are forbidden. For which types and fill values are the weights NaN? Decide before you
 # run anything, and write the pairs down.
@@ -178,7 +193,7 @@ nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("f
 
 # %% [markdown] tags=["solution"]
 # NaN needs a row of nothing but −∞: then each `exp` is 0, and 0 is divided by 0. −∞ gives that in each type. In
-# float16, whose smallest number is −65504, −10⁹ *is* −∞. `finfo.min` plus a score of −20 overflows there
+# float16, which ends at −65504, −10⁹ *is* −∞. `finfo.min` plus a score of −20 overflows there
 # too, but the other two scores do not.
 
 # %% tags=["check"]
@@ -186,15 +201,14 @@ lesson.check_nan_cases(nan_cases)
 
 # %% [markdown] tags=["hints"]
 # - Softmax subtracts the row's largest score, takes `exp`, and divides by the sum. When is that not a number?
-# - Each type has a smallest number: `torch.finfo(torch.float16).min`. What happens to a number below it?
+# - The cell above prints where each type ends. What becomes of a number beyond that end?
 # - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite score is enough.
 
 # %% [markdown]
-# The other eight rows are numbers. Which ones? Guess for the most common: float32, and −10,000 on each of the four
-# keys.
+# The other eight rows are numbers. Which ones? Guess for float32, and −10,000 on each of the four keys.
 
 # %%
-Predict(lesson.predict_shift)
+Predict(lesson.predict_full_row)
 
 # %% tags=["answer"]
 print("weights of a row in which every key is forbidden")
@@ -209,16 +223,15 @@ for name, dtype in dtypes.items():
 # between two neighbouring floats, so all four sums are the same number:
 
 # %%
-smallest = torch.tensor(torch.finfo(torch.float32).min)
-smallest + 3 == smallest, smallest - 40 == smallest
+lowest = torch.tensor(torch.finfo(torch.float32).min)
+lowest + 3 == lowest, lowest - 40 == lowest
 
 # %% [markdown]
-# **`finfo.min`, float16:** there −65504 − 20 lies below the smallest number and becomes −∞. Two keys of four drop
+# **`finfo.min`, float16:** there −65504 − 20 lies beyond the end and becomes −∞. Two keys of four drop
 # out. Uniform weights are no promise of `finfo.min`; they are an effect of rounding.
 
 # %%
-smallest = torch.tensor(torch.finfo(torch.float16).min, dtype=torch.float16)
-smallest + row.half()
+row.half() + filled(every, torch.float16, "finfo.min")
 
 # %% [markdown]
 # **−10,000, float32:** 0.12, 0, 0.88, 0. Those are the weights of the bare scores:
@@ -228,56 +241,102 @@ smallest + row.half()
 
 # %% [markdown]
 # The same number added to a whole row cancels in the division. So a row in which *all* is forbidden attends as
-# if *nothing* were, to fillers and to the future. The 16-bit types have coarse steps near 10,000, 64 and 8 wide, and
-# round the scores first:
+# if *nothing* were, to fillers and to the future.
+
+# %% [markdown]
+# The rest is rounding. Far from 0 a type's numbers stand in steps: 64 wide for float32 near 10⁹, 64 for bfloat16
+# and 8 for float16 near 10,000. Scores are rounded to these steps first:
 
 # %%
-for dtype in (torch.bfloat16, torch.float16):
-    print(row.to(dtype) + filled(every, dtype, "-1e4"))
+for name, fill in (("float32", "-1e9"), ("bfloat16", "-1e4"), ("float16", "-1e4")):
+    print(f"{name:8}  {fill}  {(row.to(dtypes[name]) + filled(every, dtypes[name], fill)).tolist()}")
 
 # %% [markdown]
-# One trap more. Causal mask and padding mask, both with `finfo.min`, are added one after the other. Where both
-# forbid:
+# One trap more. Causal and padding mask are each turned into numbers, with `finfo.min`, and both are added. These
+# are the two fillers' rows:
 
 # %%
-two_masks = 2 * filled(every, torch.float32, "finfo.min")
-print(two_masks, (row + two_masks).softmax(-1))
+causal, padding = torch.ones(5, 5).tril().bool(), mask.bool().expand(5, 5)
+both = filled(~causal, torch.float32, "finfo.min") + filled(~padding, torch.float32, "finfo.min")
+for fillers_row in both[:2]:
+    print([f"{number:.1e}" for number in fillers_row.tolist()], fillers_row.softmax(-1))
 
 # %% [markdown]
-# −∞, and NaN. **Join masks while they are True and False. Turn them into numbers once.**
+# Where both forbid, the sum is −∞, and that key drops out. No row is NaN: the causal mask never forbids a query's
+# own place. The same mask twice, on a row that it forbids altogether, would be. **Join masks while they are True
+# and False. Turn them into numbers once.**
+
+# %%
+twice = 2 * filled(every, torch.float32, "finfo.min")
+print(twice, (row + twice).softmax(-1))
 
 # %% [markdown]
-# Does NaN matter in a row that nobody reads? A head with one weight matrix, two fillers, three tokens, a mask that
-# is added; the loss reads the tokens only. How much of the gradient will be NaN with −∞?
+# ### Does NaN matter in a row that nobody reads?
+#
+# We follow one −∞ row from layer to layer. The simplest layer will do: each vector is query, key and value. Real
+# scores are divided by the root of the vectors' size, and this is why:
+
+# %%
+torch.manual_seed(0)
+query, key = torch.randn(2, 10_000, 64)  # each (pairs, size)
+print("64 products, summed: typical size", (query * key).sum(-1).std().round().item())
+
+# %% [markdown]
+# A sum of 64 random products grows to about √64 = 8. Divided by 8 it stays near 1, so that softmax still shares its
+# weight. Now two layers, the mask filled in as in section 1:
+
+# %%
+def two_layers(fill):
+    torch.manual_seed(0)
+    hidden = torch.randn(5, 4)  # (length, size)
+    for layer in (1, 2):
+        scores = hidden @ hidden.T / 4**0.5  # (query, key)
+        hidden = torch.where(joined, scores, filled(~joined, torch.float32, fill)).softmax(-1) @ hidden
+        print(f"{fill:9}  layer {layer}: NaN in row", hidden.isnan().any(-1).nonzero().flatten().tolist())
+
+# %%
+for fill in ("-inf", "finfo.min"):
+    two_layers(fill)
+
+# %% [markdown]
+# Rows 0 and 1 first, then **every** row. A token gives the fillers a weight of 0, and 0 · NaN is NaN. Not even the
+# forward pass survives its second layer. With `finfo.min` there is no NaN at all.
+
+# %% [markdown]
+# In training one layer is enough. Here is a head with its own matrices for query, key and value. The loss reads the
+# tokens' rows only, and none of those is NaN:
+
+# %%
+def nan_gradients(fill, way):
+    torch.manual_seed(0)
+    hidden, matrices = torch.randn(5, 4), torch.randn(3, 4, 4, requires_grad=True)
+    query, key, value = hidden @ matrices  # each (length, size)
+    scores, fills = query @ key.T / 4**0.5, filled(~joined, torch.float32, fill)
+    scores = scores + fills if way == "added" else torch.where(joined, scores, fills)
+    mixed = scores.softmax(-1) @ value
+    mixed[2:].sum().backward()
+    return matrices.grad.isnan().sum((1, 2)).tolist()  # for each matrix
 
 # %%
 Predict(lesson.predict_gradient)
 
-# %%
-def gradient(fill):
-    torch.manual_seed(0)
-    hidden, key, value = torch.randn(3, 5, 4)  # each (length, size)
-    matrix = torch.randn(4, 4, requires_grad=True)
-    scores = (hidden @ matrix) @ key.T / 4**0.5  # (query, key)
-    mixed = (scores + filled(~joined, torch.float32, fill)).softmax(-1) @ value
-    mixed[2:].sum().backward()  # the rows of the three tokens
-    return matrix.grad
-
 # %% tags=["answer"]
-print("fill       gradient of the shared matrix")
-for fill in ("-inf", "finfo.min", "-1e4"):
-    print(f"{fill:9}  NaN in {gradient(fill).isnan().sum()} of 16 weights")
+print("NaN among the 16 gradients of the matrix for   query, key, value")
+for fill in ("-inf", "finfo.min"):
+    for way in ("filled in", "added"):
+        print(f"{fill:9}  {way:9}  {nan_gradients(fill, way)}")
 
 # %% [markdown]
-# In all of them. The unread rows send a gradient of 0 back, but 0 · NaN is NaN, and the matrix is shared by all
-# rows. One step of an optimizer, and the whole model is NaN. The finite fill values are safe here.
+# The unread rows send a gradient of 0 back. It reaches the values through NaN weights, and 0 · NaN is NaN. Where −∞
+# is *filled in*, forbidden scores get no gradient; where it is *added*, query and key are lost too. One step of an
+# optimizer takes NaN from those weights, and they are NaN.
 
 # %% [markdown]
 # ### The fused kernel
 #
-# By default transformers does not run these lines, called **eager**, but one fused operation: PyTorch's
-# `scaled_dot_product_attention`, **SDPA**. It takes an additive mask, or one of True and False. Same scores, all
-# forbidden, values 1, 2, 3, 4:
+# Scores, mask, softmax, values, one line each: transformers calls this **eager**. By default it runs one fused
+# operation instead, PyTorch's `scaled_dot_product_attention`, **SDPA**. That takes a mask to add, or one of True and
+# False. Our row again, all forbidden, with the values 1, 2, 3, 4:
 
 # %%
 def fully_masked(kind, dtype, fill):
@@ -293,31 +352,48 @@ def fully_masked(kind, dtype, fill):
     return f"{mixed[0, 0, 0].item():6.1f} {'finite' if query.grad.isfinite().all() else 'NaN':>9}"
 
 # %%
-print("type      fill         eager  gradient    SDPA  gradient")
+print("type      fill         eager  gradient    SDPA  gradient (of the query)")
 for name, dtype in dtypes.items():
     for fill in fills[:3]:
         print(f"{name:8}  {fill:10}", fully_masked("eager", dtype, fill), fully_masked("SDPA", dtype, fill), sep="  ")
     print(f"{name:8}  True/False{'':20}", fully_masked("SDPA", dtype, "True/False"))
 
 # %% [markdown]
-# 0: nothing was mixed in. 2.5: the mean of all values. 2.8: as if nothing were forbidden. 2 and 3: rounding. Only
-# −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
+# 0: nothing was mixed in. 2.5: the mean of all values. 2.8: as if nothing were forbidden. 2 and 3: the few keys that
+# rounding left over. But why does SDPA give 2.8 for float16 and `finfo.min`, where eager gives 2?
+
+# %%
+in_float32 = row + filled(every, torch.float16, "finfo.min").float()
+print(in_float32.tolist(), f"{in_float32.softmax(-1) @ torch.arange(1.0, 5):.1f}")
+
+# %% [markdown]
+# Eager rounds each sum to float16. This SDPA, on a CPU, adds in float32, where −65504 is a number like −10,000: on
+# every key, it cancels. So what a finite number does to such a row depends on the kernel, too.
+
+# %% [markdown]
+# Only −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
 # would answer −∞ with NaN, `finfo.min`.
 
 # %% [markdown]
-# ### Exercise 2: attention without NaN · difficulty 3 of 3 · 10 minutes
+# ### Exercise 2: attention without NaN · difficulty 3 of 3 · 12 minutes
 #
-# Write attention as SDPA does it with a mask of True and False: a query that may look nowhere gets 0. Its gradient
-# should be finite too, without calling SDPA.
+# Write attention as SDPA does it with a mask of True and False: a query that may look nowhere gets 0. The gradients
+# of query, key and value should be SDPA's too. Do not call SDPA.
 
 # %% tags=["exercise"]
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Return the mixed values (..., query, size); query, key and value are (..., length, size)."""
+    """Return the mixed values (..., query, size).
+
+    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may look.
+    """
     raise NotImplementedError
 
 # %% tags=["solution"]
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Return the mixed values (..., query, size); query, key and value are (..., length, size)."""
+    """Return the mixed values (..., query, size).
+
+    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may look.
+    """
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (..., query, key)
     scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).masked_fill(~allowed, 0)
@@ -325,8 +401,8 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed:
 
 # %% [markdown] tags=["solution"]
 # A finite number before the softmax keeps every row finite; the second `masked_fill` takes out what a fully masked
-# row got by it. *Adding* −∞ and calling `nan_to_num` at the end gives the same values, and NaN gradients: the
-# softmax has kept its NaN for the way back.
+# row got by it. Filling in −∞ and calling `nan_to_num` on the *result* gives the same values, and NaN in the
+# gradient of `value`: the NaN weights are still there on the way back. On the *weights*, it would do.
 
 # %% tags=["check"]
 lesson.check_attend(attend)
@@ -352,7 +428,7 @@ batch = pad_sentences(tokenizer, sentences, side="left")
 batch["attention_mask"].shape  # (batch, key)
 
 # %% [markdown]
-# ### Exercise 3: join them · difficulty 2 of 3 · 8 minutes
+# ### Exercise 3: join them · difficulty 2 of 3 · 5 minutes
 #
 # Return one mask of True and False, (batch, 1, query, key), that is True where a query may look. No loop. The 1
 # stands for the heads: all of them share the mask.
@@ -393,8 +469,8 @@ print(allowed[0, 0].int())  # "It will rain in the", three fillers in front
 # are all 0 too. Those are the rows from section 3.
 
 # %% [markdown]
-# When `generate()` writes token after token, only the newest token asks. It is one query with all keys before it, and
-# the mask has one row:
+# When `generate()` writes token after token, it keeps the keys and values of earlier places, in a **cache** (lesson
+# 04). Only the newest token asks: one query, all keys up to its own, a mask of one row:
 
 # %%
 joined_mask(batch["attention_mask"], queries=1).shape  # (batch, 1, query, key)
@@ -445,7 +521,7 @@ model.set_attn_implementation("sdpa")
 print(mask_received(model, input_ids=batch["input_ids"][1:2]))
 
 # %% [markdown]
-# All of it is built in one file, `masking_utils.py`. These are the last lines for eager. You have written them:
+# All of it is built in one file, `masking_utils.py`. These are the last lines for eager:
 
 # %%
 import inspect
@@ -455,12 +531,12 @@ from transformers import masking_utils
 print("\n".join(inspect.getsource(masking_utils.eager_mask).splitlines()[-6:]))
 
 # %% [markdown]
-# The `inverted` recipe of section 2 gives the same numbers. Articles that quote it describe transformers 4; GPT-2 and
-# Llama now come by the line with `torch.where`.
+# The comment says −inf, the code says `finfo.min`, and section 3 says why. Section 2's recipe gives the same numbers.
+# It is deprecated: the masks of GPT-2 and Llama are made by this `torch.where`.
 
 # %% [markdown]
-# Eager and SDPA treat a row that is masked everywhere differently. We run the padded batch through both. Where will
-# the results differ?
+# Eager and SDPA calculate the same attention. We run the padded batch through both, and compare the last **hidden
+# states**: the vectors, one for each place, that come out of the last layer.
 
 # %%
 Predict(lesson.predict_fillers)
@@ -498,8 +574,8 @@ for name, (one, other) in {"mean over all places": naive, "mean over tokens": ma
 # %% [markdown]
 # ## 6. Every weight by hand
 #
-# Now real heads. A layer multiplies its normalised input with its own matrices to get queries and keys; scores,
-# mask and softmax are those of this lesson. The input comes from the library; lesson 04 rebuilds that too.
+# Now real heads. A layer first *normalises* its input: it scales each vector to an even size. Its own matrices make
+# queries and keys of that; scores, mask and softmax are those of this lesson. The input comes from the library; lesson 04 rebuilds that too.
 
 # %%
 def split_heads(x, count):
@@ -610,8 +686,8 @@ print(attentions[-1][0, 0].cpu())  # last layer, "It will rain in the", head 0
 #
 # - **One head:** scores, plus mask, softmax, weights. Before the softmax, never after.
 # - **From 0 and 1 to numbers:** choose with `masked_fill` or `where`. Never multiply by −∞, never add 0 and 1.
-# - **The fill value:** equal where one key is allowed. Where none is: −∞ gives NaN, `finfo.min` the mean or less,
-#   −10,000 the weights of no mask at all.
+# - **The fill value:** any will do where one key is allowed and no score comes near it. Where none is, −∞ gives NaN,
+#   which spreads to every row. A finite number gives *some* weights: of all keys, of a few, or as without a mask.
 # - **Joining:** `&` on True and False, shapes (query, key) and (batch, 1, 1, key), then numbers, once.
 # - **Padded places:** hold what no one defined. Select tokens by the mask before you average.
 
@@ -624,12 +700,14 @@ Quiz(lesson.quiz)
 # The functions of this lesson in the installed library:
 
 # %%
+from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.llama import modeling_llama
 
 for function in (
     masking_utils.create_causal_mask,
     masking_utils.sdpa_mask,
+    AttentionMaskConverter._expand_mask,  # the recipe of section 2
     modeling_gpt2.eager_attention_forward,
     modeling_llama.apply_rotary_pos_emb,
 ):

@@ -196,6 +196,14 @@ def minus_one_at_padding(mask):
     return mask.cumsum(1) - 1
 
 
+def last_position_behind(mask):
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def places_from_the_first_token(mask):
+    return (places(mask) - mask.argmax(1, keepdim=True)).clamp(min=0)
+
+
 def one_at_padding(mask):
     return (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
 
@@ -228,6 +236,7 @@ def test_positions():
             (places, "padding included"),
             (from_one, "subtract one"),
             (minus_one_at_padding, "is no position"),
+            (last_position_behind, "goes on with their positions"),
             (one_at_padding, "should get 0, not 1"),
             (shifted, "right on the left side only"),
             (masked_places, "still count from the row's first place"),
@@ -236,6 +245,11 @@ def test_positions():
             (along_the_batch, "less one; padding gets 0"),
         ],
     )
+
+
+def test_positions_that_run_on_behind_the_tokens_are_not_taken_for_places():
+    message = lesson02.check_positions(places_from_the_first_token).message
+    assert "goes on with their positions" in message and "padding included" not in message
 
 
 # ---- exercise 3 --------------------------------------------------------------------------------------
@@ -253,6 +267,10 @@ def by_sorting(batch, pad_id):
     ids = ids.gather(1, order)
     mask = ids != pad_id
     return {"position_ids": by_clamp(mask.long()), "input_ids": ids, "attention_mask": mask}
+
+
+def with_50256_written_in(batch, pad_id):
+    return rebuilt(batch, END)
 
 
 def untouched_side(batch, pad_id):
@@ -328,6 +346,7 @@ def test_repair():
         lesson02.check_repair,
         right=[rebuilt, by_sorting],
         wrong=[
+            (with_50256_written_in, "use `pad_id`, which your function is given"),
             (untouched_side, "still padded on the right"),
             (turned_round, "in reverse order"),
             (rolled_too_far, "in the wrong places"),
@@ -406,6 +425,26 @@ def first_end_only(ids, pad_id):
     return ids.masked_fill(ends & (ends.cumsum(1) > 1), -100)
 
 
+def behind_any_pad(ids, pad_id):
+    left_neighbour = torch.cat([torch.full_like(ids[:, :1], -1), ids[:, :-1]], dim=1)
+    return ids.masked_fill((ids == pad_id) & (left_neighbour == pad_id), -100)
+
+
+def empty_text_without_end(ids, pad_id):
+    labels = labels_from_ids(ids, pad_id)
+    return labels.masked_fill((ids == pad_id).all(1, keepdim=True), -100)
+
+
+def walk_without_a_wall(ids, pad_id):
+    labels = ids.clone()
+    for row, source in zip(labels, ids.tolist(), strict=True):
+        last = len(source) - 1
+        while source[last - 1] == source[last] == pad_id:
+            row[last] = -100
+            last -= 1
+    return labels
+
+
 def last_end(ids, pad_id):
     labels = labels_from_ids(ids, pad_id)
     for row, source in zip(labels, ids, strict=True):
@@ -446,6 +485,9 @@ def test_repair_labels():
             (cut_at_the_first_end, "a second text in the same row"),
             (first_end_only, "a later true end is lost"),
             (last_end, "one pad id was kept, but the last"),
+            (behind_any_pad, "inside the text are not padding"),
+            (empty_text_without_end, "an empty text with its end"),
+            (walk_without_a_wall, "IndexError"),
             (shifted_labels, "shifted by one"),
             (cut_off, "the shape of the ids"),
             (in_place, "changes its input"),

@@ -62,12 +62,17 @@ NAN = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16
 def test_nan_cases():
     prove_exercise(
         lesson03.check_nan_cases,
-        right=[NAN, sorted(NAN), {(getattr(torch, dtype), fill) for dtype, fill in NAN}],
+        right=[
+            NAN,
+            sorted(NAN),
+            {(getattr(torch, dtype), fill) for dtype, fill in NAN},
+            {(dtype, float(fill)) for dtype, fill in NAN},
+        ],
         wrong=[
             (set(), "none at all"),
             (NAN - {("float16", "-1e9")}, "does not fit into one of the types"),
             (NAN | {("float16", "finfo.min")}, "overflows for the scores"),
-            (NAN | {("float32", "finfo.min")}, "full of it has equal scores"),
+            (NAN | {("float32", "finfo.min")}, "adding a score changes nothing"),
             (NAN | {("bfloat16", "-1e4")}, "fits into every type"),
             (NAN | {("bfloat16", "-1e9")}, "only in float16 does it become"),
             ({("float32", "-inf")}, "whatever the type is"),
@@ -76,6 +81,18 @@ def test_nan_cases():
             ({"float32"}, "give a set of pairs"),
         ],
     )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {("float16", "finfo.min"), ("float16", "-1e4")},
+        {(dtype, fill) for dtype in lesson03.DTYPES for fill in lesson03.FILL_VALUES} - NAN,
+    ],
+)
+def test_no_message_calls_the_sums_of_float16_equal(answer):
+    message = lesson03.check_nan_cases(answer).message
+    assert "overflows for the scores −20 and −40 only" in message and "equal" not in message
 
 
 # ---- exercise 2 --------------------------------------------------------------------------------------
@@ -97,8 +114,56 @@ def by_rows(query, key, value, allowed):
 
 
 def by_exponents(query, key, value, allowed):
+    scores = scaled(query, key)
+    largest = scores.masked_fill(~allowed, SMALLEST).amax(-1, keepdim=True)
+    exponents = (scores - largest).masked_fill(~allowed, SMALLEST).exp() * allowed
+    return exponents / exponents.sum(-1, keepdim=True).clamp(min=1e-30) @ value
+
+
+def infinite_fill_weights_to_zero(query, key, value, allowed):
+    weights = scaled(query, key).masked_fill(~allowed, float("-inf")).softmax(-1)
+    return weights.masked_fill(~allowed, 0) @ value
+
+
+def infinite_fill_weights_without_nan(query, key, value, allowed):
+    return scaled(query, key).masked_fill(~allowed, float("-inf")).softmax(-1).nan_to_num(0) @ value
+
+
+def exponents_less_any_largest(query, key, value, allowed):
     exponents = (scaled(query, key) - scaled(query, key).amax(-1, keepdim=True)).exp() * allowed
     return exponents / exponents.sum(-1, keepdim=True).clamp(min=1e-30) @ value
+
+
+def masked_after_and_scaled_back(query, key, value, allowed):
+    weights = scaled(query, key).softmax(-1) * allowed
+    return weights / (weights.sum(-1, keepdim=True) + 1e-9) @ value
+
+
+def exponents_of_bare_scores(query, key, value, allowed):
+    exponents = scaled(query, key).exp() * allowed
+    return exponents / exponents.sum(-1, keepdim=True).clamp(min=1e-30) @ value
+
+
+def small_fill(query, key, value, allowed):
+    return scaled(query, key).masked_fill(~allowed, -100).softmax(-1).masked_fill(~allowed, 0) @ value
+
+
+def empty_rows_to_zero(query, key, value, allowed):
+    return infinite_fill(query, key, value, allowed).masked_fill(~allowed.any(-1, keepdim=True), 0)
+
+
+def detached_query(query, key, value, allowed):
+    return finite_fill(query.detach(), key, value, allowed)
+
+
+def detached_weights_of_one_half(query, key, value, allowed):
+    mixed = finite_fill(query, key, value, allowed)
+    return (mixed + mixed.detach()) / 2
+
+
+def without_gradient(query, key, value, allowed):
+    with torch.no_grad():
+        return finite_fill(query, key, value, allowed)
 
 
 def infinite_fill(query, key, value, allowed):
@@ -106,7 +171,7 @@ def infinite_fill(query, key, value, allowed):
 
 
 def filled_and_nan_to_zero(query, key, value, allowed):
-    return infinite_fill(query, key, value, allowed).nan_to_num(0)  # masked_fill wipes NaN on the way back
+    return infinite_fill(query, key, value, allowed).nan_to_num(0)  # masked_fill saves query and key only
 
 
 def added_and_nan_to_zero(query, key, value, allowed):
@@ -160,10 +225,23 @@ def by_sdpa(query, key, value, allowed):
 def test_attend():
     prove_exercise(
         lesson03.check_attend,
-        right=[finite_fill, by_rows, by_exponents, filled_and_nan_to_zero, by_sdpa],
+        right=[
+            finite_fill,
+            by_rows,
+            by_exponents,
+            infinite_fill_weights_to_zero,
+            infinite_fill_weights_without_nan,
+        ],
         wrong=[
             (infinite_fill, "the result has NaN"),
-            (added_and_nan_to_zero, "the gradient is NaN"),
+            (added_and_nan_to_zero, "the gradient of the query is NaN"),
+            (empty_rows_to_zero, "the gradient of the value is NaN"),
+            (detached_query, "no gradient reaches the query"),
+            (detached_weights_of_one_half, "is not SDPA's"),
+            (masked_after_and_scaled_back, "the forbidden score is far larger"),
+            (exponents_of_bare_scores, "of a large score overflows"),
+            (small_fill, "the allowed scores are far below 0"),
+            (by_sdpa, "this calls"),
             (uniform_rows, "here it mixes all values"),
             (unscaled, "are not scaled"),
             (divided_by_size, "divide by its square root"),
@@ -175,6 +253,18 @@ def test_attend():
             (values_of_keys, "differs from SDPA's"),
         ],
     )
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (filled_and_nan_to_zero, "gradient of the value is NaN"),
+        (exponents_less_any_largest, "The forbidden score is far larger"),
+        (without_gradient, "no gradient reaches the query"),
+    ],
+)
+def test_attend_rejects_other_forms_of_the_same_mistakes(answer, words):
+    assert words in lesson03.check_attend(answer).message
 
 
 # ---- exercise 3 --------------------------------------------------------------------------------------
