@@ -165,7 +165,7 @@ def test_a_torch_dtype_is_taken_too(model, gpt2):
     [
         ([], "The batch is empty"),
         (["My dog", ""], "Sentence 2 is empty"),
-        (["\udc80"], "Character 1 of sentence 1 is half of a surrogate pair"),
+        (["\udc80"], "Character 1 of sentence 1 is U.DC80, half of a surrogate pair"),
         (["word"] * 7, "These are 7 sentences"),
         (["word " * 30], "Sentence 1 has 31 tokens, and this view shows at most 16"),
     ],

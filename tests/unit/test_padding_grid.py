@@ -129,7 +129,7 @@ BAD = [
     (None, "A batch is a list of sentences"),
     (["My dog", ""], "Sentence 2 is empty"),
     ([3], "Sentence 1 is of type int"),
-    (["a\ud83d"], "Character 2 of sentence 1 is half of a surrogate pair"),
+    (["a\ud83d"], "Character 2 of sentence 1 is U.D83D, half of a surrogate pair"),
     (["one", "two\nthree"], "Sentence 2 holds a line break"),
     (["word"] * 7, "These are 7 sentences, and this view shows at most 6"),
     (["word " * 24], "Sentence 1 has 25 tokens, and this view shows at most 24. Shorten it by 1"),
