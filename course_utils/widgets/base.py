@@ -100,7 +100,8 @@ class CourseWidget(anywidget.AnyWidget):
         first holds the module, the same for all widgets of a class, so that a notebook need keep it only
         once (`drop_known_modules`); the second shows this widget, as soon as the first has run."""
         still = self.still()
-        module = f"const css = {_as_script(str(getattr(self, '_css', '')))};\n{self._esm}\n"
+        css = str(getattr(self, "_css", "")).replace("\n", " ")  # a line feed takes six bytes in a notebook
+        module = f"const css = {_as_script(css)};\n{self._esm}\n"
         module += _text(_HERE / "page_host.js")
         event = f"course-{_digest(module)}"
         state = _as_script(self.page_state() | {"live": False})

@@ -327,7 +327,7 @@ for (side, mask, given), distances in table.items():
 # watch each row's answer part from the sentence's own. Type sentences that you care about.
 
 # %%
-PaddingGrid(models, sentences)
+PaddingGrid({"GPT-2": models["GPT-2"], "Llama, trained": models["trained"]}, sentences)
 
 # %% [markdown]
 # ## 5. What generate() does for you

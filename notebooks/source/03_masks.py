@@ -476,7 +476,7 @@ print(allowed[0, 0].int())  # "It will rain in the", three fillers in front
 joined_mask(batch["attention_mask"], queries=1).shape  # (batch, 1, query, key)
 
 # %% [markdown]
-# One head of this model, on this batch, from scores to weights. Point at a cell to see its three numbers. The first
+# One head of this model, on this batch, from scores to weights. Click a cell to see its three numbers. The first
 # row may look nowhere: change the fill value and the type of number, and watch what becomes of it.
 
 # %%
