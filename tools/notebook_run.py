@@ -73,24 +73,28 @@ def execute(
     notebook: NotebookNode, folder: Path, environment: dict, *, on_cell=None, allow_errors=False
 ) -> None:
     """Run the cells in a kernel of this Python, whatever kernels the user has registered."""
-    kernels = AsyncKernelManager(
-        kernel_name="python3",
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True),
-    )
-    client = NotebookClient(
-        notebook,
-        km=kernels,
-        timeout=SECONDS_A_CELL,
-        startup_timeout=180,
-        record_timing=False,  # timestamps would change every file at every build
-        allow_errors=allow_errors,
-        resources={"metadata": {"path": str(folder)}},
-        on_cell_executed=lambda **_: on_cell() if on_cell else None,
-    )
-    try:
-        client.execute(env=environment, stderr=subprocess.DEVNULL, cleanup_kc=True)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise RunError(str(error)) from None
+    with tempfile.TemporaryDirectory() as private:
+        kernels = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True),
+            connection_file=str(Path(private) / "kernel.json"),
+            # Two kernels that start at once can be given the same TCP port, and then one of them dies.
+            transport="ipc" if os.name == "posix" else "tcp",
+        )
+        client = NotebookClient(
+            notebook,
+            km=kernels,
+            timeout=SECONDS_A_CELL,
+            startup_timeout=180,
+            record_timing=False,  # timestamps would change every file at every build
+            allow_errors=allow_errors,
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_executed=lambda **_: on_cell() if on_cell else None,
+        )
+        try:
+            client.execute(env=environment, stderr=subprocess.DEVNULL, cleanup_kc=True)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise RunError(str(error)) from None
 
 
 def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:

@@ -74,6 +74,11 @@ def run_and_store(path, sources, changes=None):
             # JupyterLab stores no output. Not run here: nbclient answers an Output widget on the socket on
             # which it waits for the cell, and then sometimes misses that the cell has ended.
             cell.update(execution_count=1, metadata={"tags": ["skip-execution"]})
+    for cell in notebook.cells:
+        if "with Output" in cell.source:
+            # JupyterLab stores no output. Not run here: nbclient answers an Output widget on the socket on
+            # which it waits for the cell, and then sometimes misses that the cell has ended.
+            cell.update(execution_count=1, metadata={"tags": ["skip-execution"]})
     with tempfile.TemporaryDirectory() as private:
         strict = path.parent.name == "solutions"
         environment = notebook_run.clean_environment(Path(private), strict=strict)
