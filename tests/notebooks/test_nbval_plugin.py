@@ -1,5 +1,6 @@
 """nbval, as plain `pytest` runs it here: its cured defects, and what must still fail."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+import nbval_plugin
 import notebook_run
 
 # What nbval by itself compares wrongly, a cell each; JupyterLab and nbclient agree on all of them.
@@ -69,11 +71,6 @@ def run_and_store(path, sources, changes=None):
     """Write an executed notebook of the sources; `changes`, an (old, new) a cell, are made in its outputs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
-    for cell in notebook.cells:
-        if "with Output" in cell.source:
-            # JupyterLab stores no output. Not run here: nbclient answers an Output widget on the socket on
-            # which it waits for the cell, and then sometimes misses that the cell has ended.
-            cell.update(execution_count=1, metadata={"tags": ["skip-execution"]})
     for cell in notebook.cells:
         if "with Output" in cell.source:
             # JupyterLab stores no output. Not run here: nbclient answers an Output widget on the socket on
@@ -148,3 +145,19 @@ def test_only_a_widgets_script_is_left_out_of_the_comparison(number, with_plugin
 
 def test_a_solved_notebook_runs_strict_and_each_has_its_own_progress(with_plugin):
     assert with_plugin["open"] == with_plugin["solved"] == [True, True]
+
+
+@pytest.mark.parametrize(("deaths", "tries"), [(0, 1), (2, 3), (3, 3)])
+def test_a_kernel_that_dies_at_its_start_is_started_again(deaths, tries, monkeypatch):
+    starts = []
+
+    def setup(notebook):
+        starts.append(notebook)
+        if len(starts) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(nbval_plugin.IPyNbFile, "setup", setup)
+    notebook = object.__new__(nbval_plugin.CourseNotebook)
+    with pytest.raises(RuntimeError) if deaths == 3 else contextlib.nullcontext():
+        notebook.start_kernel()
+    assert len(starts) == tries
