@@ -4,9 +4,10 @@ Importing this package is cheap: names are loaded when they are first used. Only
 once, because it has no effect later: the number of spins of an idle OpenMP thread is set.
 """
 
-import importlib
 import os
 import sys
+
+from .lazy import lazy_names
 
 # Read by check_machine(): too late for the setting below.
 TORCH_CAME_FIRST = "torch" in sys.modules and "GOMP_SPINCOUNT" not in os.environ
@@ -26,15 +27,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(globals(), _HOME)

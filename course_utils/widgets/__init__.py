@@ -1,6 +1,6 @@
 """What a learner sees and touches: live views of the real model."""
 
-import importlib
+from ..lazy import lazy_names
 
 _HOME = {
     "CourseWidget": "base",
@@ -13,15 +13,4 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(globals(), _HOME)
