@@ -33,4 +33,4 @@ def test_every_public_name_is_found(package):
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'course_utils' has no attribute 'generate'"):
-        course_utils.generate
+        _ = course_utils.generate
