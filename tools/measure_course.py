@@ -51,7 +51,8 @@ def main() -> int:
         failed += measure_time(options.repeats)
     if options.matrix or not options.time:
         failed += measure_matrix()
-    print(*failed, sep="\n")
+    for failure in failed:
+        print(failure)
     return 1 if failed else 0
 
 
