@@ -27,7 +27,7 @@ predict_left = Prediction(
     "02/predict-left",
     "Padding on the left, with the mask. Whose answers are off?",
     options=(
-        Option("Neither model's: the mask hides the padding", "The mask hides it from attention. But one thing about the padding is no matter of attention.", value=[]),
+        Option("Neither model's", "The mask hides it from attention. But one thing about the padding is no matter of attention.", value=[]),
         Option("GPT-2's only", "Something besides attention depends on how many fillers stand in front. The next cells find it.", right=True, value=["tiny-gpt2"]),
         Option("Llama's only", "The two differ in one part, and it is GPT-2's that minds.", value=["tiny-llama"]),
         Option("Both", "For one of them hiding the padding is enough.", value=["tiny-gpt2", "tiny-llama"]),
@@ -37,9 +37,9 @@ predict_left = Prediction(
 
 predict_positions_only = Prediction(
     "02/predict-positions-only",
-    "A forward pass with its default settings: left padding, the right position ids, no mask. Whose answers are off?",
+    "A forward pass, no setting changed: left padding, the right position ids, no mask. Whose answers are off?",
     options=(
-        Option("Neither model's: the positions say which ids are padding", "They say where a token stands. Whether it may be looked at is what the mask says.", value=[]),
+        Option("Neither model's", "They say where a token stands. Whether it may be looked at is what the mask says.", value=[]),
         Option("GPT-2's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-gpt2"]),
         Option("Llama's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-llama"]),
         Option("Both", "Without a mask the fillers are read like words. Right positions do not hide them.", right=True, value=["tiny-gpt2", "tiny-llama"]),
@@ -426,7 +426,7 @@ quiz = (
         options=(
             Option("Right, and read at each row's last token", "Default positions then fit every token, and nothing looks at the fillers.", right=True),
             Option("Left, as for every decoder-only model", "That is the rule for `generate()`. Here the default positions would be off by the padding.", value=None),
-            Option("Either: the mask is given", "The mask hides fillers from attention. On absolute positions the left ones still shift every token."),
+            Option("Either", "The mask hides fillers from attention. On absolute positions the left ones still shift every token."),
             Option("Right, and read at the last place of the row", "The last place of a short row is a filler: its answer continues the padding."),
         ),
         proof=lambda: _good_scoring(),
@@ -437,16 +437,16 @@ quiz = (
         options=(
             Option("Passing the `attention_mask`", "Then the fillers are hidden and the positions are computed from it.", right=True),
             Option("Passing `pad_token_id=tokenizer.eos_token_id`", "That warning is gone, and every padded row is as wrong as before."),
-            Option("Nothing: it is only a warning", "Both padded rows of the lesson came out wrong."),
+            Option("Nothing", "Both padded rows of the lesson came out wrong."),
         ),
         proof=lambda: _what_cures(),
     ),
     Question(
         "02/quiz-inferred",
-        "Padding has an id of its own, `!`, and the mask is not passed. When does `generate()` go wrong?",
+        "Padding is not end-of-text but `!`, and the mask is not passed. When can `generate()` go wrong?",
         options=(
             Option("When a prompt's ids contain the id of `!`", "The mask is inferred by comparing ids, so that token is taken for padding.", right=True),
-            Option("Always: without a mask it cannot know the padding", "It compares the ids with the pad id, as long as padding and end-of-text differ."),
+            Option("Always", "It compares the ids with the pad id, as long as padding and end-of-text differ."),
             Option("Whenever a prompt contains the character `!`", "Tokens are compared, not characters: `!!!` has an id of its own."),
             Option("Never", "It depends on whether the pad id can occur as a word."),
         ),
@@ -485,7 +485,7 @@ def _good_scoring():
     good = {
         "Right, and read at each row's last token": right,
         "Left, as for every decoder-only model": left,
-        "Either: the mask is given": left and right,
+        "Either": left and right,
         "Right, and read at the last place of the row": last_place == alone,
     }
     (answer,) = (text for text, true in good.items() if true)
@@ -519,5 +519,5 @@ def _inferred_goes_wrong():
     if wrong["character"]:
         return "Whenever a prompt contains the character !"
     if wrong["without"]:
-        return "Always: without a mask it cannot know the padding"
+        return "Always"
     return "When a prompt's ids contain the id of !" if wrong["with"] else "Never"

@@ -16,7 +16,7 @@ predict_before = Prediction(
     options=(
         Option("They are the same", "Both divide each allowed e to the score by the sum over the allowed ones.", right=True, value=True),
         Option("The rows no longer sum to 1", "Softmax makes every row sum to 1, whatever went into it.", value=False),
-        Option("They are NaN: −∞ is no number to calculate with", "e to the −∞ is exactly 0. NaN comes only where nothing else is in the row.", value=False),
+        Option("They are NaN", "e to the −∞ is exactly 0. NaN comes only where nothing else is in the row.", value=False),
         Option("The allowed weights are smaller", "They would be, if the forbidden ones still took a share. Their share is 0.", value=False),
     ),
     proof=lambda: _before_is_after(),
@@ -50,7 +50,7 @@ predict_gradient = Prediction(
     "03/predict-gradient",
     "−∞ is filled in at forbidden places, the first two rows are NaN, and the loss does not read them. Which matrices get NaN gradients?",
     options=(
-        Option("None: the loss does not read those rows", "They send a gradient of 0 back. On its way it is multiplied by NaN weights.", value=[]),
+        Option("None", "They send a gradient of 0 back. On its way it is multiplied by NaN weights.", value=[]),
         Option("The value matrix only", "Values get the gradient through the weights, and 0 · NaN is NaN. Scores that were filled over get 0.", right=True, value=["value"]),
         Option("The query and key matrices only", "Their scores were overwritten by the fill, so nothing goes back through them at forbidden places.", value=["query", "key"]),
         Option("All three", "That is what adding −∞ does. Filling in cuts the way back to the forbidden scores.", value=["query", "key", "value"]),
@@ -62,7 +62,7 @@ predict_fillers = Prediction(
     "03/predict-fillers",
     "The same left-padded batch through eager and through SDPA. Where do the last hidden states differ by more than 0.0001?",
     options=(
-        Option("Nowhere: both compute attention", "They agree where something is defined. A row without any allowed key is not.", value="nowhere"),
+        Option("Nowhere", "They agree where something is defined. A row without any allowed key is not.", value="nowhere"),
         Option("At the fillers only", "Eager mixes all values there, SDPA none. No token ever looks at the result.", right=True, value="fillers"),
         Option("Everywhere in the rows that have padding", "It would spread to the tokens if they looked at the fillers. The mask forbids it.", value="padded rows"),
         Option("Everywhere", "The row without padding has no place where the two would disagree.", value="everywhere"),
@@ -389,7 +389,7 @@ quiz = (
     ),
     Question(
         "03/quiz-half",
-        "Old code fills forbidden scores with −10⁹. The model now runs in float16. What becomes of a fully masked row?",
+        "Old code puts −10⁹ at forbidden places of a mask, casts it to the model's type and adds it. The model now runs in float16. What becomes of a fully masked row?",
         options=(
             Option("It is NaN", "−10⁹ does not fit and becomes −∞, on every key of the row.", right=True),
             Option("Four equal weights", "In bfloat16, which has float32's range, this is what happens.", value="equal"),
@@ -399,10 +399,10 @@ quiz = (
     ),
     Question(
         "03/quiz-twice",
-        "A left-padded text. A causal and a padding mask, each with float32's `finfo.min`, are both added. Whose weights change against one joined mask?",
+        "A text with three fillers on the left. A causal and a padding mask, each with float32's `finfo.min`, are both added. Whose weights change against one joined mask?",
         options=(
             Option("Some fillers', and no token's", "Where both forbid, the sum is −∞, and a filler's row loses that key. Tokens give such keys 0 either way.", right=True, value="fillers"),
-            Option("Nobody's: forbidden stays forbidden", "True for tokens. A filler's row has only forbidden keys, and now they are not forbidden alike.", value="nobody"),
+            Option("Nobody's", "True for tokens. A filler's row has only forbidden keys, and now they are not forbidden alike.", value="nobody"),
             Option("Fillers' rows become NaN", "That takes −∞ on every key. The causal mask leaves a query its own place, so one finite score is left.", value="nan"),
             Option("The tokens', too", "A token has an allowed key: itself. Next to it, `finfo.min` and −∞ both give 0.", value="tokens"),
         ),

@@ -113,8 +113,8 @@ for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
 # right, as GPT-2 and Llama do. Which rule is it? We measure.
 
 # %% [markdown]
-# A model returns **logits**, a number for each entry of the vocabulary. Softmax makes them a distribution over
-# the next token: the model's answer. The yardstick is the answer to each prompt **alone**, without padding.
+# A model returns **logits**: at each place, a number for each entry of the vocabulary. Softmax makes them a
+# distribution over the next token: the model's answer. The yardstick is the answer to each prompt **alone**, without padding.
 
 # %% [markdown]
 # **Total variation** is how far two distributions are apart: 0 if they are equal, 1 if they share nothing.
@@ -149,7 +149,7 @@ alone = {name: one_by_one(*models[name]) for name in models}
 
 # %% [markdown]
 # Padding on the right first. We read each row's answer at its last *token*, not at its last place, and pass
-# no mask at all. How far will the answers be off?
+# no mask at all. Whose answers will be off?
 
 # %%
 Predict(lesson.predict_right)
@@ -333,7 +333,7 @@ PaddingGrid({"GPT-2": models["GPT-2"], "Llama, trained": models["trained"]}, sen
 # ## 5. What generate() does for you
 #
 # `generate()` computes position ids from the mask, with the lines of exercise 2. So the mask alone is enough
-# there, for every architecture. First each prompt alone, **greedy**: always the most likely token, six times.
+# there, for both architectures. First each prompt alone, **greedy**: always the most likely token, six times.
 
 # %%
 def continued(model, **inputs):
@@ -466,6 +466,7 @@ as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_to
 # And both padded rows are as wrong as before.
 
 # %%
+page.said = None  # so that the page would show the message again
 as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_token_id))
 
 # %% [markdown]
@@ -477,7 +478,7 @@ cured = continued(model, **inputs, pad_token_id=gpt2.eos_token_id)
 assert cured == expected["GPT-2"]
 
 # %% [markdown]
-# Where padding has an id of its own, `generate()` infers the mask by comparing ids. Here `!`, id 0, is the filler.
+# Where padding is not end-of-text, `generate()` infers the mask by comparing ids. Here `!`, id 0, is the filler.
 # Does that give the same as passing the mask?
 
 # %%
@@ -532,7 +533,7 @@ lesson.check_repair(repair)
 # - Take each row's ids without `pad_id`; then `pad(rows, pad_id, "left")` and `position_ids(mask)` do the rest.
 
 # %% [markdown]
-# ## 7. Training: pad on the right, and keep the last token
+# ## 7. Training: pad on the right, and mind the labels
 #
 # Training is a forward pass: right padding, default positions, no surprise. To learn when to *stop*, each text
 # ends with the end-of-text token.
@@ -544,8 +545,8 @@ print(batch.input_ids)
 print(batch.attention_mask)
 
 # %% [markdown]
-# **Labels** are the ids that the loss asks for; −100 means "no question here". Padding should get −100. The short
-# way is to find it by its id:
+# **Labels** are the ids that the loss asks for; −100 means "no question here". (The loss shifts them by one place
+# itself.) Padding should get −100. The short way is to find it by its id:
 
 # %%
 Predict(lesson.predict_labels)
@@ -659,7 +660,8 @@ assert list(stops.values()) == [[False] * 3, [True] * 3]
 # - **Positions:** count tokens, not places. `generate()` does it from the mask; a bare forward pass on absolute
 #   positions needs you to.
 # - **Warnings:** the mask cures them. A pad token id alone trades one for another, and the rows stay wrong.
-# - **Labels:** from the mask, or from the ids with the first end kept. Never from `ids == pad_id`.
+# - **Labels:** from the mask, or from the ids with the first end kept. Not from
+#   `ids == pad_id` where padding is end-of-text.
 
 # %%
 Quiz(lesson.quiz)

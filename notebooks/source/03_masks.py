@@ -131,7 +131,7 @@ print(joined.int())
 print(joined.sum(-1))  # (query,)
 
 # %% [markdown]
-# The first two queries are fillers. Fillers to their left are hidden as padding, tokens to their right as
+# The first two queries are fillers. They themselves and fillers to their left are hidden as padding, tokens to their right as
 # future: **nothing** is left. Every left-padded batch has such rows, so we must know what softmax makes of them.
 
 # %% [markdown]
@@ -182,7 +182,7 @@ for dtype in dtypes.values():
 # %% [markdown]
 # ### Exercise 1: where is NaN? · difficulty 2 of 3 · 8 minutes
 #
-# All four keys of `row` are forbidden. For which types and fill values are the weights NaN? Decide before you
+# All four keys of `row` are forbidden, and the fill value is added. For which types and fill values are the weights NaN? Decide before you
 # run anything, and write the pairs down.
 
 # %% tags=["exercise"]
@@ -228,7 +228,7 @@ lowest + 3 == lowest, lowest - 40 == lowest
 
 # %% [markdown]
 # **`finfo.min`, float16:** there −65504 − 20 lies beyond the end and becomes −∞. Two keys of four drop
-# out. Uniform weights are no promise of `finfo.min`; they are an effect of rounding.
+# out. Where `finfo.min` is added, uniform weights are no promise; they are an effect of rounding.
 
 # %%
 row.half() + filled(every, torch.float16, "finfo.min")
@@ -263,7 +263,7 @@ for fillers_row in both[:2]:
 
 # %% [markdown]
 # Where both forbid, the sum is −∞, and that key drops out. No row is NaN: the causal mask never forbids a query's
-# own place. The same mask twice, on a row that it forbids altogether, would be. **Join masks while they are True
+# own place. A row that is wholly forbidden would be, if the same mask were added twice. **Join masks while they are True
 # and False. Turn them into numbers once.**
 
 # %%
@@ -329,7 +329,7 @@ for fill in ("-inf", "finfo.min"):
 # %% [markdown]
 # The unread rows send a gradient of 0 back. It reaches the values through NaN weights, and 0 · NaN is NaN. Where −∞
 # is *filled in*, forbidden scores get no gradient; where it is *added*, query and key are lost too. One step of an
-# optimizer takes NaN from those weights, and they are NaN.
+# optimizer takes NaN from those matrices, and they are NaN too.
 
 # %% [markdown]
 # ### The fused kernel
@@ -371,7 +371,7 @@ print(in_float32.tolist(), f"{in_float32.softmax(-1) @ torch.arange(1.0, 5):.1f}
 # every key, it cancels. So what a finite number does to such a row depends on the kernel, too.
 
 # %% [markdown]
-# Only −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
+# On this CPU only −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
 # would answer −∞ with NaN, `finfo.min`.
 
 # %% [markdown]
@@ -574,7 +574,7 @@ for name, (one, other) in {"mean over all places": naive, "mean over tokens": ma
 # %% [markdown]
 # ## 6. Every weight by hand
 #
-# Now real heads. A layer first *normalises* its input: it scales each vector to an even size. Its own matrices make
+# Now real heads. A layer first *normalises* its input: it brings each vector's numbers to a common scale. Its own matrices make
 # queries and keys of that; scores, mask and softmax are those of this lesson. The input comes from the library; lesson 04 rebuilds that too.
 
 # %%
@@ -686,8 +686,8 @@ print(attentions[-1][0, 0].cpu())  # last layer, "It will rain in the", head 0
 #
 # - **One head:** scores, plus mask, softmax, weights. Before the softmax, never after.
 # - **From 0 and 1 to numbers:** choose with `masked_fill` or `where`. Never multiply by −∞, never add 0 and 1.
-# - **The fill value:** any will do where one key is allowed and no score comes near it. Where none is, −∞ gives NaN,
-#   which spreads to every row. A finite number gives *some* weights: of all keys, of a few, or as without a mask.
+# - **The fill value:** any will do where one key is allowed and no score comes near it. Where none is, −∞ gives NaN
+#   in eager, which spreads to every place of that text. A finite number gives *some* weights: of all keys, of a few, or as without a mask.
 # - **Joining:** `&` on True and False, shapes (query, key) and (batch, 1, 1, key), then numbers, once.
 # - **Padded places:** hold what no one defined. Select tokens by the mask before you average.
 
