@@ -288,7 +288,7 @@ def _require_extreme_scores(answer):
     for scores, allowed, message in [
         ([300.0, 302.0, 0.0], [True, True, False], "`exp` of a large score overflows. `softmax` subtracts the row's largest allowed score first."),
         ([0.0, 1.0, 200.0], [True, True, False], "The forbidden score is far larger than the others, and it still counts. Mask the scores first, and leave forbidden ones out of whatever you compute from a row."),
-        ([-300.0, -302.0, 0.0], [True, True, False], "The allowed scores are far below 0. Fill with something lower than any score could be: `torch.finfo(scores.dtype).min`."),
+        ([-30000.0, -30002.0, 0.0], [True, True, False], "The allowed scores are far below 0. Fill with something lower than any score could be: `torch.finfo(scores.dtype).min`."),
     ]:  # fmt: skip
         query, key = torch.ones(1, 1, 1, 1), torch.tensor(scores).view(1, 1, 3, 1)
         mask = torch.tensor(allowed).view(1, 1, 1, 3)

@@ -255,9 +255,15 @@ def test_attend():
     )
 
 
+def filled_with_ten_thousand(query, key, value, allowed):
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    return scores.masked_fill(~allowed, -1e4).softmax(-1).masked_fill(~allowed, 0) @ value
+
+
 @pytest.mark.parametrize(
     "answer, words",
     [
+        (filled_with_ten_thousand, "lower than any score could be"),
         (filled_and_nan_to_zero, "gradient of the value is NaN"),
         (exponents_less_any_largest, "The forbidden score is far larger"),
         (without_gradient, "no gradient reaches the query"),
