@@ -1,0 +1,217 @@
+"""Looking into the installed transformers: the source of a function, with notes at the lines that matter.
+
+    from course_utils import library
+
+    library.show(
+        "generation.utils.GenerationMixin._sample",
+        {
+            "next_token_scores = logits_processor(": "every processor, one after the other",
+            "torch.argmax(": "greedy decoding is this one line",
+        },
+    )
+
+A note is placed by a piece of the line's own text, never by its number, so it stays where it belongs when
+lines are added above it, and fails loudly when its line is gone.
+"""
+
+import functools
+import html
+import importlib
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CourseError
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Lines of an installed file with notes, as a notebook shows them.
+
+    target:  str, the dotted name below `transformers`
+    path:    str, the file, relative to the `transformers` folder
+    version: str, of the installed transformers
+    first:   int, the number of the first line in the file; `lines` are all lines of the function, str
+    notes:   dict from a line's number to a tuple of notes, str
+    shown:   tuple of the numbers of the lines to show, ascending
+    """
+
+    target: str
+    path: str
+    version: str
+    first: int
+    lines: tuple
+    notes: dict
+    shown: tuple
+
+    def __repr__(self):
+        pieces = [self._title()]
+        for piece in self._pieces():
+            if isinstance(piece, range):
+                pieces.append(f"{'':6} ⋮ {_count(len(piece))}")
+            else:
+                pieces.append(self._line(piece))
+                pieces += [f"{'':6} ▲ {note}" for note in self.notes.get(piece, ())]
+        return "\n".join(pieces)
+
+    def _repr_html_(self):
+        pieces, code = [], []
+
+        def end_code():
+            if code:
+                lines = "\n".join(code)
+                pieces.append(f'<pre style="overflow-x:auto;margin:0">{lines}</pre>')
+                code.clear()
+
+        for piece in self._pieces():
+            if isinstance(piece, range):
+                code.append(f"{'':6} ⋮ {_count(len(piece))}")
+                continue
+            line = html.escape(self._line(piece))
+            notes = self.notes.get(piece, ())
+            code.append(f"<b>{line}</b>" if notes else line)
+            if notes:
+                end_code()
+            pieces += [
+                '<p style="margin:0 0 6px 4em;border-left:3px solid #0072b2;padding-left:8px">'
+                f"▲ {_as_html(note)}</p>"
+                for note in notes
+            ]
+        end_code()
+        return f"<div><p>{html.escape(self._title())}</p>{''.join(pieces)}</div>"
+
+    def _title(self):
+        last = self.first + len(self.lines) - 1
+        name = self.target.removeprefix(_module_of(self.path) + ".")
+        return f"{name} · transformers {self.version} · {self.path}, lines {self.first} to {last}"
+
+    def _line(self, number):
+        mark = "▶" if number in self.notes else " "
+        return f"{number:5} {mark} {self.lines[number - self.first]}".rstrip()
+
+    def _pieces(self):
+        """What stands under one another: numbers of lines, and ranges of those that are left out."""
+        following = self.first
+        for number in self.shown:
+            if number > following:
+                yield range(following, number)
+            yield number
+            following = number + 1
+        if following < self.first + len(self.lines):
+            yield range(following, self.first + len(self.lines))
+
+
+def show(target, notes=None, *, context=1, whole=False):
+    """Show the installed source of a function or class of transformers, with notes at its lines.
+
+    target:  str, a dotted name below `transformers`: "generation.utils.GenerationMixin._sample"
+    notes:   dict from anchor to note, both str. An anchor is a piece of one line, spaces as they stand
+             there, that occurs on exactly one line of the source, decorators and docstring included.
+             `Backticks` in a note are shown as code.
+    context: int, lines shown before and after each anchor; what lies between is counted, "⋮ 24 lines"
+    whole:   bool, show every line; so does a call without notes
+
+    Returns an Excerpt, which a notebook shows with the numbers of the lines in the installed file.
+    Raises CourseError for a name that the installed transformers has not, and for an anchor that is on
+    no line or on several.
+    """
+    if not isinstance(context, int) or context < 0:
+        raise CourseError(f"context is {context!r}. It counts lines: give 0, 1, 2, …")
+    found = _find(target)
+    path, first, lines = _source(target, found)
+    placed = {}
+    for number, note in _placed(target, first, lines, notes or {}):
+        placed[number] = (*placed.get(number, ()), note)
+    last = first + len(lines) - 1
+    shown = set(range(first, last + 1))
+    if placed and not whole:
+        shown &= {near for number in placed for near in range(number - context, number + context + 1)}
+        shown -= {number for number in shown if _dangles(number, shown, lines[number - first])}
+    return Excerpt(_bare(target), path, _version(), first, lines, placed, tuple(sorted(shown)))
+
+
+def _find(target):
+    """The object that `target` names below transformers."""
+    name = _bare(target)
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        try:
+            module = importlib.import_module(".".join(["transformers", *parts[:split]]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            return functools.reduce(getattr, parts[split:], module)
+        except AttributeError:
+            break
+    raise CourseError(
+        f"transformers {_version()} has no {name!r}. Type library.where({parts[-1]!r}) to see where an older "
+        "name is now."
+    )
+
+
+def _bare(target):
+    if not isinstance(target, str) or not target:
+        raise CourseError(
+            f"{target!r} is no name. Give one below transformers as text, "
+            'such as "generation.utils.GenerationMixin._sample".'
+        )
+    return target.removeprefix("transformers.")
+
+
+def _source(target, found):
+    """Path below the transformers folder, number of the first line, and the lines, dedented."""
+    import transformers
+
+    found = inspect.unwrap(getattr(found, "fget", found))
+    if not (inspect.isfunction(found) or inspect.isclass(found)):
+        raise CourseError(f"{target!r} is a {type(found).__name__}. Name a function or a class in it.")
+    lines, first = inspect.getsourcelines(found)
+    path = Path(inspect.getsourcefile(found))
+    folder = Path(transformers.__file__).parent
+    if not path.is_relative_to(folder):
+        raise CourseError(f"{target!r} comes from {found.__module__}, which is not a part of transformers.")
+    lines = inspect.cleandoc("\n" + "".join(lines)).split("\n")
+    return path.relative_to(folder).as_posix(), first, tuple(lines)
+
+
+def _placed(target, first, lines, notes):
+    """Pairs (line number, note), one for each anchor."""
+    problems = []
+    for anchor, note in notes.items():
+        numbers = [first + place for place, line in enumerate(lines) if anchor in line]
+        if len(numbers) == 1:
+            yield numbers[0], note
+        elif numbers:
+            problems.append(f"{anchor!r} is on {len(numbers)} lines ({', '.join(map(str, numbers))})")
+        else:
+            problems.append(f"{anchor!r} is on no line")
+    if problems:
+        raise CourseError(
+            f"In {_bare(target)} of transformers {_version()} {', '.join(problems)}. Look at "
+            f"library.show({_bare(target)!r}) and give a piece of text that one line of it has."
+        )
+
+
+def _dangles(number, shown, line):
+    """Whether an empty line would stand at the edge of what is shown."""
+    return not line and not {number - 1, number + 1} <= shown
+
+
+def _module_of(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _count(lines):
+    return f"{lines} line{'s' if lines != 1 else ''}"
+
+
+def _as_html(note):
+    """A note, escaped, with what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(note))
+
+
+def _version():
+    import transformers
+
+    return transformers.__version__
