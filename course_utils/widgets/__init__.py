@@ -3,6 +3,7 @@
 from ..lazy import lazy_names
 
 _HOME = {
+    "CacheGrowth": "cache_growth",
     "CourseWidget": "base",
     "MaskView": "mask_view",
     "NextToken": "next_token",
