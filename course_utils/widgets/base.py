@@ -80,6 +80,8 @@ class CourseWidget(anywidget.AnyWidget):
             reply = self.answer(content["request"]) or {}
         except CourseError as error:
             reply = {"error": str(error)}
+        except KeyboardInterrupt:  # reaches a kernel that answers in its main thread
+            reply = {"error": "The kernel was interrupted before it had answered. Try again."}
         except (
             Exception
         ) as error:  # raised in a message handler it would reach only the log, and the page would wait

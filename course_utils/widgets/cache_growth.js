@@ -35,7 +35,7 @@ function svg(tag, attributes, ...children) {
 /** Round steps from 0 to at least `largest`, three to five of them. */
 function ticks(largest) {
   const power = 10 ** Math.floor(Math.log10(largest / 3));
-  const step = power * [1, 2, 5, 10].find((factor) => (factor * power * 5) >= largest);
+  const step = power * [1, 2, 5, 10].find((factor) => 5 * factor * power >= largest);
   return Array.from({ length: Math.ceil(largest / step - 1e-9) + 1 }, (_, at) => at * step);
 }
 
@@ -52,11 +52,12 @@ function chart({ title, most, largest, lengths, curves }) {
   const text = (at, up, anchor, content, name = "") =>
     svg("text", { x: at, y: up, "text-anchor": anchor, class: name }, content);
   const digits = Math.max(0, -Math.floor(Math.log10(rows[1])));
+  const empty = curves.every(({ points }) => points.length === 0); // then any scale would be made up
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   for (const value of rows) {
     node.append(
       svg("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "cache-growth-grid" }),
-      text(left - 6, y(value) + 4, "end", value.toFixed(digits)),
+      text(left - 6, y(value) + 4, "end", empty ? "" : value.toFixed(digits)),
     );
   }
   for (const length of lengths) node.append(text(x(length), height - bottom + 16, "middle", String(length)));
@@ -143,13 +144,16 @@ function render({ model, el }) {
   const say = (sentence) => (status.textContent = sentence);
   // A measurement may take a second, and its progress is shown: only a long silence is worth a word.
   const line = connect(model, (sentence) => {
-    if (!running || !sentence.startsWith("Kernel busy")) say(sentence);
+    const usual = sentence === "" || sentence.startsWith("Kernel busy");
+    say(running && usual ? "Measuring." : sentence);
   });
 
   const name = uniqueId();
   const lengths = element("fieldset", {}, element("legend", {}, "Up to"));
-  for (const most of model.get("shown").choices) {
-    const input = control("input", { type: "radio", name, value: most, checked: most === model.get("shown").most, disabled: !live });
+  const { choices, most: longest } = model.get("shown");
+  const first = choices.findLast((most) => most <= longest) ?? choices[0]; // `measure` takes any length
+  for (const most of choices) {
+    const input = control("input", { type: "radio", name, value: most, checked: most === first, onchange: () => draw() });
     lengths.append(element("label", {}, input, whole.format(most)));
   }
   lengths.append("positions");
@@ -162,11 +166,13 @@ function render({ model, el }) {
   const memory = element("div", { class: "cache-growth-chart" });
   const numbers = control("div", { class: "cache-growth-scroll", role: "region", "aria-label": "The measurements", tabindex: 0 });
 
+  const chosen = () => Number(lengths.querySelector("input:checked").value);
+
   function start() {
     running = true;
     wrong.textContent = "";
     say("Measuring.");
-    step({ start: Number(lengths.querySelector("input:checked").value) });
+    step({ start: chosen() });
     draw();
   }
 
@@ -187,27 +193,28 @@ function render({ model, el }) {
 
   function stop() {
     running = false;
-    line.ask({ stop: true }, () => end("Stopped. Measure starts again from the beginning."));
+    line.ask({ stop: true }, () => end("Stopped. What was measured stays until you measure again."));
     draw();
   }
 
   function draw() {
     const shown = model.get("shown");
-    const { points, factors, most, limit, done, total } = shown;
-    const predicted = (positions) => 2 * factors.layers * factors.heads * factors.width * factors.number_bytes * positions;
+    const { points, factors, limit, done, total } = shown;
+    const some = points.length > 0;
+    const most = some || running ? shown.most : chosen();
+    const predicted = (positions) => factors.position_bytes * positions;
     const unit = memoryUnit(predicted(most));
-    button.textContent = running ? "Stop" : points.length > 0 ? "Measure again" : "Measure";
+    button.textContent = running ? "Stop" : some ? "Measure again" : "Measure";
     for (const input of lengths.querySelectorAll("input")) input.disabled = !live || running;
     progress.max = total || 1;
     progress.value = done;
     progress.hidden = !running;
-    count.textContent = total > 0 && (running || done < total) ? `${done} of ${total} measurements` : "";
+    count.textContent = total > 0 && (running || done < total) ? `${done} of ${total} measured` : "";
     note.textContent =
       `The configuration predicts 2 (keys and values) × ${factors.layers} layers × ${factors.heads} heads × ` +
       `${factors.width} numbers × ${factors.number_bytes} bytes = ${whole.format(predicted(1))} bytes a position. ` +
-      (limit ? `The model has ${whole.format(limit)} positions.` : "");
+      (limit ? `The model has ${whole.format(limit)} positions, so no text is longer.` : "");
 
-    const some = points.length > 0;
     said.textContent = some
       ? verdict(shown, predicted, unit)
       : live
@@ -215,7 +222,7 @@ function render({ model, el }) {
         : "Nothing was measured when this page was saved. Run the cell and press Measure.";
     const all = points.flatMap((point) => [...point.with, ...point.without]);
     const curve = (which) => points.map((point) => [point.positions, median(point[which])]);
-    const marks = some ? points.map((point) => point.positions) : [most];
+    const marks = some ? points.map((point) => point.positions) : [Math.floor(most / 2), most];
     time.replaceChildren(
       element("p", {}, "Time of a token, milliseconds"),
       chart({
@@ -253,7 +260,7 @@ function render({ model, el }) {
   }
 
   draw();
-  if (!live) say("A saved view. To measure on your machine, run this cell.");
+  if (!live) say("A saved view. To measure on your own machine, run this cell.");
   el.append(
     element(
       "div",

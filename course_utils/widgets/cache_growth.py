@@ -3,6 +3,7 @@
 import copy
 import html
 import inspect
+import math
 import statistics
 import threading
 import time
@@ -95,7 +96,7 @@ class CacheGrowth(CourseWidget):
                 with_cache=statistics.median(point["with"]),
                 without_cache=statistics.median(point["without"]),
                 cache_bytes=point["bytes"],
-                predicted_bytes=self._predicted(point["positions"]),
+                predicted_bytes=self.shown["factors"]["position_bytes"] * point["positions"],
             )
             for point in self.shown["points"]
         ]
@@ -145,31 +146,18 @@ class CacheGrowth(CourseWidget):
                 self._series = None
                 raise
             left = len(series.todo)
-            self.set_trait(
-                "shown",
-                self.shown
-                | {
-                    "points": series.points(),
-                    "done": self.shown["total"] - left,
-                    "agree": series.agree,
-                },
-            )
+            new = {"points": series.points(), "done": self.shown["total"] - left, "agree": series.agree}
+            self.set_trait("shown", self.shown | new)
             if left == 0:
                 self._series = None  # and the caches with it
             return left
-
-    def _predicted(self, positions):
-        factors = self.shown["factors"]
-        return (
-            2 * factors["layers"] * factors["heads"] * factors["width"] * factors["number_bytes"] * positions
-        )
 
     def summary(self):
         factors = self.shown["factors"]
         lines = [
             "KV cache, as the configuration predicts it: 2 (keys and values) "
             f"x {factors['layers']} layers x {factors['heads']} heads x {factors['width']} numbers "
-            f"x {factors['number_bytes']} bytes = {self._predicted(1):,} bytes a position"
+            f"x {factors['number_bytes']} bytes = {factors['position_bytes']:,} bytes a position"
         ]
         if not self.measured:
             lines.append("Not measured yet: run the cell and press Measure.")
@@ -256,17 +244,18 @@ class _Series:
 def cache_factors(model):
     """What the size of a KV cache is made of, read from the model's configuration: dict of int.
 
-    The bytes of a cache are 2 (keys and values) x "layers" x "heads" (those of the keys and values)
-    x "width" (of one head) x "number_bytes" x positions x rows of the batch.
+    "layers", "heads" (those of the keys and values), "width" (of one head) and "number_bytes"; twice their
+    product, for keys and values, is "position_bytes", which each position of each row of a batch takes.
     """
     config = model.config
     heads = config.num_attention_heads
-    return {
+    factors = {
         "layers": config.num_hidden_layers,
         "heads": getattr(config, "num_key_value_heads", None) or heads,
         "width": getattr(config, "head_dim", None) or config.hidden_size // heads,
         "number_bytes": model.dtype.itemsize,
     }
+    return factors | {"position_bytes": 2 * math.prod(factors.values())}
 
 
 def _ids(tokenizer, text):

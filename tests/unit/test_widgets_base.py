@@ -20,6 +20,8 @@ class Echo(base.CourseWidget):
     def answer(self, request):
         if request == "refuse":
             raise CourseError("Not this one.")
+        if request == "interrupt":
+            raise KeyboardInterrupt
         self.word = request["say"]
 
 
@@ -59,6 +61,8 @@ def test_requests_are_answered_by_number():
     ]
     (reply,) = sent(widget, {"number": "a:3", "request": {}})
     assert reply == {"number": "a:3", "error": "KeyError: 'say'"}
+    (reply,) = sent(widget, {"number": "a:4", "request": "interrupt"})
+    assert reply["error"].startswith("The kernel was interrupted")
 
 
 def test_what_cannot_be_seen_is_made_visible():
