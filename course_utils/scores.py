@@ -36,8 +36,8 @@ def transition_scores(output, eos_token_id=None, normalize_logits=True, source="
 
     - After greedy decoding and sampling it knows no end: its numbers go on over the padding of a row that
       ended early, and its sums with them. Here they are 0 there, as its own are after beam search.
-    - It normalises over a strided dimension, which costs precision with a large vocabulary: errors of 5e-5
-      were measured with GPT-2's 50257 tokens, and below 5e-6 here, step by step.
+    - It normalises over a strided dimension, which costs precision with a large vocabulary: with SmolLM2's
+      49152 tokens its numbers were off by up to 2e-4, and these, normalised step by step, by 1e-5.
     - It takes `beam_indices` as an argument. Without them it reads the wrong beams and says nothing; here
       they are read from the output, and a beam search's output without them is refused.
     - It is given `scores` or `logits` by the caller; only "scores" without normalising add up to
@@ -87,7 +87,7 @@ def sequence_scores(output, length_penalty=1.0, eos_token_id=None):
     after_beams = _beam_indices(output) is not None
     chosen = transition_scores(output, eos_token_id, normalize_logits=not after_beams)
     lengths = generated_lengths(output, eos_token_id)
-    return (chosen.double().sum(dim=1) / lengths.double() ** length_penalty).float()
+    return chosen.sum(dim=1) / lengths.float() ** length_penalty
 
 
 def token_log_probs(model, input_ids, attention_mask=None):
@@ -127,7 +127,7 @@ def perplexity(model, input_ids, attention_mask=None):
     row do not count. Takes its arguments, and raises CourseError, as `token_log_probs` does.
     """
     log_probs, scored = token_log_probs(model, input_ids, attention_mask)
-    return torch.exp(-log_probs[scored].double().mean()).item()
+    return math.exp(-log_probs[scored].cpu().double().mean())
 
 
 def _stored_scores(output, source="scores"):
