@@ -20,7 +20,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOME = {
     "CourseError": "errors",
+    "Step": "generation",
     "check_machine": "doctor",
+    "decode_steps": "generation",
     "load": "models",
     "load_tokenizer": "models",
     "pick_device": "models",

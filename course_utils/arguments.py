@@ -1,0 +1,193 @@
+"""Which arguments of generate() can be stepped through, and a sentence for each that cannot."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+from transformers.generation import GenerationMode
+
+from .errors import CourseError
+from .masks import check_mask
+
+_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+_BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
+_ASSISTED = "assisted generation, which lesson 06 takes apart: it checks several drafted tokens in one pass"
+_ELSEWHERE = {
+    "assistant_model": _ASSISTED,
+    "assistant_tokenizer": _ASSISTED,
+    "prompt_lookup_num_tokens": _ASSISTED,
+    "custom_generate": "a decoding loop of your own, which lesson 05 writes: give it to model.generate",
+    "synced_gpus": "several machines that wait for each other: give it to model.generate",
+    "token_healing": "a prompt that generate() rewrites: give it to model.generate",
+}
+_PROMPTS = ("input_ids", "inputs_embeds", "inputs", "encoder_outputs")
+
+
+def check_arguments(model, inputs, kwargs):
+    """The arguments of `model.generate` as one dict, `{**inputs, **kwargs}`.
+
+    Raises CourseError for a model that cannot generate, for a prompt that is missing, empty, or no tensor of ids
+    of this model, for a mask of another shape, for lengths and temperatures that are not positive, and for what
+    `decode_steps` does not step through.
+    """
+    if not isinstance(model, GenerationMixin):
+        raise CourseError(
+            f"A {type(model).__name__} has no generate(): it needs a head that scores the next token. "
+            "Load one with load(), or with AutoModelForCausalLM."
+        )
+    if not isinstance(inputs, Mapping):
+        what = "no prompt" if inputs is None else f"a {type(inputs).__name__}"
+        raise CourseError(
+            f"decode_steps was given {what} to start from; it takes what a tokenizer returns. "
+            'Type decode_steps(model, tokenizer("The capital of France is", return_tensors="pt")).'
+        )
+    twice = sorted(set(inputs) & set(kwargs))
+    if twice:
+        raise CourseError(f"{twice[0]} is given twice, in the inputs and beside them. Leave one of them out.")
+    arguments = {**inputs, **kwargs}
+    for name, subject in _ELSEWHERE.items():
+        if arguments.get(name):
+            raise CourseError(f"{name} asks for {subject}. Leave {name} out to step through this prompt.")
+    if arguments.get("cache_implementation") == "paged":
+        raise CourseError(
+            'cache_implementation="paged" hands the prompt to another loop, continuous batching, which is not '
+            'stepped through. Leave it out, or give "static" or "dynamic".'
+        )
+    _check_numbers(arguments)
+    _check_prompt(model, arguments)
+    return arguments
+
+
+def _check_numbers(arguments):
+    for name in ("max_new_tokens", "max_length"):
+        length = arguments.get(name)
+        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+            raise CourseError(
+                f"{name} is {length!r}: a number of tokens is an integer from 1. Type {name}=20."
+            )
+    temperature = arguments.get("temperature")
+    if temperature is not None and (not isinstance(temperature, int | float) or not temperature > 0):
+        raise CourseError(
+            f"temperature is {temperature!r}: the logits are divided by it, so it must be a number above 0. "
+            "For the most probable token at each step leave it out and type do_sample=False."
+        )
+
+
+def _check_prompt(model, arguments):
+    prompts = {*_PROMPTS, model.main_input_name}
+    if not any(arguments.get(name) is not None for name in prompts):
+        raise CourseError(
+            "There is no prompt: the inputs hold no input_ids. "
+            'Give what tokenizer("The capital of France is", return_tensors="pt") returns.'
+        )
+    for name in ("input_ids", "inputs", "decoder_input_ids", "inputs_embeds", "attention_mask"):
+        value = arguments.get(name)
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise CourseError(
+                f"{name} is a {type(value).__name__}, and a model takes tensors. "
+                'Type tokenizer(text, return_tensors="pt"), or torch.tensor([...]).'
+            )
+    ids = arguments.get("input_ids")
+    embeddings = arguments.get("inputs_embeds")
+    if ids is not None:
+        _check_ids(model, ids, may_be_empty=embeddings is not None or "past_key_values" in arguments)
+    mask = arguments.get("attention_mask")
+    if mask is not None and arguments.get("past_key_values") is None:
+        prompt = ids if embeddings is None else embeddings
+        check_mask(mask, None if prompt is None else prompt.shape[:2])
+    limit = position_limit(model)
+    if limit is not None and model.config.is_encoder_decoder and ids is not None and ids.shape[1] > limit:
+        raise CourseError(
+            f"The prompt has {ids.shape[1]} tokens, and this model's encoder has {limit} positions. "
+            f"Shorten the prompt by {ids.shape[1] - limit} tokens or more."
+        )
+
+
+def _check_ids(model, ids, may_be_empty):
+    if ids.ndim != 2:
+        raise CourseError(
+            f"input_ids has the shape {tuple(ids.shape)}; two dimensions are expected, (batch, length). "
+            "For a single prompt, type input_ids[None]."
+        )
+    if ids.numel() == 0:
+        if may_be_empty:
+            return
+        raise CourseError(
+            "The prompt is empty: there is no token whose successor could be predicted. Type at least one word, "
+            "or begin with the model's own start, torch.tensor([[tokenizer.bos_token_id]])."
+        )
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise CourseError(f"input_ids is of type {ids.dtype}; ids are integers. Type input_ids.long().")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    strange = ids[(ids < 0) | (ids >= vocabulary)]
+    if strange.numel():
+        raise CourseError(
+            f"input_ids holds {strange[0].item()}, and this model's ids go from 0 to {vocabulary - 1}. "
+            "Use the tokenizer that load() returned with the model."
+        )
+
+
+def check_mode(config):
+    """Raise CourseError unless the merged GenerationConfig asks for greedy decoding or sampling."""
+    mode = config.get_generation_mode()
+    if mode in _MODES:
+        return
+    if mode in _BEAMS:
+        raise CourseError(
+            f"num_beams={config.num_beams} asks for beam search, which lesson 06 takes apart. "
+            "Leave num_beams out to step through greedy decoding or sampling."
+        )
+    if mode == GenerationMode.ASSISTED_GENERATION:
+        raise CourseError(f"These arguments ask for {_ASSISTED}. Leave them out to step through this prompt.")
+    raise CourseError(
+        f"These arguments ask for {mode.value.replace('_', ' ')}, which transformers no longer contains. "
+        "Step through greedy decoding, or through sampling with do_sample=True."
+    )
+
+
+def check_positions(model, tokens, new):
+    """Raise CourseError if a prompt of `tokens` tokens and `new` more do not fit into the model's positions."""
+    limit = position_limit(model)
+    if limit is None:
+        return
+    fit = limit - tokens + 1  # the last new token is not fed back, so it needs no position
+    if fit < 1:
+        raise CourseError(
+            f"The prompt has {tokens} tokens, and this model has {limit} positions. "
+            f"Shorten the prompt by {1 - fit} tokens or more."
+        )
+    if new > fit:
+        raise CourseError(
+            f"{new} new tokens are asked for after {tokens}, and this model has {limit} positions: {fit} fit. "
+            f"Type max_new_tokens={fit}, or shorten the prompt."
+        )
+
+
+def position_limit(model):
+    """How many positions a model with learned (or tabulated) absolute positions has; None where they have no end.
+
+    Such a model looks each position up in a table, of `config.max_position_embeddings` rows and, in OPT and
+    BART, two more. Rotary and relative positions are computed: beyond the trained length they get worse,
+    but do not fail.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    words = (model.get_input_embeddings(), model.get_output_embeddings())
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and not any(module is table for table in words):
+            if positions is not None and module.num_embeddings - getattr(module, "offset", 0) == positions:
+                return positions
+    return None
+
+
+def explained(error, model, arguments):
+    """The CourseError that says what transformers found wrong with the arguments."""
+    known = {*vars(GenerationConfig()), *inspect.signature(model.generate).parameters}
+    known |= {*inspect.signature(model.forward).parameters, "tokenizer", "trust_remote_code"}
+    unknown = [name for name in arguments if name not in known]
+    if "not used by the model" in str(error) and unknown:
+        near = difflib.get_close_matches(unknown[0], sorted(known), n=1)
+        advice = f"Did you mean {near[0]}?" if near else "Leave it out: this model does not take it."
+        return CourseError(f"generate() has no argument {unknown[0]}. {advice}")
+    return CourseError(f"generate() refuses these arguments: {error}")
