@@ -2,7 +2,8 @@
 
     what generate() returned -> `transition_scores`: the score of each chosen token
                              -> `generated_lengths`, `sequence_scores`: one number a row
-    any text                 -> `token_log_probs`: the log probability of each of its tokens
+    any text                 -> `next_token_log_probs`: what the model expects after each of its tokens
+                             -> `token_log_probs`: the log probability of each of its tokens
                              -> `perplexity`: one number for all of them
 
 Logarithms are natural: a log probability is in nats, exp(it) is the probability, and -it / log(2) is the
@@ -90,6 +91,17 @@ def sequence_scores(output, length_penalty=1.0, eos_token_id=None):
     return chosen.sum(dim=1) / lengths.float() ** length_penalty
 
 
+def next_token_log_probs(model, input_ids, attention_mask=None):
+    """What the model expects after each token of a text, by one forward pass: the log probabilities of the
+    whole vocabulary, in nats, float32 [batch, length, vocabulary] on the model's device.
+
+    The numbers at place t speak about the token at place t + 1; those at padding mean nothing. Takes its
+    arguments, and raises CourseError, as `token_log_probs` does.
+    """
+    input_ids, attention_mask = _checked_text(model, input_ids, attention_mask)
+    return _expected(model, input_ids, attention_mask)
+
+
 def token_log_probs(model, input_ids, attention_mask=None):
     """The log probability of each token of a text, given the tokens before it, by one forward pass.
 
@@ -104,15 +116,8 @@ def token_log_probs(model, input_ids, attention_mask=None):
     a row of one token.
     """
     input_ids, attention_mask = _checked_text(model, input_ids, attention_mask)
-    with torch.no_grad():
-        logits = model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
-            use_cache=False,
-        ).logits
-        predicted = logits[:, :-1].float().log_softmax(dim=-1)  # place t speaks about the token at t + 1
-        chosen = predicted.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    expected = _expected(model, input_ids, attention_mask)[:, :-1]
+    chosen = expected.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
     scored = torch.zeros_like(attention_mask, dtype=torch.bool)
     scored[:, 1:] = (attention_mask[:, 1:] == 1) & (attention_mask[:, :-1] == 1)
     log_probs = torch.zeros(scored.shape, dtype=torch.float32, device=scored.device)
@@ -128,6 +133,18 @@ def perplexity(model, input_ids, attention_mask=None):
     """
     log_probs, scored = token_log_probs(model, input_ids, attention_mask)
     return math.exp(-log_probs[scored].cpu().double().mean())
+
+
+def _expected(model, input_ids, attention_mask):
+    """The log probabilities after each place of a checked text: float32 [batch, length, vocabulary]."""
+    with torch.no_grad():
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids(attention_mask),
+            use_cache=False,
+        ).logits
+        return logits.float().log_softmax(dim=-1)
 
 
 def _stored_scores(output, source="scores"):

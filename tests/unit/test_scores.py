@@ -12,6 +12,7 @@ from course_utils import CourseError, load
 from course_utils.masks import position_ids
 from course_utils.scores import (
     generated_lengths,
+    next_token_log_probs,
     perplexity,
     sequence_scores,
     token_log_probs,
@@ -251,6 +252,17 @@ def test_log_probabilities_do_not_know_the_padding(name, side):
         assert (naive - log_probs)[scored].abs().max() > 0.1
 
 
+def test_what_is_expected_is_of_the_next_place(model):
+    input_ids = torch.tensor([[0, 0, 7, 3, 9], [5, 1, 2, 3, 4]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    expected = next_token_log_probs(model, input_ids, mask)
+    assert (expected.shape, expected.dtype) == ((2, 5, 24), torch.float32)
+    torch.testing.assert_close(expected.exp().sum(-1), torch.ones(2, 5, device=expected.device))
+    log_probs, _ = token_log_probs(model, input_ids, mask)
+    assert expected[0, 2, 3] == log_probs[0, 3] < 0
+    assert expected[1, 3, 4] == log_probs[1, 4] < 0
+
+
 def test_a_mask_may_be_boolean_or_a_list(model):
     input_ids = torch.tensor([[0, 1, 2], [3, 4, 5]])
     mask = [[0, 1, 1], [1, 1, 1]]
@@ -363,7 +375,7 @@ BAD_TEXTS = [
 
 @pytest.mark.parametrize(("input_ids", "mask", "sentence"), BAD_TEXTS)
 def test_texts_that_cannot_be_scored(model, input_ids, mask, sentence):
-    for score in (token_log_probs, perplexity):
+    for score in (next_token_log_probs, token_log_probs, perplexity):
         with pytest.raises(CourseError, match=sentence):
             score(model, input_ids, mask)
 
