@@ -10,6 +10,8 @@ _HOME = {
     "PaddingGrid": "padding_grid",
     "Predict": "question",
     "Quiz": "question",
+    "Stepper": "stepper",
+    "ScoredText": "scored_text",
     "TokenChips": "token_chips",
 }
 

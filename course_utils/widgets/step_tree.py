@@ -1,0 +1,321 @@
+"""Generation as a tree: the steps that were taken and the branches they belong to, ready for a page.
+
+One `Decoding` is led wherever the learner wants to go on. What a step found is measured once and kept.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import CourseError
+from ..generation import decode_steps
+from .next_token import token_label
+
+MOST_BRANCHES = 16
+MOST_RECORDS = 240  # steps times rows; a page that holds more grows slow
+_TOP = 10  # tokens that are kept of the raw distribution, and of the one that is chosen from
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was chosen at one step.
+
+    step:    int, its number in `StepTree.steps`
+    tokens:  tuple of int, one a row
+    shares:  tuple, one a row: the chosen token's probability in the raw distribution and after each
+             processor (list of float, None where it is removed), or None for a row that was finished before
+    reasons: tuple, one a row: None, or why the row is finished after this step
+    """
+
+    step: int
+    tokens: tuple
+    shares: tuple
+    reasons: tuple
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way through the tree, from the step at which it leaves its parent.
+
+    parent: int, the number of the branch that it leaves, or None for a beginning
+    start:  int, the index of the first step that is its own
+    row:    int, the row in which another token was chosen at `start`; None for a beginning
+    seed:   int, of the draws
+    turns:  tuple of Turn, from step `start` on
+    """
+
+    parent: int | None
+    start: int
+    row: int | None
+    seed: int
+    turns: tuple
+
+
+class StepTree:
+    """Every step that was taken, and the branches.
+
+    inputs:    dict of tensors and arguments: dict, as `decode_steps(model, inputs, **arguments)` takes them
+    seed:      int, the first beginning is what generate() gives after torch.manual_seed(seed)
+
+    steps:     list of dict, what a page draws of a Step (see `_record`), once for each prefix
+    branches:  list of Branch
+    labels:    dict from int to str, the text of every token that a page may show
+    chains:    list of lists of str, the names of the logits processors; a step says which list is its own
+    """
+
+    def __init__(self, model, tokenizer, inputs, arguments, seed):
+        self._walk = _Walk(model, inputs, arguments)
+        self._tokenizer = tokenizer
+        self._known = {}  # the tokens chosen before a step -> its number in `steps`
+        self.steps, self.branches, self.labels, self.chains = [], [], {}, []
+        self.prompt = self._walk.sequences
+        self.begin(seed)
+
+    def copy(self):
+        """A tree that grows by itself and takes its steps with the same Decoding: StepTree."""
+        other = object.__new__(StepTree)
+        grown = ("_known", "steps", "branches", "labels", "chains")
+        other.__dict__ = self.__dict__ | {name: getattr(self, name).copy() for name in grown}
+        return other
+
+    @property
+    def sampling(self):
+        """bool, whether the choices are drawn at random."""
+        return self._walk.random
+
+    def path(self, number):
+        """The turns of a branch, with those that it shares with its parents: tuple of Turn."""
+        branch = self.branches[number]
+        if branch.parent is None:
+            return branch.turns
+        return self.path(branch.parent)[: branch.start] + branch.turns
+
+    def sequences(self, number):
+        """The ids of a branch as generate() would return them: LongTensor [batch, length] on the CPU."""
+        tokens = torch.tensor([turn.tokens for turn in self.path(number)])
+        return torch.cat([self.prompt, tokens.T], dim=1)
+
+    def done(self, number):
+        """bool, whether every row of a branch is finished."""
+        return None not in self.path(number)[-1].reasons
+
+    def begin(self, seed):
+        """Take the first step with the draws of `seed`. Returns int, the number of the branch."""
+        for number, branch in enumerate(self.branches):
+            if branch.parent is None and branch.seed == seed:
+                return number
+        return self._add(Branch(None, 0, None, seed, ()), ())
+
+    def forward(self, number):
+        """Take one more step at the end of a branch that is not done."""
+        branch, path = self.branches[number], self.path(number)
+        turn = self._take(path, branch.seed)
+        self.branches[number] = replace(branch, turns=(*branch.turns, turn))
+
+    def choose(self, number, index, row, token):
+        """Let step `index` of a branch have chosen `token` in `row`. Returns int, the number of the branch
+        that does: a new one unless there is one. Raises CourseError as `Decoding.choose` does."""
+        path, seed = self.path(number), self.branches[number].seed
+        before, turn = path[:index], path[index]
+        wanted = {**dict(enumerate(turn.tokens)), row: token}
+        tokens = [*_tokens(before), tuple(wanted.values())]
+        for other, branch in enumerate(self.branches):
+            if branch.seed == seed and _tokens(self.path(other)[: index + 1]) == tokens:
+                return other
+        return self._add(Branch(self._owner(number, index, row), index, row, seed, ()), before, wanted)
+
+    def _owner(self, number, index, row):
+        """The branch that another token in `row` at step `index` leaves: int. A second choice at the place
+        where a branch began is its sibling."""
+        branch = self.branches[number]
+        if branch.start > index or (branch.start == index and branch.row == row and row is not None):
+            return self._owner(branch.parent, index, row)
+        return number
+
+    def _add(self, branch, before, wanted=None):
+        if len(self.branches) >= MOST_BRANCHES:
+            raise CourseError(
+                f"This view holds {len(self.branches)} branches, as many as it can. "
+                "Press Start to begin again without them."
+            )
+        turn = self._take(before, branch.seed, wanted)
+        self.branches.append(replace(branch, turns=(turn,)))
+        return len(self.branches) - 1
+
+    def _take(self, before, seed, wanted=None):
+        """The step after the turns `before`, with the tokens `wanted` (dict by row) chosen: Turn."""
+        prefix = tuple(_tokens(before))
+        if prefix not in self._known and (len(self.steps) + 1) * len(self.prompt) > MOST_RECORDS:
+            raise CourseError(
+                f"This view holds {len(self.steps)} steps, as many as it can. "
+                "Go on in a cell with decode_steps(), or press Start to begin again."
+            )
+        step, tokens, reasons = self._walk.take(prefix, seed, wanted or {})
+        over = [reason is not None for reason in before[-1].reasons] if before else [False] * len(tokens)
+        shares = _shares(step)
+        if prefix not in self._known:
+            self.steps.append(self._record(step, shares, over))
+            self._known[prefix] = len(self.steps) - 1
+        self._label(tokens)
+        chosen = tuple(
+            None if done else _rounded(shares[:, row, token].tolist())
+            for row, (token, done) in enumerate(zip(tokens, over, strict=True))
+        )
+        return Turn(self._known[prefix], tokens, chosen, reasons)
+
+    def _record(self, step, shares, over):
+        """What a page draws of a Step: dict.
+
+        cache: int, positions in the cache; chain: int, which of `chains` names the stages
+        given: one a row: the new `ids`, their `positions` (or None), and the `mask` as runs [value, length]
+        rows:  one a row, None if it was finished before, else {"top": ids of the likeliest tokens, "shares":
+               for each stage (the logits' first) their probabilities, None where removed, "kept": tokens left
+               after each stage, "mass": the probability that those had in the beginning, "entropy": in bits}
+        """
+        chain = [name for name, _ in step.stages]
+        if chain not in self.chains:
+            self.chains.append(chain)
+        ids = step.input_ids[:, step.cache_length :].tolist()
+        positions = step.position_ids
+        if positions is not None:
+            positions = positions.expand(len(ids), -1).tolist()
+        given = [
+            {"ids": row, "positions": positions and positions[number], "mask": _runs(mask)}
+            for number, (row, mask) in enumerate(zip(ids, step.attention_mask.tolist(), strict=True))
+        ]
+        for row in ids:
+            self._label(row)
+        kept = ~shares.isnan()
+        known = shares.nan_to_num()
+        figures = {
+            "kept": kept.sum(-1),
+            "mass": (known[0] * kept).sum(-1),
+            "entropy": torch.special.entr(known).sum(-1) / math.log(2),
+        }
+        most = min(_TOP, known.shape[-1])
+        top = torch.cat([known[stage].topk(most).indices for stage in (-1, 0)], dim=-1)
+        rows = []
+        for number, likely in enumerate(top.tolist()):
+            if over[number]:
+                rows.append(None)
+                continue
+            likely = list(dict.fromkeys(likely))
+            self._label(likely)
+            own = {"top": likely, "shares": [_rounded(stage[number, likely].tolist()) for stage in shares]}
+            rows.append(own | {name: _rounded(one[:, number].tolist()) for name, one in figures.items()})
+        return {
+            "cache": step.cache_length,
+            "chain": self.chains.index(chain),
+            "given": given,
+            "rows": rows,
+        }
+
+    def _label(self, tokens):
+        for token in tokens:
+            if token not in self.labels:
+                self.labels[token] = token_label(self._tokenizer, token)
+
+
+class _Walk:
+    """One Decoding that can be led to any step. The notebook's own random state stays as it is."""
+
+    def __init__(self, model, inputs, arguments):
+        self._decoding = decode_steps(model, inputs, **arguments)
+        self._start = self.sequences.shape[1]
+        device = model.device.type
+        self._generators = [torch] if device == "cpu" else [torch, torch.get_device_module(device)]
+        self._states = {}  # (seed, steps taken) -> the random state there
+        self.random = False
+
+    @property
+    def sequences(self):
+        return self._decoding.sequences.cpu()
+
+    def take(self, prefix, seed, wanted):
+        """Take the step after the tokens `prefix` (tuple of tuples, one a step), then choose those of
+        `wanted` (dict from row to token). Returns (Step, the tokens it chose, the reasons), both tuples."""
+        with self._own_random_state():
+            taken = self._taken()
+            same = 0
+            while same < min(len(taken), len(prefix)) and taken[same] == prefix[same]:
+                same += 1
+            try:
+                self._back_to(same)
+                for tokens in prefix[same:]:
+                    self._next(seed)
+                    self._choose(dict(enumerate(tokens)))
+                step = self._next(seed)
+                self._choose(wanted)
+            except KeyboardInterrupt:  # it may have come before the random state was kept: walk again
+                self._back_to(0)
+                raise
+            return step, self._taken()[-1], self._decoding.reasons
+
+    def _back_to(self, place):
+        if place < self._decoding.steps_taken:
+            self._decoding.back(self._decoding.steps_taken - place)
+
+    def _taken(self):
+        return [tuple(tokens) for tokens in self.sequences[:, self._start :].T.tolist()]
+
+    def _choose(self, wanted):
+        now = self._taken()[-1]
+        for row, token in wanted.items():
+            if not (isinstance(row, int) and 0 <= row < len(now) and now[row] == token):
+                self._decoding.choose(token, row)
+
+    def _next(self, seed):
+        """The next step with the draws that generate() makes there after torch.manual_seed(seed)."""
+        place = self._decoding.steps_taken
+        if place == 0:
+            torch.manual_seed(seed)
+        else:
+            self._put(self._states[seed, place])
+        before = self._get()
+        step = next(self._decoding)
+        self._states[seed, place + 1] = self._get()
+        self.random |= not all(map(torch.equal, before, self._states[seed, place + 1]))
+        return step
+
+    def _get(self):
+        return [generator.get_rng_state() for generator in self._generators]
+
+    def _put(self, states):
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_rng_state(state)
+
+    @contextlib.contextmanager
+    def _own_random_state(self):
+        before = self._get()
+        try:
+            yield
+        finally:
+            self._put(before)
+
+
+def _tokens(turns):
+    return [turn.tokens for turn in turns]
+
+
+def _shares(step):
+    """The probabilities after each stage, NaN where a token is removed: [stages + 1, batch, vocab], CPU."""
+    scores = torch.stack([step.logits, *(scores for _, scores in step.stages)])
+    return scores.softmax(-1).masked_fill(scores.isneginf(), math.nan).cpu()
+
+
+def _rounded(numbers):
+    """Five decimals are more than a page shows. NaN becomes None, which JSON has."""
+    return [None if number != number else round(number, 5) for number in numbers]
+
+
+def _runs(values):
+    """[0, 0, 1] as [[0, 2], [1, 1]]: a long text's mask takes little room so."""
+    runs = []
+    for value in values:
+        if runs and runs[-1][0] == value:
+            runs[-1][1] += 1
+        else:
+            runs.append([value, 1])
+    return runs
