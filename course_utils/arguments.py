@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import operator
 from collections.abc import Mapping
 
 import torch
@@ -28,9 +29,9 @@ _PROMPTS = ("input_ids", "inputs_embeds", "inputs", "encoder_outputs")
 def check_arguments(model, inputs, kwargs):
     """The arguments of `model.generate` as one dict, `{**inputs, **kwargs}`.
 
-    Raises CourseError for a model that cannot generate, for a prompt that is missing, empty, or no tensor of ids
-    of this model, for a mask of another shape, for lengths and temperatures that are not positive, and for what
-    `decode_steps` does not step through.
+    Raises CourseError for a model that cannot generate, for a prompt that is missing, empty, or no tensor of
+    ids of this model, for a mask of another shape, for lengths and temperatures that are not positive, and
+    for what `decode_steps` does not step through.
     """
     if not isinstance(model, GenerationMixin):
         raise CourseError(
@@ -52,8 +53,8 @@ def check_arguments(model, inputs, kwargs):
             raise CourseError(f"{name} asks for {subject}. Leave {name} out to step through this prompt.")
     if arguments.get("cache_implementation") == "paged":
         raise CourseError(
-            'cache_implementation="paged" hands the prompt to another loop, continuous batching, which is not '
-            'stepped through. Leave it out, or give "static" or "dynamic".'
+            'cache_implementation="paged" hands the prompt to continuous batching, another loop than the one '
+            'that is stepped through here. Leave it out, or give "static" or "dynamic".'
         )
     _check_numbers(arguments)
     _check_prompt(model, arguments)
@@ -63,9 +64,9 @@ def check_arguments(model, inputs, kwargs):
 def _check_numbers(arguments):
     for name in ("max_new_tokens", "max_length"):
         length = arguments.get(name)
-        if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
+        if length is not None and not _is_positive_integer(length):
             raise CourseError(
-                f"{name} is {length!r}: a number of tokens is an integer from 1. Type {name}=20."
+                f"{name} is {length!r}, and a number of tokens is an integer from 1. Type {name}=20."
             )
     temperature = arguments.get("temperature")
     if temperature is not None and (not isinstance(temperature, int | float) or not temperature > 0):
@@ -73,6 +74,13 @@ def _check_numbers(arguments):
             f"temperature is {temperature!r}: the logits are divided by it, so it must be a number above 0. "
             "For the most probable token at each step leave it out and type do_sample=False."
         )
+
+
+def _is_positive_integer(number):
+    try:
+        return not isinstance(number, bool) and operator.index(number) > 0
+    except TypeError:
+        return False
 
 
 def _check_prompt(model, arguments):
@@ -89,14 +97,16 @@ def _check_prompt(model, arguments):
                 f"{name} is a {type(value).__name__}, and a model takes tensors. "
                 'Type tokenizer(text, return_tensors="pt"), or torch.tensor([...]).'
             )
-    ids = arguments.get("input_ids")
-    embeddings = arguments.get("inputs_embeds")
+    ids, embeddings = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    if ids is None and model.main_input_name == "input_ids":
+        ids = arguments.get("inputs")
     if ids is not None:
-        _check_ids(model, ids, may_be_empty=embeddings is not None or "past_key_values" in arguments)
-    mask = arguments.get("attention_mask")
-    if mask is not None and arguments.get("past_key_values") is None:
+        _check_ids(model, ids, may_be_empty=embeddings is not None)
+    mask, cache = arguments.get("attention_mask"), arguments.get("past_key_values")
+    if mask is not None:
         prompt = ids if embeddings is None else embeddings
-        check_mask(mask, None if prompt is None else prompt.shape[:2])
+        # With a cache the mask also covers what is in it.
+        check_mask(mask, prompt.shape[:2] if prompt is not None and cache is None else None)
     limit = position_limit(model)
     if limit is not None and model.config.is_encoder_decoder and ids is not None and ids.shape[1] > limit:
         raise CourseError(
@@ -115,8 +125,8 @@ def _check_ids(model, ids, may_be_empty):
         if may_be_empty:
             return
         raise CourseError(
-            "The prompt is empty: there is no token whose successor could be predicted. Type at least one word, "
-            "or begin with the model's own start, torch.tensor([[tokenizer.bos_token_id]])."
+            "The prompt is empty: there is no token whose successor could be predicted. Type at least one "
+            "word, or begin as a text begins, with torch.tensor([[tokenizer.bos_token_id]])."
         )
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise CourseError(f"input_ids is of type {ids.dtype}; ids are integers. Type input_ids.long().")
@@ -148,7 +158,7 @@ def check_mode(config):
 
 
 def check_positions(model, tokens, new):
-    """Raise CourseError if a prompt of `tokens` tokens and `new` more do not fit into the model's positions."""
+    """Raise CourseError if a prompt of `tokens` tokens and `new` more do not fit into a model's positions."""
     limit = position_limit(model)
     if limit is None:
         return
@@ -160,23 +170,25 @@ def check_positions(model, tokens, new):
         )
     if new > fit:
         raise CourseError(
-            f"{new} new tokens are asked for after {tokens}, and this model has {limit} positions: {fit} fit. "
-            f"Type max_new_tokens={fit}, or shorten the prompt."
+            f"The prompt has {tokens} tokens, and {new} new ones are asked for. This model has {limit} "
+            f"positions, so {fit} fit: type max_new_tokens={fit}, or shorten the prompt."
         )
 
 
 def position_limit(model):
-    """How many positions a model with learned (or tabulated) absolute positions has; None where they have no end.
+    """How many positions a model has that looks each of them up in a table; None for any other model.
 
-    Such a model looks each position up in a table, of `config.max_position_embeddings` rows and, in OPT and
-    BART, two more. Rotary and relative positions are computed: beyond the trained length they get worse,
-    but do not fail.
+    The table is an embedding of `config.max_position_embeddings` rows (two more in OPT and BART) that is not
+    the one of the tokens. Rotary and relative positions are computed: past the trained length they serve
+    worse, but they do not end.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
-    words = (model.get_input_embeddings(), model.get_output_embeddings())
+    heads = (model.get_input_embeddings(), model.get_output_embeddings())
+    of_tokens = [head.weight for head in heads if head is not None]
     for module in model.modules():
-        if isinstance(module, torch.nn.Embedding) and not any(module is table for table in words):
-            if positions is not None and module.num_embeddings - getattr(module, "offset", 0) == positions:
+        if isinstance(module, torch.nn.Embedding) and not any(module.weight is own for own in of_tokens):
+            rows = module.num_embeddings - getattr(module, "offset", 0)
+            if rows == positions:
                 return positions
     return None
 

@@ -1,67 +1,79 @@
-"""What transformers prepares before its decoding loop, and one forward pass of that loop.
+"""What transformers prepares before its decoding loop, and the parts of one turn of that loop.
 
 `prepare` calls `model.generate(..., custom_generate=...)`: transformers itself merges the configurations and
-builds the logits processors, the stopping criteria and the cache, then hands them over. Everything here that is
-private in transformers is called as `GenerationMixin._sample` calls it, and nowhere else in the course.
+builds the logits processors, the stopping criteria and the cache, then hands them over. What is private in
+transformers is called here as `GenerationMixin._sample` calls it, and nowhere else in the course.
 """
 
-import copy
 import dataclasses
 import functools
-import inspect
 
 import torch
-from transformers import Cache, DynamicCache, GenerationConfig, StoppingCriteriaList, StopStringCriteria
-from transformers.cache_utils import DynamicLayer
+from transformers import (
+    EosTokenCriteria,
+    GenerationConfig,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from .arguments import check_arguments, check_mode, check_positions, explained
 from .errors import CourseError
+from .rewinding import caches_in
 
-_OWN = ("transformers.generation.logits_process", "transformers.generation.stopping_criteria")
-_REMEMBERS = ("UnbatchedClassifierFreeGuidanceLogitsProcessor", "SynthIDTextWatermarkLogitsProcessor")
-_STATIC_LENGTH = "_previous_max_cache_length"  # where generate() keeps the longest static cache, on the model
+END_OF_TEXT, LENGTH = "end of text", "length"
+_LONGEST_CACHE = "_previous_max_cache_length"  # what generate() leaves on the model after a static cache
 
 
 def prepare(model, inputs, kwargs):
     """What `model.generate(**inputs, **kwargs)` hands to its decoding loop: a `Prepared`.
 
     No forward pass is made, except that of the encoder in an encoder-decoder model. Raises CourseError for
-    arguments that generate() refuses or that `decode_steps` does not step through; the model is left as it was.
+    arguments that generate() refuses or that `decode_steps` does not step through. The model stays as it was.
     """
     arguments = check_arguments(model, inputs, kwargs)
-    longest = vars(model).get(_STATIC_LENGTH)
+    longest = vars(model).get(_LONGEST_CACHE)
     try:
-        prepared = model.generate(**_with_stop_strings(model, arguments), custom_generate=_capture)
+        return model.generate(**_with_stop_strings(model, arguments), custom_generate=_capture)
     except (TypeError, ValueError) as error:
         raise explained(error, model, arguments) from error
     finally:
-        vars(model).pop(_STATIC_LENGTH, None)
+        vars(model).pop(_LONGEST_CACHE, None)
         if longest is not None:
-            vars(model)[_STATIC_LENGTH] = longest
-    return prepared
+            vars(model)[_LONGEST_CACHE] = longest
 
 
 def _capture(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
-    """The decoding loop that generate() is given: it returns what it was handed."""
+    """The decoding loop that generate() is given: it returns what it was handed, safe from later changes."""
     check_mode(generation_config)
     positions = model_kwargs.get("position_ids")
     tokens = input_ids.shape[1] if positions is None else int(positions.max()) + 1
     check_positions(model, tokens, generation_config.max_length - input_ids.shape[1])
-    if generation_config._pad_token_tensor is None and any(
-        hasattr(c, "eos_token_id") for c in stopping_criteria
-    ):
+    pads = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    pad = generation_config._pad_token_tensor if pads else None
+    if pads and pad is None:
         raise CourseError(
             "A stopping criterion ends rows at its eos_token_id, and there is no id to fill them up with. "
             "Add pad_token_id=tokenizer.eos_token_id."
         )
     return Prepared(
-        model, input_ids, list(logits_processor), list(stopping_criteria), generation_config, model_kwargs
+        model=model,
+        input_ids=input_ids.clone(),
+        processors=tuple(logits_processor),
+        criteria=tuple(stopping_criteria),
+        config=generation_config,
+        model_kwargs={
+            name: value.clone() if isinstance(value, torch.Tensor) else value
+            for name, value in model_kwargs.items()
+        },
+        pad=None if pad is None else pad.to(input_ids.device),
     )
 
 
 def _with_stop_strings(model, arguments):
-    """The arguments with stop strings turned into the criterion that generate() would make of them: it does not
-    hand the tokenizer on where it is given a decoding loop."""
+    """The arguments with stop strings turned into the criterion that generate() makes of them: it keeps the
+    tokenizer to itself where it is given a decoding loop."""
     arguments = dict(arguments)
     tokenizer = arguments.pop("tokenizer", None)
     configs = (arguments.get("generation_config"), model.generation_config)
@@ -70,9 +82,7 @@ def _with_stop_strings(model, arguments):
     if strings is None:
         return arguments
     if tokenizer is None:
-        raise CourseError(
-            "Stop strings are looked up in the vocabulary. Add tokenizer=tokenizer to the arguments."
-        )
+        raise CourseError("Stop strings are looked up in the vocabulary. Add tokenizer=tokenizer.")
     criteria = StoppingCriteriaList(arguments.get("stopping_criteria") or ())
     criteria.append(StopStringCriteria(stop_strings=strings, tokenizer=tokenizer))
     return arguments | {"stop_strings": None, "stopping_criteria": criteria}
@@ -83,20 +93,22 @@ class Prepared:
     """What `generate()` hands to its decoding loop.
 
     input_ids:    LongTensor [batch, length], where decoding starts (with `num_return_sequences`: repeated)
-    processors:   list of logits processors, criteria: list of stopping criteria, in transformers' order
+    processors:   tuple of logits processors, and criteria: tuple of stopping criteria, in transformers' order
     config:       the merged GenerationConfig
     model_kwargs: dict, what goes to the forward pass: mask, positions, cache, encoder_outputs, ...
+    pad:          LongTensor without dimensions, what fills finished rows; None where rows do not end by an id
     """
 
     model: torch.nn.Module
     input_ids: torch.Tensor
-    processors: list
-    criteria: list
+    processors: tuple
+    criteria: tuple
     config: GenerationConfig
     model_kwargs: dict
+    pad: torch.Tensor | None
 
     def forward(self, input_ids, model_kwargs, first):
-        """One forward pass, as `GenerationMixin._sample` makes it.
+        """One forward pass.
 
         input_ids:    LongTensor [batch, length], all ids so far
         model_kwargs: dict, as it is before this pass; it is not changed, but the cache inside of it is
@@ -107,95 +119,77 @@ class Prepared:
         model = _Recorder(self.model)
         model_kwargs = dict(model_kwargs)
         cached = cache_length(model_kwargs)
-        mask = model_kwargs.get(self._decoder_key("attention_mask"))
+        mask = model_kwargs.get(self._decoders("attention_mask"))
         if first:
             prefill = type(self.model)._prefill
             outputs = prefill(model, input_ids, self.config, model_kwargs, not self.config.is_assistant)
         else:
             with self.model._optimize_model_for_decode():
+                new = 1 if model_kwargs["use_cache"] else None
                 inputs = model.prepare_inputs_for_generation(
-                    input_ids, next_sequence_length=1 if model_kwargs["use_cache"] else None, **model_kwargs
+                    input_ids, next_sequence_length=new, **model_kwargs
                 )
                 outputs = self._decode(**inputs, return_dict=True)
         model_kwargs = self.model._update_model_kwargs_for_generation(
             outputs, model_kwargs, is_encoder_decoder=self.model.config.is_encoder_decoder
         )
-        # A copy, since the logits of a whole prompt would stay in memory with a slice of them.
+        # A copy, since a slice would keep the logits of the whole prompt in memory.
         logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
         return logits, model_kwargs, self._given(model.given, mask, cached)
 
     @functools.cached_property
     def _decode(self):
-        """The model, or its compiled form where generate() would compile it (a static cache on a GPU)."""
+        """The model, or its compiled form where generate() compiles it (a static cache on a GPU)."""
         if self.model._valid_auto_compile_criteria(self.model_kwargs, self.config):
             return self.model.get_compiled_call(self.config.compile_config)
         return self.model
 
     def _given(self, passes, mask, cached):
-        """The mask and the positions of the recorded passes (more than one where a prompt goes in chunks)."""
-        ids_key, positions_key = self._decoder_key("input_ids"), self._decoder_key("position_ids")
-        fed = [
-            given[ids_key] if given.get(ids_key) is not None else given["inputs_embeds"] for given in passes
-        ]
-        if mask is None:  # generate() drops a mask of ones, and the kernel then needs none
+        """The mask and the positions of the recorded passes; more than one where a prompt goes in chunks."""
+        names = (self._decoders("input_ids"), "inputs_embeds")
+        fed = [next(given[name] for name in names if given.get(name) is not None) for given in passes]
+        if mask is None:  # generate() drops a mask of ones: the attention then needs none
             length = cached + sum(ids.shape[1] for ids in fed)
             mask = torch.ones(fed[0].shape[0], length, dtype=torch.long, device=fed[0].device)
-        positions = [given[positions_key] for given in passes if given.get(positions_key) is not None]
-        return mask.long(), torch.cat(positions, dim=-1) if positions else None
+        key = self._decoders("position_ids")
+        positions = [given[key] for given in passes if given.get(key) is not None]
+        return mask.to(torch.long, copy=True), torch.cat(positions, dim=-1) if positions else None
 
-    def _decoder_key(self, name):
+    def _decoders(self, name):
         return f"decoder_{name}" if self.model.config.is_encoder_decoder else name
 
-    @property
-    def can_crop(self):
-        """Whether undoing steps needs no more than a shorter cache: each layer keeps every key, and no
-        logits processor remembers what it saw."""
-        caches = self._caches()
-        return (
-            all(map(is_stateless, self.processors))
-            and all(map(_keeps_every_key, caches))
-            and (len(caches) == 1 or not self.config.use_cache)
-        )
+    def stages(self, input_ids, logits):
+        """The scores after each logits processor: tuple of (name, float32 [batch, vocab]). `logits` stays as
+        it is, whatever a processor does in place."""
+        stages, scores = [], logits
+        for processor in self.processors:
+            # A list of one, for transformers' own check of the signature.
+            scores = LogitsProcessorList([processor])(input_ids, scores.clone())
+            stages.append((_name(processor), scores))
+        return tuple(stages)
 
-    def crop(self, length):
-        """Shorten the cache to its first `length` positions, also where a pass was interrupted halfway."""
-        for cache in self._caches():
-            for layer in cache.layers:
-                if length == 0:
-                    layer.reset()
-                elif layer.is_initialized:
-                    layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+    def outcome(self, input_ids, scores, finished, reasons):
+        """Which rows are finished after a step, and why.
 
-    def keep(self):
-        """The state of the cache and of all processors: what `restore` puts back into the same objects."""
-        return [(thing, self._copied(thing)) for thing in (*self._caches(), *self.processors)]
-
-    def keep_criteria(self):
-        """The state of the stopping criteria that may have one."""
-        return [(thing, self._copied(thing)) for thing in self.criteria if not is_stateless(thing)]
-
-    def restore(self, kept):
-        """Put back what `keep` returned; it can be put back again."""
-        for thing, state in kept:
-            if state is not None:
-                vars(thing).clear()
-                vars(thing).update(self._copied(state))
-
-    def _copied(self, thing):
-        """A copy of an object's attributes (or of a dict), deep where they can change in place; None where
-        there are none, as in a plain function. The model, which guidance holds on to, is not copied."""
-        state = thing if isinstance(thing, dict) else getattr(thing, "__dict__", None)
-        if state is None or inspect.isroutine(thing):
-            return None
-        memo = {id(self.model): self.model}
-        changing = torch.Tensor | list | dict | set | Cache
-        return {
-            name: copy.deepcopy(value, memo) if isinstance(value, changing) else value
-            for name, value in state.items()
-        }
-
-    def _caches(self):
-        return [value for value in self.model_kwargs.values() if isinstance(value, Cache)]
+        input_ids: LongTensor [batch, length], the ids with the new token
+        scores:    tuple of the last stage of every step so far, or None, as generate() gives it to criteria
+        finished:  BoolTensor [batch], and reasons: tuple of batch entries, both before the step
+        Returns the two as they are after it.
+        """
+        verdicts = []
+        for criterion in self.criteria:
+            verdict = torch.as_tensor(criterion(input_ids, scores), device=finished.device)
+            finished = finished | verdict
+            verdicts.append((_reason(criterion), verdict))
+        if not finished.any():
+            return finished, reasons
+        # What says most comes first: a text that ends at its last token is not cut off by the length.
+        verdicts.sort(key=lambda verdict: (verdict[0] == LENGTH) - (verdict[0] == END_OF_TEXT))
+        reasons = list(reasons)
+        for reason, verdict in verdicts:
+            for row, done in enumerate(verdict.expand(len(reasons)).tolist()):
+                reasons[row] = reasons[row] or (reason if done else None)
+        return finished, tuple(reasons)
 
 
 class _Recorder:
@@ -215,23 +209,46 @@ class _Recorder:
         return self.given[-1]
 
 
-def is_stateless(thing):
-    """Whether a logits processor or a stopping criterion is one of transformers' own that remembers nothing."""
-    kind = type(thing)
-    return kind.__module__ in _OWN and kind.__name__ not in _REMEMBERS
-
-
 def cache_length(model_kwargs):
-    """How many positions the cache in `model_kwargs` has taken in, as an int; 0 without one."""
-    for value in model_kwargs.values():
-        if isinstance(value, Cache):
-            return int(value.get_seq_length())
+    """How many positions the cache in `model_kwargs` has taken in: int, 0 without one that counts them."""
+    for cache in caches_in(model_kwargs):
+        try:
+            return int(cache.get_seq_length())
+        except ValueError:  # a recurrent state alone has no length
+            return 0
     return 0
 
 
-def _keeps_every_key(cache):
-    return (
-        type(cache) is DynamicCache
-        and not cache.offloading
-        and all(type(layer) is DynamicLayer for layer in cache.layers)
+def check_distributions(step, needed, logits, stages, probs):
+    """Raise CourseError if a row that is `needed` (BoolTensor [batch]) has no distribution to choose from.
+
+    Softmax makes all of a row NaN where it meets NaN, +inf or nothing but -inf.
+    """
+    broken = probs[:, 0].isnan() & needed
+    if not broken.any():
+        return
+    row = broken.nonzero()[0].item()
+    name, scores = next(
+        (name, scores[row])
+        for name, scores in (("the model", logits), *stages)
+        if scores[row].softmax(dim=-1).isnan().any()
     )
+    place = f"At step {step} (counted from 0), row {row} has no distribution after {name}"
+    if scores.isneginf().all():
+        raise CourseError(
+            f"{place}: every token is at -inf, so none is left to choose. Loosen what forbids tokens."
+        )
+    advice = "Look at the scores that it returns, or leave it out."
+    if name == "the model":
+        advice = "Look at its weights (parameter.isfinite()) and its dtype: float16 overflows, model.float()."
+    raise CourseError(f"{place}: the scores hold {'NaN' if scores.isnan().any() else '+inf'}. {advice}")
+
+
+def _name(thing):
+    return getattr(thing, "__name__", type(thing).__name__)
+
+
+def _reason(criterion):
+    if isinstance(criterion, EosTokenCriteria):
+        return END_OF_TEXT
+    return LENGTH if isinstance(criterion, MaxLengthCriteria) else _name(criterion)
