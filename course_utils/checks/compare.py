@@ -27,7 +27,8 @@ class _Short(reprlib.Repr):
     def repr_instance(self, value, level):
         if is_tensor(value) or is_array(value):
             return _show_tensor(value)
-        return super().repr_instance(value, level)
+        text = super().repr_instance(value, level)
+        return f"{type(value).__name__}(...)" if "\n" in text else text  # a model, printed, fills a page
 
     # reprlib looks methods up by the type's name.
     repr_Tensor = repr_Parameter = repr_ndarray = repr_instance

@@ -446,6 +446,7 @@ def test_long_values_are_short_in_messages():
 def test_short_values_are_exact():
     assert show(torch.tensor([[1, 2], [3, 4]])) == "tensor([[1, 2], [3, 4]])"
     assert show([15496, 995]) == "[15496, 995]" and show("Ġworld\n") == r"'Ġworld\n'"
+    assert show(torch.nn.Sequential(torch.nn.Linear(1, 1))) == "Sequential(...)"  # no page of modules
     assert show(0.1 + 0.2) == "0.30000000000000004" and show([]) == "[]"
 
 
