@@ -1,4 +1,4 @@
-"""Looking into the installed transformers: the source of a function, with notes at the lines that matter.
+"""Looking into the installed transformers: its source, with notes at the lines, and what became of old names.
 
     from course_utils import library
 
@@ -12,17 +12,22 @@
 
 A note is placed by a piece of the line's own text, never by its number, so it stays where it belongs when
 lines are added above it, and fails loudly when its line is gone.
+
+    library.where("greedy_search")  # what became of a name in an older article
+    library.version_map()           # all of them, checked against the installed version
 """
 
-import functools
 import html
-import importlib
 import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CourseError
+from .installed import resolve, version
+from .names import version_map, where
+
+__all__ = ["Excerpt", "show", "version_map", "where"]
 
 
 @dataclass(frozen=True)
@@ -128,26 +133,19 @@ def show(target, notes=None, *, context=1, whole=False):
     if placed and not whole:
         shown &= {near for number in placed for near in range(number - context, number + context + 1)}
         shown -= {number for number in shown if _dangles(number, shown, lines[number - first])}
-    return Excerpt(_bare(target), path, _version(), first, lines, placed, tuple(sorted(shown)))
+    return Excerpt(_bare(target), path, version(), first, lines, placed, tuple(sorted(shown)))
 
 
 def _find(target):
     """The object that `target` names below transformers."""
     name = _bare(target)
-    parts = name.split(".")
-    for split in range(len(parts), 0, -1):
-        try:
-            module = importlib.import_module(".".join(["transformers", *parts[:split]]))
-        except ModuleNotFoundError:
-            continue
-        try:
-            return functools.reduce(getattr, parts[split:], module)
-        except AttributeError:
-            break
-    raise CourseError(
-        f"transformers {_version()} has no {name!r}. Type library.where({parts[-1]!r}) to see where an older "
-        "name is now."
-    )
+    try:
+        return resolve(name)
+    except LookupError:
+        raise CourseError(
+            f"transformers {version()} has no {name!r}. If an older text names it, type "
+            f"library.where({name.rpartition('.')[2]!r}) to see what became of it."
+        ) from None
 
 
 def _bare(target):
@@ -188,7 +186,7 @@ def _placed(target, first, lines, notes):
             problems.append(f"{anchor!r} is on no line")
     if problems:
         raise CourseError(
-            f"In {_bare(target)} of transformers {_version()} {', '.join(problems)}. Look at "
+            f"In {_bare(target)} of transformers {version()} {', '.join(problems)}. Look at "
             f"library.show({_bare(target)!r}) and give a piece of text that one line of it has."
         )
 
@@ -209,9 +207,3 @@ def _count(lines):
 def _as_html(note):
     """A note, escaped, with what stands between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(note))
-
-
-def _version():
-    import transformers
-
-    return transformers.__version__
