@@ -3,6 +3,7 @@
 from ..lazy import lazy_names
 
 _HOME = {
+    "BeamTree": "beam_tree",
     "CacheGrowth": "cache_growth",
     "CourseWidget": "base",
     "MaskView": "mask_view",
@@ -10,8 +11,8 @@ _HOME = {
     "PaddingGrid": "padding_grid",
     "Predict": "question",
     "Quiz": "question",
-    "Stepper": "stepper",
     "ScoredText": "scored_text",
+    "Stepper": "stepper",
     "TokenChips": "token_chips",
 }
 
