@@ -1,0 +1,124 @@
+"""Beam search as the library runs it, read while it runs.
+
+generate() returns the sequences that won. What it weighed on the way and dropped is seen from two public
+hooks: a logits processor is called with the beams that run, a stopping criterion with the candidates that
+are weighed for the next step, best first. Neither changes anything, and nothing is searched again here.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One continuation that beam search weighed.
+
+    tokens:   tuple of int, the new tokens so far
+    log_prob: float, of the last of them, in nats: generate()'s `scores` at its beam and its id
+    total:    float, the sum of the log probabilities of all of them
+    rank:     int, from 0, among all continuations of its step
+    fate:     "kept", it goes on; "finished", it is complete and may become a result; "pruned"; "open", it
+              would have gone on, but the search stopped
+    """
+
+    tokens: tuple[int, ...]
+    log_prob: float
+    total: float
+    rank: int
+    fate: str
+
+
+def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=(), also=(), **settings):
+    """What generate() returns from beam search, and the candidates of each of its steps.
+
+    model:        a decoder-only model
+    input_ids:    LongTensor [1, length], the prompt
+    eos_token_id: a list of int, the tokens that end a sequence
+    also:         new tokens, such as greedy decoding's: where a beam could go on with them and they are not
+                  among the candidates, they are added to their step
+    settings:     more of generate()'s arguments (length_penalty, early_stopping)
+    Returns (output, steps): the output with all `num_beams` sequences, `scores` and `beam_indices`, and a
+    tuple of a tuple of Candidate for each step, best first. generate() weighs (1 + the number of end tokens)
+    x `num_beams` candidates a step, at least twice `num_beams`.
+    """
+    running, weighed = _Running(), _Weighed()
+    output = model.generate(
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(eos_token_id) or None,
+        pad_token_id=0,  # a row that is shorter than another is filled with it, and never read so far
+        logits_processor=LogitsProcessorList([running]),
+        stopping_criteria=StoppingCriteriaList([weighed]),
+        return_dict_in_generate=True,
+        output_scores=True,
+        **settings,
+    )
+    new = slice(input_ids.shape[1], None)
+    beams = [[tuple(row) for row in ids[:, new].tolist()] for ids in running.seen]
+    candidates = [[tuple(row) for row in ids[:, new].tolist()] for ids in weighed.seen]
+
+    def is_complete(tokens):
+        return tokens[-1] in eos_token_id or len(tokens) == max_new_tokens
+
+    return output, tuple(_steps(output.scores, beams, candidates, is_complete, tuple(also)))
+
+
+class _Running(LogitsProcessor):
+    """Remembers the beams of each step, and leaves their scores as they are."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, input_ids, scores):
+        self.seen.append(input_ids.clone())
+        return scores
+
+
+class _Weighed(StoppingCriteria):
+    """Remembers the candidates of each step, and stops none of them."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.seen.append(input_ids.clone())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _steps(scores, beams, candidates, is_complete, also):
+    """The candidates of each step: an iterator of tuples of Candidate.
+
+    scores:      tuple of tensor [beams, vocabulary], the log probabilities after the processors
+    beams:       for each step the beams that run, as their new tokens: a list of tuple of int
+    candidates:  for each step what was weighed, best first: the same
+    is_complete: function from new tokens to bool, whether they may not go on
+    """
+    # As generate() begins: every beam is the prompt, and only the first one counts.
+    totals = torch.full((len(beams[0]),), -1e9, device=scores[0].device)
+    totals[0] = 0.0
+    for step, weighed in enumerate(candidates):
+        number = {tokens: at for at, tokens in reversed(list(enumerate(beams[step])))}
+        sums = scores[step] + totals[:, None]
+        place = {tokens: (number[tokens[:-1]], tokens[-1]) for tokens in weighed}
+        rank = {tokens: at for at, tokens in enumerate(weighed)}
+        added = also[: step + 1]
+        if len(added) == step + 1 and added not in place and added[:-1] in number:
+            place[added] = number[added[:-1]], added[-1]
+            rank[added] = int((sums > sums[place[added]]).sum())
+        incomplete = [tokens for tokens in weighed if not is_complete(tokens)]
+        fates = dict.fromkeys(place, "pruned") | dict.fromkeys(incomplete[: len(totals)], "open")
+        if step + 1 < len(beams):
+            fates |= dict.fromkeys(beams[step + 1], "kept")
+            totals = torch.stack([sums[place[tokens]] for tokens in beams[step + 1]])
+        fates |= {tokens: "finished" for tokens in weighed[: len(totals)] if is_complete(tokens)}
+        yield tuple(
+            Candidate(tokens, scores[step][at].item(), sums[at].item(), rank[tokens], fates[tokens])
+            for tokens, at in place.items()
+            if sums[at].isfinite()  # a processor may forbid so many that there are not enough candidates
+        )
