@@ -13,9 +13,10 @@ from ..errors import CourseError
 from ..generation import decode_steps
 from .next_token import token_label
 
+MOST_ROWS = 6
 MOST_BRANCHES = 16
 MOST_RECORDS = 240  # steps times rows; a page that holds more grows slow
-_TOP = 10  # tokens that are kept of the raw distribution, and of the one that is chosen from
+_TOP = 10  # tokens that are kept of each distribution
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class StepTree:
         self._known = {}  # the tokens chosen before a step -> its number in `steps`
         self.steps, self.branches, self.labels, self.chains = [], [], {}, []
         self.prompt = self._walk.sequences
+        if len(self.prompt) > MOST_ROWS:
+            raise CourseError(
+                f"These arguments make {len(self.prompt)} rows, and this view shows at most {MOST_ROWS}. "
+                "Give fewer prompts, or a smaller num_return_sequences."
+            )
+        self._label(self.prompt.flatten().tolist())
         self.begin(seed)
 
     def copy(self):
@@ -154,18 +161,18 @@ class StepTree:
             )
         step, tokens, reasons = self._walk.take(prefix, seed, wanted or {})
         over = [reason is not None for reason in before[-1].reasons] if before else [False] * len(tokens)
-        shares = _shares(step)
+        scores = torch.stack([step.logits, *(scores for _, scores in step.stages)])
+        probs, kept = scores.softmax(-1), ~scores.isneginf()
         if prefix not in self._known:
-            self.steps.append(self._record(step, shares, over))
+            self.steps.append(self._record(step, scores, probs, kept, over))
             self._known[prefix] = len(self.steps) - 1
         self._label(tokens)
-        chosen = tuple(
-            None if done else _rounded(shares[:, row, token].tolist())
-            for row, (token, done) in enumerate(zip(tokens, over, strict=True))
-        )
-        return Turn(self._known[prefix], tokens, chosen, reasons)
+        rows = range(len(tokens))
+        chosen = _shares(probs[:, rows, tokens], kept[:, rows, tokens])  # [stages + 1, batch]
+        shares = tuple(None if over[row] else [stage[row] for stage in chosen] for row in rows)
+        return Turn(self._known[prefix], tokens, shares, reasons)
 
-    def _record(self, step, shares, over):
+    def _record(self, step, scores, probs, kept, over):
         """What a page draws of a Step: dict.
 
         cache: int, positions in the cache; chain: int, which of `chains` names the stages
@@ -177,34 +184,30 @@ class StepTree:
         chain = [name for name, _ in step.stages]
         if chain not in self.chains:
             self.chains.append(chain)
-        ids = step.input_ids[:, step.cache_length :].tolist()
         positions = step.position_ids
         if positions is not None:
-            positions = positions.expand(len(ids), -1).tolist()
+            positions = positions.expand(len(over), -1).tolist()
         given = [
             {"ids": row, "positions": positions and positions[number], "mask": _runs(mask)}
-            for number, (row, mask) in enumerate(zip(ids, step.attention_mask.tolist(), strict=True))
+            for number, (row, mask) in enumerate(
+                zip(
+                    step.input_ids[:, step.cache_length :].tolist(), step.attention_mask.tolist(), strict=True
+                )
+            )
         ]
-        for row in ids:
-            self._label(row)
-        kept = ~shares.isnan()
-        known = shares.nan_to_num()
-        figures = {
-            "kept": kept.sum(-1),
-            "mass": (known[0] * kept).sum(-1),
-            "entropy": torch.special.entr(known).sum(-1) / math.log(2),
-        }
-        most = min(_TOP, known.shape[-1])
-        top = torch.cat([known[stage].topk(most).indices for stage in (-1, 0)], dim=-1)
+        nats = scores.logsumexp(-1) - (probs * scores.masked_fill(~kept, 0)).sum(-1)
+        mass = (probs[0] * kept).sum(-1, dtype=torch.float64)
+        figures = {"kept": kept.sum(-1), "mass": mass, "entropy": (nats / math.log(2)).clamp(min=0)}
+        figures = {name: values.T.tolist() for name, values in figures.items()}
+        top = probs.topk(min(_TOP, probs.shape[-1])).indices
+        top_kept = kept.gather(-1, top)
         rows = []
-        for number, likely in enumerate(top.tolist()):
-            if over[number]:
-                rows.append(None)
-                continue
-            likely = list(dict.fromkeys(likely))
-            self._label(likely)
-            own = {"top": likely, "shares": [_rounded(stage[number, likely].tolist()) for stage in shares]}
-            rows.append(own | {name: _rounded(one[:, number].tolist()) for name, one in figures.items()})
+        for row, done in enumerate(over):
+            likely = list(dict.fromkeys(top[:, row][top_kept[:, row]].tolist()))
+            self._label([] if done else likely)
+            own = {"top": likely, "shares": _shares(probs[:, row, likely], kept[:, row, likely])}
+            own |= {name: [round(value, 5) for value in values[row]] for name, values in figures.items()}
+            rows.append(None if done else own)
         return {
             "cache": step.cache_length,
             "chain": self.chains.index(chain),
@@ -299,15 +302,12 @@ def _tokens(turns):
     return [turn.tokens for turn in turns]
 
 
-def _shares(step):
-    """The probabilities after each stage, NaN where a token is removed: [stages + 1, batch, vocab], CPU."""
-    scores = torch.stack([step.logits, *(scores for _, scores in step.stages)])
-    return scores.softmax(-1).masked_fill(scores.isneginf(), math.nan).cpu()
-
-
-def _rounded(numbers):
-    """Five decimals are more than a page shows. NaN becomes None, which JSON has."""
-    return [None if number != number else round(number, 5) for number in numbers]
+def _shares(probs, kept):
+    """Probabilities as lists, None where a token is removed; five decimals are more than a page shows."""
+    return [
+        [round(prob, 5) if is_kept else None for prob, is_kept in zip(*stage, strict=True)]
+        for stage in zip(probs.tolist(), kept.tolist(), strict=True)
+    ]
 
 
 def _runs(values):

@@ -1,5 +1,5 @@
 import { connect, control, element, uniqueId } from "./shared.js";
-import { barList, branchTree, givenTable, percent, stageTable, tokenRows } from "./stepper_parts.js";
+import { barList, branchTree, givenTable, percent, stageList, tokenRows } from "./stepper_parts.js";
 
 const PLAY_PAUSE = 700; // milliseconds between two steps that are played
 const STEPS_AHEAD = 4; // steps that are asked for while the kernel is busy
@@ -35,7 +35,10 @@ function render({ model, el }) {
   const seed = control("input", { id: ids.seed, type: "number", min: 0, max: 2 ** 32 - 1, step: 1, readonly: !live });
   const objects = element("code", { class: "stepper-objects" });
   const fit = () => (prompts.rows = prompts.value.split("\n").length);
-  prompts.addEventListener("input", fit);
+  const edit = (is) => {
+    start.toggleAttribute("data-edited", is);
+    say(progress());
+  };
   const start = action("Start", () => {
     stop();
     const request = {
@@ -43,8 +46,22 @@ function render({ model, el }) {
       arguments: settings.value,
       seed: Number(seed.value),
     };
-    ask({ start: request }, ({ branch }) => go(branch, 0));
+    ask({ start: request }, ({ branch }) => {
+      edit(false);
+      go(branch, 0);
+    });
   });
+  for (const box of [prompts, settings, seed]) {
+    box.addEventListener("input", () => {
+      fit();
+      edit(true);
+    });
+    box.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || box === prompts) return;
+      event.preventDefault();
+      start.click();
+    });
+  }
 
   function fillIn() {
     prompts.value = shown.prompts.map((text) => text.replaceAll("\n", "⏎")).join("\n");
@@ -157,7 +174,8 @@ function render({ model, el }) {
   function progress() {
     if (!live) return SAVED;
     const made = path(view.branch).length;
-    return { play: `Playing: step ${view.step}.`, run: `Running: ${made} steps taken.` }[running] ?? "";
+    const idle = start.hasAttribute("data-edited") ? "Press Start to generate from what you typed." : "";
+    return { play: `Playing: step ${view.step}.`, run: `Running: ${made} steps taken.` }[running] ?? idle;
   }
 
   function sentence(turns) {
@@ -170,10 +188,16 @@ function render({ model, el }) {
     let owner = shown.branches[view.branch];
     while (owner.start > view.step) owner = shown.branches[owner.parent];
     const yours = owner.row === view.row && owner.start === view.step;
-    const how = yours ? "you chose" : shown.sampling ? `drawn with seed ${owner.seed}` : "the most likely,";
+    const how = yours ? "was chosen by you" : shown.sampling ? `was drawn with seed ${owner.seed}` : "is the most likely";
+    const share = turn.shares[view.row].at(-1);
     const token = element("bdi", { class: "stepper-token" }, shown.labels[turn.tokens[view.row]]);
     const reason = turn.reasons[view.row];
-    return [`${row}${how} `, token, ` at ${percent(turn.shares[view.row].at(-1))}.`, reason ? ` This finishes the row: ${reason}.` : ""];
+    return [
+      row,
+      token,
+      ` ${how}, ${share === null ? "though it was removed" : `at ${percent(share)}`}.`,
+      reason ? ` This finishes the row: ${reason}.` : "",
+    ];
   }
 
   const rows = element("div", { class: "stepper-rows" });
@@ -208,9 +232,10 @@ function render({ model, el }) {
     const own = record.rows[view.row];
     const stage = Math.min(view.stage ?? Infinity, record.names.length);
     const select = (number) => pick({ stage: number === record.names.length ? null : number });
-    replace(stages, ...(own ? [stageTable(record, own, stage, shown, select)] : []));
-    replace(bars, ...(own ? barList(record, own, stage, turn, view.row, shown, live ? choose : null) : []));
-    replace(tree, ...branchTree(shown, path, view, (number) => (stop(), go(number, landing(number)))));
+    for (const node of [stages, bars]) node.parentElement.hidden = !own;
+    replace(stages, ...(own ? stageList(record, own, stage, select) : []));
+    replace(bars, ...(own ? barList(record, own, stage, turn, view.row, shown.labels, live ? choose : null) : []));
+    replace(tree, ...branchTree(shown, path, view, (number) => (stop(), go(number, landing(number))), live));
   }
 
   function pick(what) {

@@ -12,10 +12,9 @@ from ..errors import CourseError, check_characters
 from ..masks import pad
 from .base import CourseWidget, html_table, visible
 from .call_text import described, is_plain, parsed
-from .step_tree import StepTree
+from .step_tree import MOST_ROWS, StepTree
 
 _HERE = Path(__file__).parent
-_MOST_ROWS = 6
 _MOST_TOKENS = 200  # of one prompt
 _MOST_SEED = 2**32 - 1
 _SAVED_STEPS = 8  # a saved page has at least so many to walk through
@@ -157,6 +156,7 @@ class Stepper(CourseWidget):
             "objects": objects,
             "sampling": tree.sampling,
             "rows": tree.prompt.tolist(),
+            "pad": self._tokenizer.pad_token_id,
             "labels": dict(tree.labels),
             "chains": list(tree.chains),
             "steps": list(tree.steps),
@@ -226,24 +226,47 @@ class Stepper(CourseWidget):
     def summary(self):
         text = [f"generate({self.shown['arguments']})"]
         for row, lines in self._lines(self._tree):
-            text.append(f"Row {row}, after {self._prompts[row % len(self._prompts)]!r}")
+            text.append(f"Row {row}, after {self._prompt_of(row, self._tree)!r}")
             widths = [max(map(len, column)) for column in zip(_HEADER, *lines, strict=True)]
             for line in (_HEADER, *lines):
                 cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
                 text.append("  ".join(cells).rstrip())
-        return "\n".join(text)
+        return "\n".join([*text, *_branch_lines(self._tree)])
 
     def still(self):
         tree = self._walked_on()
         arguments = ", ".join(filter(None, [self.shown["arguments"], self.shown["objects"]]))
         parts = [f"<p>generate({html.escape(arguments)})</p>"]
         for row, lines in self._lines(tree):
-            prompt = html.escape(visible("".join(self.shown["prompts"][row % len(self._prompts)])))
+            prompt = html.escape(visible(self._prompt_of(row, tree)))
             parts.append(f"<p>Row {row}, after “{prompt}”</p>{html_table(_HEADER, lines)}")
+        parts += [f"<p>{html.escape(line)}</p>" for line in _branch_lines(tree)]
         return "".join(parts)
 
+    def _prompt_of(self, row, tree):
+        """The prompt that a row continues: str; with num_return_sequences, several rows have one."""
+        return self._prompts[row * len(self._prompts) // len(tree.prompt)]
 
-_HEADER = ["Step", "In the cache", "Likeliest", "Chosen", "Probability", "Finished"]
+
+_HEADER = ["Step", "In the cache", "Likeliest by the logits", "Chosen", "After the processors", "Finished"]
+
+
+def _branch_lines(tree):
+    """Where each branch leaves another, in words: list of str."""
+    lines = []
+    for number, branch in enumerate(tree.branches):
+        if branch.parent is None:
+            lines += [f"Branch {number} begins with seed {branch.seed}."] if number else []
+            continue
+        new, old = (
+            tree.labels[tree.path(which)[branch.start].tokens[branch.row]]
+            for which in (number, branch.parent)
+        )
+        lines.append(
+            f"Branch {number} leaves branch {branch.parent} at step {branch.start}, row {branch.row}: "
+            f"“{new}” for “{old}”."
+        )
+    return lines
 
 
 def _as_list(prompts):
@@ -254,8 +277,8 @@ def _as_list(prompts):
         )
     if not prompts:
         raise CourseError('There is no prompt. Give at least one: "The capital of France is".')
-    if len(prompts) > _MOST_ROWS:
+    if len(prompts) > MOST_ROWS:
         raise CourseError(
-            f"These are {len(prompts)} prompts, and this view shows at most {_MOST_ROWS}. Leave some out."
+            f"These are {len(prompts)} prompts, and this view shows at most {MOST_ROWS}. Leave some out."
         )
     return prompts

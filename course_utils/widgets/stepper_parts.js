@@ -1,7 +1,7 @@
 // What the stepper draws of one step, each part from the state alone.
 import { arrowKeys, control, element, uniqueId } from "./shared.js";
 
-const BARS = 12;
+const BARS = 10;
 
 const whole = new Intl.NumberFormat("en-US");
 
@@ -27,10 +27,11 @@ export function tokenRows(shown, turns, view, on) {
   return shown.rows.map((ids, row) => {
     const real = values(shown.steps[0].given[row].mask);
     const prompt = ids.map((id, at) => (real[at] ? tokenText(shown.labels[id]) : filler()));
-    const steps = turns.map((turn, at) => {
+    const steps = turns.flatMap((turn, at) => {
       const over = turn.shares[row] === null;
       const state = over ? " stepper-filler" : at > view.step ? " stepper-later" : "";
-      return control(
+      const token = turn.tokens[row];
+      const button = control(
         "button",
         {
           type: "button",
@@ -40,12 +41,12 @@ export function tokenRows(shown, turns, view, on) {
           title: `step ${at}`,
           onclick: () => on.go(at),
         },
-        element("bdi", {}, shown.labels[turn.tokens[row]]),
+        element("bdi", {}, over && token === shown.pad ? "pad" : shown.labels[token]),
       );
+      const reason = over ? null : turn.reasons[row];
+      return reason ? [button, element("span", { class: "stepper-reason" }, `finished: ${reason}`)] : [button];
     });
-    const end = turns.findIndex((turn) => turn.reasons[row] !== null);
-    const text = element("div", { class: "stepper-text", role: "group", "aria-label": `Row ${row}, one button a step` }, ...prompt, ...steps);
-    if (end >= 0) text.append(element("span", { class: "stepper-reason" }, `finished at step ${end}: ${turns[end].reasons[row]}`));
+    const text = element("div", { class: "stepper-text", role: "group", "aria-label": `Text of row ${row}, one button a step` }, ...prompt, ...steps);
     arrowKeys(text, "button");
     if (shown.rows.length === 1) return text;
     const radio = control("input", { type: "radio", name, checked: row === view.row, onchange: () => on.row(row) });
@@ -75,7 +76,7 @@ export function givenTable({ cache, given }, row, { labels }) {
   const line = (name, first, cells) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...cached(first), ...cells.map((cell) => element("td", {}, cell)));
   return scrolling(
-    "Given to the model",
+    "The model’s inputs",
     element(
       "table",
       {},
@@ -93,32 +94,42 @@ export function givenTable({ cache, given }, row, { labels }) {
 
 /** Name of a stage: 0 is the model's own distribution, then the logits processors in their order. */
 function stageName(names, stage) {
-  return stage === 0 ? "the model’s logits" : element("code", {}, names[stage - 1]);
+  if (stage === 0) return "the model’s logits";
+  const parts = names[stage - 1].split(/(?=Logits)/).flatMap((part) => [element("wbr"), part]);
+  return element("code", {}, ...parts);
 }
 
 /** All stages with what is left after each; one of them is chosen to be drawn. */
-export function stageTable({ names }, { kept, mass, entropy }, selected, shown, select) {
+export function stageList({ names }, { kept, mass, entropy }, selected, select) {
   const name = uniqueId();
-  const lines = kept.map((count, stage) => {
-    const radio = control("input", { type: "radio", name, checked: stage === selected, onchange: () => select(stage) });
-    return element(
-      "tr",
+  const lines = kept.map((count, stage) =>
+    element(
+      "li",
       {},
-      element("th", { scope: "row" }, element("label", {}, radio, element("span", {}, stageName(names, stage)))),
-      element("td", {}, whole.format(count)),
-      element("td", {}, percent(mass[stage])),
-      element("td", {}, entropy[stage].toFixed(2)),
-    );
-  });
-  const head = ["After", "Tokens kept", "Share of logits’", "Entropy, bits"].map((text) => element("th", { scope: "col" }, text));
-  return element("table", { class: "stepper-stages" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines));
+      element(
+        "label",
+        {},
+        control("input", { type: "radio", name, checked: stage === selected, onchange: () => select(stage) }),
+        element("span", {}, stageName(names, stage)),
+        element(
+          "span",
+          { class: "stepper-figures" },
+          element("span", {}, `${whole.format(count)} tokens`),
+          element("span", {}, percent(mass[stage])),
+          element("span", {}, `${entropy[stage].toFixed(2)} bits`),
+        ),
+      ),
+    ),
+  );
+  const legend = element("p", { class: "stepper-legend" }, "Tokens kept, their share of the logits’ distribution, entropy");
+  return [legend, element("ol", { class: "stepper-stages" }, ...lines)];
 }
 
 /**
  * The most likely tokens at one stage as bars.
  * @param {((token: number) => void)|null} choose called for a token that is chosen; null where none can be
  */
-export function barList({ names }, { top, shares }, stage, turn, row, { labels }, choose) {
+export function barList({ names }, { top, shares }, stage, turn, row, labels, choose) {
   const chosen = turn.tokens[row];
   const tokens = top.map((id, at) => ({ id, shares: shares.map((stage) => stage[at]) }));
   if (!top.includes(chosen)) tokens.push({ id: chosen, shares: turn.shares[row] });
@@ -129,7 +140,7 @@ export function barList({ names }, { top, shares }, stage, turn, row, { labels }
   const list = element("ol", { class: "stepper-bars" });
   drawn.forEach(({ id, shares }, rank) => {
     const gone = shares.slice(0, stage + 1).indexOf(null);
-    const by = gone > 0 ? `removed by ${names[gone - 1].replace(/Logits(Processor|Warper)$/, "")}` : null;
+    const by = gone > 0 ? `by ${names[gone - 1].replace(/Logits(Processor|Warper)$/, "")}` : null;
     const bar = element("span", { class: "stepper-bar" });
     const own = element("span", { class: "stepper-own" });
     bar.style.width = `${100 * (by ? shares[gone - 1] : shares[stage])}%`;
@@ -145,21 +156,14 @@ export function barList({ names }, { top, shares }, stage, turn, row, { labels }
         onclick: () => choose(id),
       },
       element("bdi", { class: "stepper-token", title: labels[id] }, labels[id]),
-      element("span", { class: "stepper-share", title: by }, by ?? percent(shares[stage])),
-      element("span", { class: "stepper-track", "aria-hidden": "true" }, bar, own),
-      element("span", { class: "stepper-mark" }, id === chosen ? "chosen" : ""),
+      element("span", { class: "stepper-share" }, by ? "removed" : percent(shares[stage])),
+      element("span", { class: "stepper-track", "aria-hidden": "true" }, bar, stage > 0 ? own : ""),
+      element("span", { class: "stepper-mark", title: by }, id === chosen ? "chosen" : (by ?? "")),
     );
     list.append(element("li", {}, button));
   });
   arrowKeys(list, "button");
-  const legend = element(
-    "p",
-    { class: "stepper-legend" },
-    stage === 0 ? "What the model’s logits give" : "After ",
-    stage === 0 ? "" : stageName(names, stage),
-    stage === 0 ? ". " : ". Line: what the logits give. ",
-    choose ? "Choose another token to begin a branch." : "",
-  );
+  const legend = element("p", { class: "stepper-legend" }, ...(stage === 0 ? ["From the model’s logits alone"] : ["After ", stageName(names, stage), ". Line: from the logits alone"]));
   return [legend, list];
 }
 
@@ -167,21 +171,21 @@ export function barList({ names }, { top, shares }, stage, turn, row, { labels }
  * All branches, each below the one that it leaves.
  * @param {(number: number) => object[]} path the turns of a branch
  */
-export function branchTree(shown, path, view, go) {
+export function branchTree(shown, path, view, go, live) {
   const text = (number, row, from) =>
     path(number)
       .slice(from)
       .filter((turn) => turn.shares[row] !== null)
       .map((turn) => shown.labels[turn.tokens[row]])
       .join("");
-  const code = (text) => element("bdi", { class: "stepper-token" }, text);
   const one = (branch, number) => {
     const { parent, start, row, seed } = branch;
     const at = row ?? view.row;
+    const chip = (turns) => element("bdi", { class: "stepper-token" }, shown.labels[turns[start].tokens[row]]);
     const head =
       parent === null
         ? [shown.sampling ? `Seed ${seed}: ` : "Most likely: "]
-        : [`Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}: `, code(shown.labels[path(number)[start].tokens[row]]), " for ", code(shown.labels[path(parent)[start].tokens[row]]), ": "];
+        : [`Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}: `, chip(path(number)), " for ", chip(path(parent)), " "];
     const button = control(
       "button",
       { type: "button", "aria-current": number === view.branch ? "true" : null, onclick: () => go(number) },
@@ -195,5 +199,6 @@ export function branchTree(shown, path, view, go) {
     const items = shown.branches.flatMap((branch, number) => (branch.parent === parent ? [one(branch, number)] : []));
     return items.length ? element("ul", {}, ...items) : null;
   };
-  return [below(null)];
+  const hint = element("p", { class: "stepper-legend" }, "Choose another token above, at any step, to begin a branch.");
+  return live && shown.branches.length === 1 ? [below(null), hint] : [below(null)];
 }
