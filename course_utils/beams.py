@@ -103,6 +103,8 @@ def _steps(scores, beams, candidates, is_complete, also):
     totals = torch.full((len(beams[0]),), -1e9, device=scores[0].device)
     totals[0] = 0.0
     for step, weighed in enumerate(candidates):
+        # Where a processor allows few tokens, the beams that do not count yet give the same ones again.
+        weighed = list(dict.fromkeys(weighed))
         number = {tokens: at for at, tokens in reversed(list(enumerate(beams[step])))}
         sums = scores[step] + totals[:, None]
         place = {tokens: (number[tokens[:-1]], tokens[-1]) for tokens in weighed}
@@ -120,5 +122,5 @@ def _steps(scores, beams, candidates, is_complete, also):
         yield tuple(
             Candidate(tokens, scores[step][at].item(), sums[at].item(), rank[tokens], fates[tokens])
             for tokens, at in place.items()
-            if sums[at].isfinite()  # a processor may forbid so many that there are not enough candidates
+            if sums[at].isfinite()  # not what a processor forbids
         )

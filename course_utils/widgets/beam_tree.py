@@ -17,7 +17,6 @@ _HERE = Path(__file__).parent
 _BEAMS = 2, 8
 _STEPS = 1, 10
 _PENALTY = -3, 3  # beyond it length ** penalty leaves little of a score to see
-_EARLY_STOPPING = (False, True, "never")
 _COLUMNS = {"kept": "Goes on", "finished": "Finished", "pruned": "Pruned", "open": "Left open"}
 
 
@@ -44,7 +43,7 @@ class BeamTree(CourseWidget):
     weighed (see `beams.Candidate`); `greedy` is what generate() returned for one beam.
 
     Raises CourseError for a setting out of its range, for a prompt of no tokens or of more than the model has
-    positions, for half a surrogate pair, for an encoder-decoder model and for logits that are NaN.
+    positions, for half a surrogate pair, for an encoder-decoder model and for logits of NaN.
     """
 
     _esm = _HERE / "beam_tree.js"
@@ -111,15 +110,17 @@ class BeamTree(CourseWidget):
                 given = "empty or no number" if value is None else repr(value)
                 kind = "a whole number" if whole else "a number"
                 return name, f"{name} is {given}. Give {kind} from {low} to {high}."
-        if settings["early_stopping"] not in _EARLY_STOPPING:
-            given = settings["early_stopping"]
-            return "early_stopping", f"early_stopping is {given!r}. Give False, True or 'never'."
+        stopping = settings["early_stopping"]
+        if stopping != "never" and not isinstance(stopping, bool):
+            return "early_stopping", f"early_stopping is {stopping!r}. Give False, True or 'never'."
         if sentence := self._prompt_refusal(settings["prompt"], steps):
             return "prompt", sentence
         return None
 
     def _prompt_refusal(self, prompt, steps):
         """Why the prompt cannot be continued: str, or None."""
+        if not isinstance(prompt, str):
+            return f"The prompt is of type {type(prompt).__name__}, and this is for one text: 'My dog is'."
         try:
             check_characters(prompt, "the prompt")
         except CourseError as error:
@@ -158,9 +159,9 @@ class BeamTree(CourseWidget):
             return_dict_in_generate=True,
             output_scores=True,
         )
-        if any(scores.isnan().any() for scores in greedy.scores):
+        if any(scores.isnan().any() or scores.isposinf().any() for scores in greedy.scores):
             raise CourseError(
-                "The model's logits hold NaN, so they make no distribution. "
+                "The model's logits hold NaN or infinity, so they make no distribution. "
                 "Load the model again with dtype=torch.float32."
             )
         output, found = watch_beam_search(
