@@ -1,96 +1,48 @@
-import { arrowKeys, connect, control, element, typed, uniqueId } from "./shared.js";
-import { distribution, draw, uniforms } from "./distribution.js";
+import { connect, control, element, typed, uniqueId } from "./shared.js";
+import { distribution, draw, roomFor, tally, unfold, uniforms } from "./distribution.js";
+import { drawsChoice, percent, seedBox, sliderPanel, tokenCount, whole } from "./next_token_settings.js";
+import { barList, sayDraws } from "./next_token_bars.js";
 
-// In the order in which generate() applies them.
-const SLIDERS = [
-  { name: "temperature", label: "Temperature", min: 0.05, max: 3, step: 0.05, digits: 2 },
-  { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, digits: 0, off: 0 },
-  { name: "top_p", label: "Top-p", min: 0, max: 1, step: 0.01, digits: 2, off: 1 },
-  { name: "min_p", label: "Min-p", min: 0, max: 1, step: 0.01, digits: 2, off: 0 },
-];
+const ROWS = 15; // tokens that are drawn as bars
 const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
 const ACTIONS_AHEAD = 4; // clicks kept while the kernel is busy
-const MOST_SEED = 2 ** 32 - 1;
 
-/** @param {number} share 0 to 1 */
-function percent(share) {
-  if (share > 0 && share < 0.0001) return "<0.01 %";
-  return `${(100 * share).toFixed(2)} %`;
+/** What the trait `shown` holds, from the kernel or from a saved page: logits, tokens in the text, labels by place. */
+function readShown(shown) {
+  const column = (name, type = Float32Array) => typed(type, shown[name]);
+  let sorted = { logits: column("logits"), seen: column("seen", Uint32Array) };
+  let placeOf = (place) => place;
+  if (shown.means) {
+    const bins = { means: column("means"), counts: column("counts"), deviations: column("deviations") };
+    ({ sorted, placeOf } = unfold(sorted, bins));
+  }
+  return {
+    sorted,
+    room: roomFor(sorted.logits.length),
+    own: distribution(sorted, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 }).probs, // before any setting
+    seen: new Set(sorted.seen),
+    labels: new Map(shown.top.map(({ place, text }) => [placeOf(place), text])),
+  };
 }
 
-const whole = new Intl.NumberFormat("en-US");
-const roughly = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
-
-/** The four sliders. `changed` is called on every move; the traits are written when a slider is released. */
-function sliderPanel(model, changed) {
-  const values = {};
-  const panel = element("div", {
-    class: "next-token-sliders",
-    role: "group",
-    "aria-label": "Sampling settings, in the order they are applied",
-  });
-  const listeners = SLIDERS.map(({ name, label, min, max, step, digits, off }) => {
-    const id = uniqueId();
-    const value = element("span", { class: "next-token-value", "aria-hidden": "true" }); // read with the slider
-    const input = control("input", { type: "range", id, min, max, step, class: `next-token-${name}` });
-    const show = (number) => {
-      values[name] = number;
-      value.textContent = number === off ? "off" : number.toFixed(digits);
-      input.setAttribute("aria-valuetext", value.textContent);
-    };
-    input.addEventListener("input", () => {
-      show(Number(input.value));
-      changed();
-    });
-    input.addEventListener("change", () => {
-      model.set(name, values[name]);
-      model.save_changes();
-    });
-    const fromPython = () => {
-      if (model.get(name) === values[name]) return;
-      input.value = model.get(name);
-      show(model.get(name));
-      changed();
-    };
-    input.value = model.get(name);
-    show(model.get(name));
-    model.on(`change:${name}`, fromPython);
-    panel.append(element("div", {}, element("label", { for: id }, label), value, input));
-    return () => model.off(`change:${name}`, fromPython);
-  });
-  return { panel, values, close: () => listeners.forEach((off) => off()) };
-}
-
-/** The bars: one button a token. Buttons stay, their contents change, so the focus stays where it is. */
-function barList(count, choose) {
-  const list = element("ol", { class: "next-token-bars" });
-  const rows = Array.from({ length: count }, (_, rank) => {
-    const text = element("bdi", { class: "next-token-text" });
-    const bar = element("span", { class: "next-token-bar" });
-    const own = element("span", { class: "next-token-own" });
-    const share = element("span", { class: "next-token-share" });
-    const button = control(
-      "button",
-      { type: "button", tabindex: rank === 0 ? 0 : -1, onclick: () => choose(rank) },
-      text,
-      share,
-      element("span", { class: "next-token-track", "aria-hidden": "true" }, bar, own),
-    );
-    list.append(element("li", {}, button));
-    return { text, bar, own, share, button };
-  });
-  arrowKeys(list, "button");
-  return { list, rows };
+/** What the settings together lead to, where it may surprise: a sentence, or "". */
+function remarkOn({ steps, surprise }) {
+  const left = steps.typical;
+  if (left.tokens === 1) return "One token is left, so every draw gives it: no filter removes the last one.";
+  if (left.from === 0) return "";
+  const [first, mean] = [surprise.first, surprise.mean].map((bits) => bits.toFixed(2));
+  return `Typical removes the most likely token: its surprise, ${first} bits, is too far from the mean, ${mean} bits.`;
 }
 
 function render({ model, el }) {
   const live = model.get("live");
+  const full = model.get("controls") === "all";
   let shown; // the trait: what the kernel found
-  let sorted; // its logits, see distribution.js
-  let own; // the model's own probabilities, before any setting
-  let result; // what the settings make of them
+  let read; // see readShown
+  let result; // what the settings make of it
   let uniform;
-  let drawn;
+  let drawn; // by the button
+  let us = []; // the random numbers of the draws in the page
   const queue = []; // actions waiting for the answer under way
 
   const status = element("p", { class: "course-status", role: "status" });
@@ -118,40 +70,37 @@ function render({ model, el }) {
     pause = setTimeout(askPrompt, TYPING_PAUSE);
   });
 
-  const { panel, values: settings, close: closeSliders } = sliderPanel(model, redraw);
-  const { list, rows } = barList(model.get("shown").top.length, (rank) => {
+  const sliders = sliderPanel(model, redraw);
+  const bars = barList(full, Math.min(ROWS, model.get("shown").vocabulary), (rank) => {
     if (edited)
       askPrompt(); // these tokens follow an older prompt
     else if (!line.waiting()) append(rank, (text) => `Appended “${text}”.`);
   });
+  const paragraph = (name, live) => element("p", { class: `next-token-${name}`, "aria-live": live });
+  const [legend, outcome, remark] = [paragraph("legend"), paragraph("outcome", "polite"), paragraph("remark", "polite")];
   const figures = Object.fromEntries(
     ["kept", "mass", "entropy"].map((name) => [name, element("dd", { class: `next-token-${name}` })]),
   );
 
-  // What continues the text.
-  const seedId = uniqueId();
-  const seed = control("input", {
-    type: "number",
-    id: seedId,
-    step: 1,
-    min: 0,
-    max: MOST_SEED,
-    value: model.get("seed"),
-    disabled: !live,
-  });
-  const restart = () => {
+  // What is drawn, in the page and to continue the text.
+  function takeSeed() {
     uniform = uniforms(model.get("seed"));
     drawn = 0;
-  };
-  seed.addEventListener("change", () => {
-    model.set("seed", Math.min(Math.max(Math.trunc(Number(seed.value)) || 0, 0), MOST_SEED));
-    model.save_changes();
-    takeSeed();
-  });
-  const takeSeed = () => {
-    seed.value = model.get("seed");
-    restart();
-  };
+    if (full) takeDraws();
+  }
+  function takeDraws() {
+    us = Array.from({ length: model.get("draws") }, uniforms(model.get("seed")));
+    writeLegend();
+    if (read) redraw();
+  }
+  function writeLegend() {
+    const choose = live ? "; click one to append it" : "";
+    const key =
+      us.length > 0 ? " Dot: drawn, as a multiple of what is expected. Frame: where 95 dots of 100 should be." : "";
+    legend.textContent = `The ${bars.rows.length} most likely tokens${choose}. Bar: with the settings. Line: the model's own probability.${key}`;
+  }
+  const seed = seedBox(model, takeSeed, !live && !full);
+  const draws = full ? drawsChoice(model, takeDraws) : null;
   const action = (label, act) =>
     control(
       "button",
@@ -173,7 +122,7 @@ function render({ model, el }) {
   const sample = action("Sample", () => {
     const rank = draw(result.probs, uniform());
     drawn += 1;
-    append(rank, (text) => `Sampled “${text}”: draw ${drawn} of seed ${seed.value}.`);
+    append(rank, (text) => `Sampled “${text}”: draw ${drawn} of seed ${model.get("seed")}.`);
   });
   const back = action("Step back", () => {
     const chosen = shown.chosen.map((token) => token.id);
@@ -184,9 +133,9 @@ function render({ model, el }) {
   function ask(request, done = () => "") {
     clearTimeout(pause);
     pause = null;
-    list.setAttribute("aria-busy", "true");
+    bars.list.setAttribute("aria-busy", "true");
     line.ask(request, (reply) => {
-      list.removeAttribute("aria-busy");
+      bars.list.removeAttribute("aria-busy");
       prompt.setAttribute("aria-invalid", String(Boolean(reply.error)));
       wrong.textContent = reply.error ?? "";
       if (reply.error) {
@@ -201,23 +150,21 @@ function render({ model, el }) {
   }
 
   function append(rank, sentence) {
-    const ids = typed(Uint32Array, shown.ids);
-    const chosen = [...shown.chosen.map((token) => token.id), ids[rank]];
+    const id = typed(Uint32Array, shown.ids)[placeOf(rank)];
+    const chosen = [...shown.chosen.map((token) => token.id), id];
     ask({ prompt: shown.prompt, chosen }, () => sentence(shown.chosen.at(-1).text));
   }
+
+  const placeOf = (rank) => (result.places ? result.places[rank] : rank);
 
   function take() {
     if (line.overtaken()) return;
     const before = shown;
     shown = model.get("shown");
-    sorted = Object.fromEntries(
-      ["logits", "counts", "variances"]
-        .filter((name) => shown[name])
-        .map((name) => [name, typed(Float32Array, shown[name])]),
-    );
-    own = distribution(sorted, { temperature: 1, top_k: 0, top_p: 1, min_p: 0 }).probs;
+    read = readShown(shown);
     if (before?.prompt !== shown.prompt) {
-      restart();
+      uniform = uniforms(model.get("seed"));
+      drawn = 0;
       if (!edited) prompt.value = shown.prompt;
     }
     const chips = shown.chosen.map((token) => element("bdi", { class: "next-token-chosen" }, token.text));
@@ -226,41 +173,61 @@ function render({ model, el }) {
     positions.textContent = limit
       ? `${whole.format(used)} of ${whole.format(limit)} positions`
       : `${whole.format(used)} positions`;
-    rows.forEach(({ text, own: mark }, rank) => {
-      text.textContent = shown.top[rank].text;
-      mark.style.left = `${100 * own[rank]}%`;
-    });
     redraw();
   }
 
   function redraw() {
-    result = distribution(sorted, settings);
-    const { probs, cuts, kept, approximate, mass, entropy } = result;
-    rows.forEach(({ bar, share, button }, rank) => {
-      const by = own[rank] > 0 && Object.keys(cuts).find((name) => rank >= cuts[name]);
-      bar.style.width = `${100 * (by ? own[rank] : probs[rank])}%`;
-      button.classList.toggle("next-token-removed", Boolean(by));
-      share.textContent = by ? `removed by ${by}` : percent(probs[rank]);
+    const { sorted, room, own, seen, labels } = read;
+    result = distribution(sorted, sliders.values, room);
+    const { probs, steps, entropy, unsure } = result;
+    const left = steps.typical;
+    const filters = Object.entries(steps);
+    const others = { prob: 1, before: 1, tokens: left.tokens };
+    bars.rows.forEach((row, rank) => {
+      const [place, prob] = [placeOf(rank), probs[rank]];
+      const before = own[place];
+      const removed = before > 0 ? filters.find(([, { from, to }]) => rank < from || rank >= to)?.[0] : null;
+      row.show({ label: labels.get(place), prob, before, removed, unsure: unsure(rank) || (left.approximate && !removed) });
+      row.mark(result.places !== null && seen.has(place));
+      others.prob -= prob;
+      others.before -= before;
+      if (rank >= left.from && rank < left.to) others.tokens -= 1;
     });
-    const count = approximate ? `≈ ${roughly.format(kept)}` : whole.format(kept);
-    figures.kept.textContent = `${count} of ${whole.format(shown.vocabulary)}`;
-    figures.mass.textContent = percent(mass);
-    figures.entropy.textContent = `${entropy.toFixed(2)} bits`;
+    figures.kept.textContent = `${tokenCount(left)} of ${whole.format(shown.vocabulary)}`;
+    const about = left.approximate ? "≈ " : "";
+    figures.mass.textContent = about + percent(left.mass);
+    figures.entropy.textContent = `${about}${entropy.toFixed(2)} bits`;
+    if (full) redrawFull(others);
   }
 
-  const choose = live ? "; click one to append it" : "";
-  const legend = `The ${rows.length} most likely tokens${choose}. Bar: with the settings. Line: the model's own probability.`;
+  function redrawFull(others) {
+    const prob = others.tokens > 0 ? Math.max(0, others.prob) : 0;
+    const label = `${tokenCount({ ...result.steps.typical, tokens: others.tokens })} others`;
+    bars.others.show({ label, prob, before: Math.max(0, others.before), removed: null, unsure: result.steps.typical.approximate });
+    const shares = [...result.probs.subarray(0, bars.rows.length), prob];
+    const counts = tally(shares, us);
+    [...bars.rows, bars.others].forEach((row, number) => row.showDraws(shares[number], counts[number], us.length));
+    sliders.writeNotes(result.steps, read.seen.size, shown.vocabulary);
+    const labelOf = (row) =>
+      row < bars.rows.length ? `“${read.labels.get(placeOf(row))}”` : "a token that has no row of its own";
+    outcome.textContent = sayDraws(shares, counts, us.length, model.get("seed"), labelOf);
+    bars.head.hidden = us.length === 0;
+    remark.textContent = remarkOn(result);
+  }
+
   const figure = (name, label) => element("div", {}, element("dt", {}, label), figures[name]);
+  const actions = (...children) => element("div", { class: "next-token-actions" }, ...children);
   const root = element(
     "div",
-    { class: "course-widget next-token" },
+    { class: `course-widget next-token${full ? " next-token-full" : ""}` },
     element("label", { for: promptId, class: "next-token-label" }, "Prompt"),
     prompt,
     wrong,
     element("p", { class: "next-token-line" }, element("span", {}, "Continued: "), continuation, positions),
-    panel,
-    element("p", { class: "next-token-legend" }, legend),
-    list,
+    sliders.panel,
+    ...(full ? [actions(draws.node, ...seed.nodes, seed.next)] : []),
+    legend,
+    ...(full ? [bars.head, bars.list, outcome] : [bars.list]),
     element(
       "dl",
       { class: "next-token-figures" },
@@ -268,30 +235,24 @@ function render({ model, el }) {
       figure("mass", "Probability kept"),
       figure("entropy", "Entropy"),
     ),
-    element(
-      "div",
-      { class: "next-token-actions" },
-      mostLikely,
-      sample,
-      element("label", { for: seedId }, "Seed"),
-      seed,
-      back,
-    ),
+    ...(full ? [remark] : []),
+    actions(mostLikely, sample, ...(full ? [] : seed.nodes), back),
     status,
   );
   if (!live) {
-    for (const { button } of rows) button.disabled = true;
-    say("A saved view: the sliders work. To type a prompt or continue the text, run this cell.");
+    for (const { node } of bars.rows) node.disabled = true;
+    const work = full ? "the sliders and the draws work" : "the sliders work";
+    say(`A saved view: ${work}. To type a prompt or continue the text, run this cell.`);
   }
+  takeSeed();
+  writeLegend();
   take();
   el.append(root);
   model.on("change:shown", take);
-  model.on("change:seed", takeSeed);
   return () => {
     clearTimeout(pause);
     model.off("change:shown", take);
-    model.off("change:seed", takeSeed);
-    closeSliders();
+    for (const one of [sliders, seed, draws]) one?.close();
     line.close();
   };
 }

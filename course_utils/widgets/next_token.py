@@ -1,8 +1,7 @@
-"""The next-token distribution of a real model, alive under four sliders."""
+"""The next-token distribution of a real model, alive under the settings of generate()."""
 
 import html
 import inspect
-import math
 from pathlib import Path
 
 import torch
@@ -17,11 +16,15 @@ _HERE = Path(__file__).parent
 _ROWS = 15  # tokens that are drawn as bars
 _STILL_ROWS = 10
 _SAVED_LOGITS = 256  # kept one by one in a saved page
-_SAVED_BINS = 64  # the rest is kept as counts, means and variances: an error of about 1e-6 in probability
+_SAVED_BINS = 64  # the rest is kept as counts, means and deviations: an error of about 1e-6 in probability
+_DRAWS = (0, 1, 100, 1000, 10000)
+_BASIC, _ALL = "basic", "all"
+# In the order in which generate() applies them.
+_SETTINGS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
-def _slider(default, low, high, kind=traitlets.Float):
-    return kind(default).tag(sync=True, low=low, high=high)
+def _slider(default, low, high, hint, kind=traitlets.Float, controls=_BASIC):
+    return kind(default).tag(sync=True, low=low, high=high, hint=hint, controls=controls)
 
 
 class NextToken(CourseWidget):
@@ -31,31 +34,46 @@ class NextToken(CourseWidget):
     model:     a decoder-only transformers model; it runs in the kernel, one forward pass a choice
     tokenizer: its tokenizer
     prompt:    str
+    controls:  "basic", or "all": then repetition penalty and typical too, what is left after each filter, the
+               tail, and draws
 
-    temperature (0.05 to 3), top_k (0 is off, to 200), top_p (1 is off), min_p (0 is off), seed: the page
-    writes them back when a control is released; setting them from Python moves the controls.
+    In the order in which they are applied: repetition_penalty (0.5 to 2, 1 is off), temperature (0.05 to 3),
+    top_k (0 is off, to 200), top_p (1 is off), min_p (0 is off), typical_p (0.01 to 1, which is off). `draws`
+    (0, 1, 100, 1000 or 10000) says how many times the page draws a token, and `seed` from which random
+    numbers (its own: torch draws others). The page writes them back when a control is released; setting them
+    from Python moves the controls.
     `prompt`, `chosen` (tuple of int, the ids appended) and `text` tell where the learner is.
 
     Raises CourseError for a prompt of no tokens or of more tokens than the model has positions, for half a
-    surrogate pair, for an encoder-decoder model and for a setting outside its slider.
+    surrogate pair, for an encoder-decoder model, for other `controls`, and for a setting outside its slider
+    or without one.
     """
 
     _esm = _HERE / "next_token.js"
     _css = _HERE / "next_token.css"
 
-    temperature = _slider(1.0, 0.05, 3.0)
-    top_k = _slider(0, 0, 200, traitlets.Int)
-    top_p = _slider(1.0, 0.0, 1.0)
-    min_p = _slider(0.0, 0.0, 1.0)
+    controls = traitlets.Unicode(_BASIC, read_only=True).tag(sync=True)
+    repetition_penalty = _slider(1.0, 0.5, 2.0, "1 turns it off.", controls=_ALL)
+    temperature = _slider(1.0, 0.05, 3.0, "Towards 0 the most likely token takes all; below 0 the order would turn around.")
+    top_k = _slider(0, 0, 200, "0 turns it off.", kind=traitlets.Int)
+    top_p = _slider(1.0, 0.0, 1.0, "It is a share of the probability, and 1 turns it off.")
+    min_p = _slider(0.0, 0.0, 1.0, "It is a share of the largest probability, and 0 turns it off.")
+    typical_p = _slider(
+        1.0, 0.01, 1.0, "It is a share of the probability, and 1 turns it off.", controls=_ALL
+    )
+    draws = traitlets.Int(0).tag(sync=True)
     seed = traitlets.Int(0, min=0, max=2**32 - 1).tag(sync=True)
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, model, tokenizer, prompt, **settings):
+    def __init__(self, model, tokenizer, prompt, controls=_BASIC, **settings):
+        if controls not in (_BASIC, _ALL):
+            raise CourseError(f'controls is {controls!r}. Give "{_BASIC}" or "{_ALL}".')
         if model.config.is_encoder_decoder:
             raise CourseError(
                 f"{type(model).__name__} is an encoder-decoder model, and NextToken continues a prompt. "
                 "Give it a decoder-only model, for example the one that load() returns."
             )
+        self.set_trait("controls", controls)
         self._model, self._tokenizer = model, tokenizer
         super().__init__(**settings)
         self._show(prompt, ())
@@ -79,15 +97,39 @@ class NextToken(CourseWidget):
         """str, the prompt and what was appended to it."""
         return self.prompt + self._tokenizer.decode(self.chosen)
 
-    @traitlets.validate("temperature", "top_k", "top_p", "min_p")
+    @property
+    def settings(self):
+        """dict of what `model.generate(**inputs, **settings)` takes to draw from the same distribution."""
+        return {"do_sample": True} | {name: getattr(self, name) for name in _SETTINGS}
+
+    @traitlets.validate(*_SETTINGS)
     def _within_slider(self, proposal):
-        low, high = (proposal["trait"].metadata[end] for end in ("low", "high"))
-        if not low <= proposal["value"] <= high:  # also refuses NaN
+        trait, value = proposal["trait"], proposal["value"]
+        low, high = trait.metadata["low"], trait.metadata["high"]
+        if not low <= value <= high:  # also refuses NaN
             raise CourseError(
-                f"{proposal['trait'].name} is {proposal['value']}, but the slider goes from {low} to {high}. "
-                "Give a number between them."
+                f"{trait.name} is {value}, but the slider goes from {low} to {high}. Give a number between "
+                f"them. {trait.metadata['hint']}"
             )
-        return proposal["value"]
+        if value != trait.default_value:
+            self._has_control(trait.name, value, trait.metadata["controls"])
+        return value
+
+    @traitlets.validate("draws")
+    def _offered(self, proposal):
+        draws = proposal["value"]
+        if draws not in _DRAWS:
+            offered = ", ".join(f"{one:,}" for one in _DRAWS[:-1])
+            raise CourseError(f"draws is {draws:,}. Give {offered} or {_DRAWS[-1]:,}.")
+        if draws:
+            self._has_control("draws", draws, _ALL)
+        return draws
+
+    def _has_control(self, name, value, controls):
+        if controls == _ALL and self.controls == _BASIC:
+            raise CourseError(
+                f'{name} is {value}, but this widget shows no control for it. Make it with controls="{_ALL}".'
+            )
 
     def answer(self, request):
         """Show the prompt and the tokens of {"prompt": str, "chosen": list of int}."""
@@ -110,14 +152,26 @@ class NextToken(CourseWidget):
         # The same call as in TopPLogitsWarper, so that tokens with equal logits come in the same order.
         ascending, order = torch.sort(logits, descending=False)
         logits, order = ascending.flip(0), order.flip(0)
+        ranks, seen = torch.arange(_ROWS), torch.tensor([], dtype=torch.long)
+        if self.controls == _ALL:
+            # The repetition penalty leaves these in order among themselves, and the others too.
+            is_seen = torch.isin(order, torch.tensor(ids))
+            seen = is_seen.nonzero().flatten()
+            ranks = torch.cat([seen[:_ROWS], (~is_seen).nonzero().flatten()[:_ROWS]]).sort().values
         self.set_trait(
             "shown",
             {
                 "prompt": prompt,
                 "chosen": [self._token(i) for i in chosen],
-                "top": [self._token(i) for i in order[:_ROWS].tolist()],
+                # All that may come to the top; `place` counts in `logits`.
+                "top": [
+                    self._token(order[rank].item()) | {"place": rank}
+                    for rank in ranks.tolist()
+                    if rank < len(order)
+                ],
                 "logits": logits.numpy().astype("<f4").tobytes(),
                 "ids": order.numpy().astype("<u4").tobytes(),
+                "seen": seen.numpy().astype("<u4").tobytes(),
                 "vocabulary": len(logits),
                 "positions": [len(ids), limit],
             },
@@ -141,7 +195,7 @@ class NextToken(CourseWidget):
                 **({"logits_to_keep": 1} if only_last else {}),
             )
         logits = output.logits[0, -1].float().cpu()
-        if logits.isnan().any() or logits.max() == math.inf:
+        if not logits.max().isfinite():  # NaN is the maximum wherever there is one
             raise CourseError(
                 "The model's logits hold NaN or infinity, so they make no distribution. "
                 "Load the model again with dtype=torch.float32."
@@ -154,9 +208,17 @@ class NextToken(CourseWidget):
 
     def page_state(self):
         """The own traits, with the logits cut down to a few kilobytes."""
-        logits = torch.frombuffer(bytearray(self.shown["logits"]), dtype=torch.float32)
         shown = {name: value for name, value in self.shown.items() if name != "ids"}
-        return super().page_state() | {"shown": shown | binned(logits)}
+        logits = torch.frombuffer(bytearray(shown["logits"]), dtype=torch.float32)
+        seen = torch.frombuffer(bytearray(shown["seen"]), dtype=torch.int32) if shown["seen"] else []
+        alone = sorted({*range(_SAVED_LOGITS), *map(int, seen), *(token["place"] for token in shown["top"])})
+        alone = [place for place in alone if place < len(logits)]
+        new_place = {place: number for number, place in enumerate(alone)}
+        shown["top"] = [token | {"place": new_place[token["place"]]} for token in shown["top"]]
+        shown["seen"] = (
+            torch.tensor([new_place[int(place)] for place in seen], dtype=torch.int32).numpy().tobytes()
+        )
+        return super().page_state() | {"shown": shown | binned(logits, alone)}
 
     def _still_rows(self):
         """The most likely tokens with their probabilities before any setting: list of (label str, float)."""
@@ -193,26 +255,26 @@ def token_label(tokenizer, token_id):
     return visible(symbols_to_bytes(symbol).decode("utf-8", errors="backslashreplace"))
 
 
-def binned(logits):
+def binned(logits, alone):
     """Descending logits, float32 tensor [vocab], as a few kilobytes: dict of float32 bytes.
 
-    The first stay as they are. The others are put in bins of equal width, each kept as the `counts` of its
-    logits, their mean (in `logits`) and their variance (in `variances`). Logits of -inf are left out.
+    Those at the places `alone` (list of int) stay as they are, in `logits`. The others are put in bins of
+    equal width, each kept as the `counts` of its logits, their `means` and standard `deviations`; those of
+    -inf are left out.
     """
-    head, tail = logits[:_SAVED_LOGITS], logits[_SAVED_LOGITS:].double()
-    counts, means, variances = [torch.ones(len(head))], [head], [torch.zeros(len(head))]
-    finite = tail[tail.isfinite()]
-    if len(finite):
-        low, high = finite.min(), finite.max()
-        place = (
-            ((high - finite) / (high - low).clamp(min=1e-9) * _SAVED_BINS).long().clamp(max=_SAVED_BINS - 1)
-        )
-        for number in place.unique().tolist():  # ascending, so the bins go on in descending order
-            inside = finite[place == number]
-            counts.append(torch.tensor([len(inside)]))
-            means.append(inside.mean().reshape(1))
-            variances.append(inside.var(correction=0).reshape(1))
-    columns = {"logits": means, "counts": counts, "variances": variances}
-    return {
-        name: torch.cat([part.float() for part in parts]).numpy().tobytes() for name, parts in columns.items()
+    rest = torch.ones(len(logits), dtype=torch.bool)
+    rest[alone] = False
+    rest = logits[rest].double()
+    rest = rest[rest.isfinite()]
+    bins = []
+    if len(rest):
+        place = ((rest[0] - rest) / (rest[0] - rest[-1]).clamp(min=1e-9) * _SAVED_BINS).long()
+        place = place.clamp(max=_SAVED_BINS - 1)
+        bins = [rest[place == number] for number in place.unique().tolist()]
+    columns = {
+        "logits": logits[alone],
+        "means": [one.mean() for one in bins],
+        "counts": [len(one) for one in bins],
+        "deviations": [one.std(correction=0) for one in bins],
     }
+    return {name: torch.as_tensor(values).numpy().astype("<f4").tobytes() for name, values in columns.items()}

@@ -9,44 +9,69 @@ import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from course_utils import load
-from course_utils.widgets import next_token
+from course_utils.widgets import NextToken, next_token
 
 MODULE = Path(next_token.__file__).with_name("distribution.js").read_text(encoding="utf-8")
-OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+# In the order in which generate() applies them.
+PROCESSORS = {
+    "repetition_penalty": (1.0, RepetitionPenaltyLogitsProcessor),
+    "temperature": (1.0, TemperatureLogitsWarper),
+    "top_k": (0, TopKLogitsWarper),
+    "top_p": (1.0, TopPLogitsWarper),
+    "min_p": (0.0, MinPLogitsWarper),
+    "typical_p": (1.0, TypicalLogitsWarper),
+}
+OFF = {name: off for name, (off, _) in PROCESSORS.items()}
+FILTERS = {"top_k": "top-k", "top_p": "top-p", "min_p": "min-p", "typical_p": "typical"}
 
 LOAD = """async ({ module, vectors }) => {
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   window.maths = await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })));
-  window.vectors = vectors.map((columns) =>
-    Object.fromEntries(Object.entries(columns).map(([name, text]) => [name, new Float32Array(bytes(text))])));
+  window.vectors = vectors.map(({ seen, ...columns }) => {
+    const read = ([name, text]) => [name, new Float32Array(bytes(text))];
+    const one = Object.fromEntries(Object.entries(columns).map(read));
+    one.seen = new Uint32Array(bytes(seen));
+    return one.means ? maths.unfold(one, one).sorted : one;
+  });
+  window.rooms = window.vectors.map(({ logits }) => maths.roomFor(logits.length));
 }"""
 RUN = """([vector, settings]) => {
-  const { probs, ...rest } = maths.distribution(vectors[vector], settings);
-  const kept = new Uint8Array(new Float64Array(probs.filter((p) => p > 0)).buffer);
-  let text = "";
-  for (let i = 0; i < kept.length; i += 8192) text += String.fromCharCode(...kept.subarray(i, i + 8192));
-  return { ...rest, probs: btoa(text) };
+  const encode = (values) => {
+    const bytes = new Uint8Array(values.buffer);
+    let text = "";
+    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+    return btoa(text);
+  };
+  const { probs, places, unsure, ...rest } = maths.distribution(vectors[vector], settings, rooms[vector]);
+  const { from, to } = rest.steps.typical;
+  const kept = Uint32Array.from({ length: to - from }, (_, i) => (places ? places[from + i] : from + i));
+  const outside = probs.reduce((total, prob, rank) => total + (rank < from || rank >= to ? prob : 0), 0);
+  const open = Array.from(probs.subarray(0, 200), (_, rank) => unsure(rank));
+  const head = [...probs.subarray(0, 200)];
+  return { ...rest, outside, open, head, probs: encode(probs.slice(from, to)), kept: encode(kept) };
 }"""
 
 
-def transformers_scores(logits, settings):
-    """The scores that generate() would draw from, -inf where removed: float32 tensor [vocab]."""
-    processors = LogitsProcessorList()
-    if settings["temperature"] != 1.0:
-        processors.append(TemperatureLogitsWarper(settings["temperature"]))
-    if settings["top_k"]:
-        processors.append(TopKLogitsWarper(settings["top_k"]))
-    if settings["top_p"] < 1:
-        processors.append(TopPLogitsWarper(settings["top_p"]))
-    if settings["min_p"]:
-        processors.append(MinPLogitsWarper(settings["min_p"]))
-    return processors(None, logits[None])[0]
+def processors(settings):
+    """The logits processors that generate() makes of `settings`, each by its name."""
+    return {
+        name: processor(settings[name])
+        for name, (off, processor) in PROCESSORS.items()
+        if settings[name] != off
+    }
+
+
+def transformers_scores(logits, seen, settings):
+    """What generate() would draw from after the ids `seen`: scores, float32 [vocab], -inf where removed."""
+    return LogitsProcessorList(processors(settings).values())(seen[None], logits[None].clone())[0]
 
 
 def vectors():
@@ -72,29 +97,63 @@ def vectors():
     }
 
 
-def on_an_edge(logits, settings):
-    """True if float32's rounding decides: a cut of top-p or min-p lies within its error of a token."""
-    probs = transformers_scores(logits, settings | {"top_p": 1.0, "min_p": 0.0}).double().softmax(-1)
-    limit = 1 - settings["top_p"]
-    below = probs.sort().values.cumsum(0)[:-1]  # the last token is kept in any case
-    ratios = probs[probs < probs.max()] / probs.max()
-    near_top_p = settings["top_p"] < 1 and (below - limit).abs().lt(1e-6 * max(limit, 1e-2)).any()
-    near_min_p = settings["min_p"] > 0 and (ratios / settings["min_p"] - 1).abs().lt(1e-6).any()
-    return bool(near_top_p or near_min_p)
+def seen_of(logits, seed):
+    """Ids that the text may hold: a few likely tokens and a few others, one of them twice. LongTensor."""
+    draw = torch.Generator().manual_seed(seed)
+    likely = logits.topk(min(20, len(logits))).indices
+    others = torch.randint(len(logits), (5,), generator=draw)
+    chosen = likely[torch.randint(len(likely), (4,), generator=draw)]
+    return torch.cat([chosen, others, others[:1]])
 
 
-def drawn_settings(logits, count, seed):
+def on_an_edge(logits, seen, settings):
+    """True if float32's rounding decides: a cut of top-p, min-p or typical is within its error of a token."""
+
+    def before(*names):
+        return transformers_scores(logits, seen, settings | {name: OFF[name] for name in names}).double()
+
+    if settings["top_p"] < 1:
+        probs = before("top_p", "min_p", "typical_p").softmax(-1)
+        limit = 1 - settings["top_p"]
+        below = probs.sort().values.cumsum(0)[:-1]  # the last token is kept in any case
+        if (below - limit).abs().lt(1e-6 * max(limit, 1e-2)).any():
+            return True
+    if settings["min_p"]:
+        probs = before("min_p", "typical_p").softmax(-1)
+        ratios = probs[probs < probs.max()] / probs.max()
+        if (ratios / settings["min_p"] - 1).abs().lt(1e-6).any():
+            return True
+    if settings["typical_p"] < 1:
+        logs = before("typical_p").log_softmax(-1)
+        logs = logs[logs.isfinite()]
+        entropy = -(logs * logs.exp()).sum()
+        shifts, order = (-logs - entropy).abs().sort()
+        held = logs[order].exp().cumsum(0)
+        last = min(int((held < settings["typical_p"]).sum()), len(held) - 1)
+        error = 5e-7 * max(1.0, float(logs[order[: last + 2]].abs().max()))
+        near = (shifts - shifts[last]).abs().lt(error) & (logs[order] != logs[order[last]])
+        return bool(near.any() or (held[:-1] - settings["typical_p"]).abs().lt(2e-6).any())
+    return False
+
+
+def drawn_settings(logits, seen, count, seed):
     """Settings as the sliders give them, each filter off half the time, but for those on an edge."""
     draw = np.random.default_rng(seed)
+
+    def some(name, low, high, step):
+        return round(float(draw.integers(low, high)) * step, 2) if draw.random() < 0.5 else OFF[name]
+
     settings, edges = [], 0
     while len(settings) < count:
         one = {
+            "repetition_penalty": some("repetition_penalty", 10, 41, 0.05),
             "temperature": round(float(draw.integers(1, 61)) * 0.05, 2),
-            "top_k": int(draw.integers(1, 201)) if draw.random() < 0.5 else 0,
-            "top_p": float(draw.integers(0, 100)) / 100 if draw.random() < 0.5 else 1.0,
-            "min_p": float(draw.integers(1, 101)) / 100 if draw.random() < 0.5 else 0.0,
+            "top_k": int(some("top_k", 1, 201, 1)),
+            "top_p": some("top_p", 0, 100, 0.01),
+            "min_p": some("min_p", 1, 101, 0.01),
+            "typical_p": some("typical_p", 1, 100, 0.01),
         }
-        if on_an_edge(logits, one):
+        if on_an_edge(logits, seen, one):
             edges += 1
         else:
             settings.append(one)
@@ -102,8 +161,16 @@ def drawn_settings(logits, count, seed):
     return settings
 
 
-def encoded(values):
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4")).decode()
+def encoded(values, dtype="<f4"):
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype)).decode()
+
+
+def columns(logits, seen):
+    """What the widget sends of `logits` after the ids `seen`, for LOAD; and the ids in its order."""
+    ascending, order = torch.sort(logits)
+    order = order.flip(0)
+    places = torch.isin(order, seen).nonzero().flatten()
+    return {"logits": encoded(ascending.flip(0)), "seen": encoded(places, "<u4")}, order
 
 
 @pytest.fixture
@@ -116,8 +183,9 @@ def maths(open_page):
 
         def run(number, settings):
             result = page.evaluate(RUN, [number, settings])
+            kept = np.frombuffer(base64.b64decode(result["kept"]), dtype="<u4").astype(np.int64)
             probs = np.frombuffer(base64.b64decode(result["probs"]))
-            return result | {"probs": torch.tensor(probs)}
+            return result | {"kept": torch.tensor(kept), "probs": torch.tensor(probs)}
 
         return run
 
@@ -125,74 +193,162 @@ def maths(open_page):
 
 
 def test_equals_transformers_on_drawn_settings(maths):
-    made = list(vectors().items())
-    run = maths([{"logits": encoded(logits.sort(descending=True).values)} for _, logits in made])
+    made = [(name, logits, seen_of(logits, seed)) for seed, (name, logits) in enumerate(vectors().items())]
+    sent = [columns(logits, seen) for _, logits, seen in made]
+    run = maths([one for one, _ in sent])
     count, worst = 0, 0.0
-    for number, (name, logits) in enumerate(made):
-        # The order in which the widget sends them.
-        ascending, order = torch.sort(logits)
-        descending, order = ascending.flip(0), order.flip(0)
-        for settings in [OFF, *drawn_settings(logits, 25, seed=number)]:
+    for number, (name, logits, seen) in enumerate(made):
+        order = sent[number][1]
+        for settings in [OFF, *drawn_settings(logits, seen, 55, seed=number)]:
             case = f"{name}, {settings}"
             result = run(number, settings)
-            scores = transformers_scores(logits, settings)
+            scores = transformers_scores(logits, seen, settings)
             support = scores.isfinite()
-            kept = result["kept"]
-            assert kept == support.sum(), case
-            assert torch.equal(logits[support].sort(descending=True).values, descending[:kept]), case
-            splits_a_tie = kept < len(logits) and descending[kept - 1] == descending[kept]
-            if not splits_a_tie:  # which of equal tokens top-p keeps is up to torch's sort
-                assert set(order[:kept].tolist()) == set(support.nonzero().flatten().tolist()), case
+            kept = torch.zeros(len(logits), dtype=torch.bool)
+            kept[order[result["kept"]]] = True
+            assert result["steps"]["typical"]["tokens"] == kept.sum() == support.sum(), case
+            if not torch.equal(kept, support):  # which of equal tokens top-p keeps is up to torch's sort
+                all_scores = transformers_scores(
+                    logits, seen, settings | {name: OFF[name] for name in FILTERS}
+                )
+                assert torch.equal(all_scores[kept].sort().values, all_scores[support].sort().values), case
+                assert settings["top_p"] < 1, case
             # In float64: float32's softmax over 49,152 tokens is itself off by up to 7e-6.
             expected = scores.double().softmax(-1).sort(descending=True).values[: len(result["probs"])]
             worst = max(worst, float((result["probs"] - expected).abs().max()))
+            assert result["probs"].diff().le(0).all(), case
             assert abs(float(result["probs"].sum()) - 1) < 1e-9, case
+            assert result["outside"] == 0, case
+            assert result["entropy"] >= 0, case
             count += 1
-    assert count >= 250
+    assert count >= 500
     assert worst <= 1e-6
 
 
-def test_counts_mass_and_entropy_say_what_the_filters_did(maths):
-    logits = vectors()["My dog"]
-    run = maths([{"logits": encoded(logits.sort(descending=True).values)}])
-    settings = {"temperature": 1.5, "top_k": 150, "top_p": 0.8, "min_p": 0.05}
-    result = run(0, settings)
-    for names, cut in (
-        (["top_k"], "top-k"),
-        (["top_k", "top_p"], "top-p"),
-        (["top_k", "top_p", "min_p"], "min-p"),
+def sent_by(shown):
+    """What a widget's trait `shown` holds, for LOAD."""
+    names = ("logits", "seen", "means", "counts", "deviations")
+    return {name: base64.b64encode(shown[name]).decode() for name in names if name in shown}
+
+
+def test_equals_what_generate_draws_from(maths):
+    # The order of the settings, and the tokens that the penalty changes, are those of generate() itself.
+    model, tokenizer = load(device="cpu")
+    inputs = tokenizer("Row, row, row your boat, row your", return_tensors="pt")
+    widget = NextToken(model, tokenizer, "Row, row, row your boat, row your", controls="all")
+    order = torch.frombuffer(bytearray(widget.shown["ids"]), dtype=torch.int32).long()
+    run = maths([sent_by(widget.shown)])
+    for settings in (
+        {
+            "repetition_penalty": 1.3,
+            "temperature": 0.7,
+            "top_k": 30,
+            "top_p": 0.9,
+            "min_p": 0.02,
+            "typical_p": 0.8,
+        },
+        {
+            "repetition_penalty": 0.7,
+            "temperature": 2.0,
+            "top_k": 0,
+            "top_p": 0.5,
+            "min_p": 0.0,
+            "typical_p": 0.3,
+        },
+        {
+            "repetition_penalty": 1.0,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "min_p": 0.3,
+            "typical_p": 1.0,
+        },
     ):
-        only = OFF | {"temperature": 1.5} | {name: settings[name] for name in names}
-        assert result["cuts"][cut] == transformers_scores(logits, only).isfinite().sum()
-    scores = transformers_scores(logits, settings)
-    before = (logits / 1.5).softmax(-1)
-    assert result["mass"] == pytest.approx(float(before[scores.isfinite()].sum()), abs=1e-6)
+        for name, value in settings.items():
+            setattr(widget, name, value)
+        output = model.generate(
+            **inputs, **widget.settings, max_new_tokens=1, output_scores=True, return_dict_in_generate=True
+        )
+        expected = output.scores[0][0].double().softmax(-1)
+        result = run(0, settings)
+        found = torch.zeros_like(expected)
+        found[order[result["kept"]]] = result["probs"]
+        assert torch.equal(found > 0, expected > 0)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_steps_mass_and_entropy_say_what_the_filters_did(maths):
+    logits = vectors()["My dog"]
+    seen = seen_of(logits, seed=0)
+    run = maths([columns(logits, seen)[0]])
+    settings = {
+        "repetition_penalty": 1.2,
+        "temperature": 1.5,
+        "top_k": 150,
+        "top_p": 0.8,
+        "min_p": 0.05,
+        "typical_p": 0.5,
+    }
+    result = run(0, settings)
+    before = (
+        transformers_scores(logits, seen, settings | {name: OFF[name] for name in FILTERS})
+        .double()
+        .softmax(-1)
+    )
+    off = list(FILTERS)
+    while off:
+        filtered = off.pop(0)
+        scores = transformers_scores(logits, seen, settings | {name: OFF[name] for name in off})
+        step = result["steps"][FILTERS[filtered]]
+        assert step["tokens"] == scores.isfinite().sum()
+        assert step["mass"] == pytest.approx(float(before[scores.isfinite()].sum()), abs=1e-6)
+        assert not step["approximate"]
     entropy = torch.distributions.Categorical(logits=scores[scores.isfinite()]).entropy() / np.log(2)
     assert result["entropy"] == pytest.approx(float(entropy), abs=1e-5)
-    assert not result["approximate"]
+    candidates = transformers_scores(logits, seen, settings | {"typical_p": 1.0}).double().softmax(-1)
+    assert result["surprise"]["first"] == pytest.approx(-float(candidates.max().log2()), abs=1e-5)
+    mean = torch.distributions.Categorical(probs=candidates).entropy() / np.log(2)
+    assert result["surprise"]["mean"] == pytest.approx(float(mean), abs=1e-5)
 
 
 def test_saved_logits_are_close_to_all_logits(maths):
-    logits = vectors()["My dog"].sort(descending=True).values
-    binned = {name: base64.b64encode(data).decode() for name, data in next_token.binned(logits).items()}
-    run = maths([{"logits": encoded(logits)}, binned])
-    for temperature in (0.1, 0.7, 1.0, 2.0, 3.0):
+    model, tokenizer = load(device="cpu")
+    widget = NextToken(model, tokenizer, "My dog is a good dog. My", controls="all")
+    run = maths([sent_by(widget.shown), sent_by(widget.page_state()["shown"])])
+    draw = np.random.default_rng(0)
+    rows = unsure = 0
+    for temperature in (0.1, 0.7, 1.0, 1.5, 2.0, 3.0):
         for settings in (
             OFF,
+            {**OFF, "repetition_penalty": 0.5},
             {**OFF, "top_p": 0.9},
             {**OFF, "min_p": 0.01},
             {**OFF, "top_k": 40, "top_p": 0.5},
+            *(
+                {**OFF, "repetition_penalty": 1.3, "typical_p": draw.integers(1, 100) / 100}
+                for _ in range(12)
+            ),
+            *({**OFF, "top_p": 0.9, "typical_p": draw.integers(1, 100) / 100} for _ in range(12)),
         ):
             exact, saved = (run(number, settings | {"temperature": temperature}) for number in (0, 1))
-            size = min(256, exact["kept"])
-            difference = (exact["probs"][:size] - saved["probs"][:size]).abs().max()
-            assert difference <= (1e-5 if not saved["approximate"] else 1e-4), settings
-            assert saved["mass"] == pytest.approx(exact["mass"], abs=2e-3)
-            assert saved["entropy"] == pytest.approx(exact["entropy"], abs=0.02)
-            if saved["approximate"]:
-                assert saved["kept"] == pytest.approx(exact["kept"], rel=0.03)
+            one, other = exact["steps"]["typical"], saved["steps"]["typical"]
+            case = f"{temperature} {settings} {one} {other}"
+            sure = ~torch.tensor(saved["open"])
+            heads = [torch.tensor(result["head"])[sure] for result in (exact, saved)]
+            rough = 0.02 if other["approximate"] else 0
+            torch.testing.assert_close(*heads, rtol=rough, atol=1e-5, msg=case)
+            removed = [torch.tensor(result["head"]) == 0 for result in (exact, saved)]
+            assert torch.equal(removed[0][sure], removed[1][sure]), case
+            rows, unsure = rows + 200, unsure + 200 - int(sure.sum())
+            assert other["mass"] == pytest.approx(one["mass"], abs=0.01 if other["approximate"] else 1e-5), (
+                case
+            )
+            assert saved["entropy"] == pytest.approx(exact["entropy"], abs=0.05), case
+            if other["approximate"]:
+                assert other["tokens"] == pytest.approx(one["tokens"], rel=0.03, abs=3), case
             else:
-                assert saved["kept"] == exact["kept"]
+                assert other["tokens"] == one["tokens"], case
+    assert unsure < rows / 50
 
 
 def test_draws_follow_the_probabilities_and_repeat(maths, open_page):
@@ -207,12 +363,15 @@ def test_draws_follow_the_probabilities_and_repeat(maths, open_page):
             same &&= u === again() && u >= 0 && u < 1;
             counts[maths.draw([0.5, 0.3, 0.2, 0], u)] += 1;
           }
+          const numbers = Array.from({ length: 30000 }, maths.uniforms(7));
+          const tallied = maths.tally([0.5, 0.3, 0.2, 0], numbers);
           const edges = [0, 0.5, 0.9999999999].map((u) => maths.draw([0.5, 0.3, 0.2, 0], u));
-          return { counts, same, edges };
+          return { counts, same, edges, tallied };
         }"""
     )
     assert drawn["same"]
     assert drawn["edges"] == [0, 1, 2]
+    assert drawn["tallied"] == [*drawn["counts"], 0]
     for count, prob in zip(drawn["counts"], (0.5, 0.3, 0.2), strict=True):
         deviation = (30000 * prob * (1 - prob)) ** 0.5
         assert abs(count - 30000 * prob) < 4 * deviation

@@ -1,14 +1,33 @@
 """The next-token widget on a blank page, with the Python widget as its kernel."""
 
+import re
 import statistics
 
 import pytest
 import torch
 from playwright.sync_api import expect
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from course_utils import load_tokenizer
 from course_utils.widgets import NextToken
+from course_utils.widgets.next_token import token_label
 from tiny import tiny_gpt2
+
+PROCESSORS = {
+    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "min_p": MinPLogitsWarper,
+    "typical_p": TypicalLogitsWarper,
+}
 
 # Drags and key presses are timed from the browser's event to the end of the widget's own listeners.
 RECORD = """() => {
@@ -18,7 +37,7 @@ RECORD = """() => {
   document.addEventListener("input", (event) => moves.push({
     milliseconds: performance.now() - start,
     value: event.target.value,
-    output: document.querySelector(".next-token-value").textContent,
+    output: event.target.parentElement.querySelector(".next-token-value").textContent,
     share: document.querySelector(".next-token-share").textContent,
   }));
 }"""
@@ -37,6 +56,11 @@ def model():
 @pytest.fixture
 def widget(model, gpt2):
     return NextToken(model, gpt2, "Hello world")
+
+
+@pytest.fixture
+def full(model, gpt2):
+    return NextToken(model, gpt2, "Hello world", controls="all")
 
 
 def slider(page, name):
@@ -100,6 +124,148 @@ def test_python_moves_the_sliders_and_the_prompt(mount, widget):
     assert shares(page) != before
     widget.prompt = "Another one"
     expect(page.get_by_label("Prompt")).to_have_value("Another one")
+
+
+def probabilities(widget, gpt2, **settings):
+    """What generate() would draw from, by transformers' own processors: float64 tensor [vocab]."""
+    logits = torch.zeros(1, widget.shown["vocabulary"])
+    order = torch.frombuffer(bytearray(widget.shown["ids"]), dtype=torch.int32).long()
+    logits[0, order] = torch.frombuffer(bytearray(widget.shown["logits"]), dtype=torch.float32)
+    ids = torch.tensor([gpt2(widget.prompt).input_ids + list(widget.chosen)])
+    for name, processor in PROCESSORS.items():
+        if name in settings:
+            logits = processor(settings[name])(ids, logits)
+    return logits[0].double().softmax(-1)
+
+
+def percent(prob):
+    return "<0.01 %" if 0 < prob < 0.0001 else f"{100 * prob:.2f} %"
+
+
+def rows_of(page):
+    return list(zip(page.locator(".next-token-text").all_inner_texts(), shares(page), strict=True))
+
+
+def test_the_penalty_puts_the_rows_in_a_new_order(mount, full, gpt2):
+    full.prompt = "Hello world"
+    likely = full.shown["top"][4]["id"]
+    full.answer({"prompt": "Hello world", "chosen": [likely] * 2})
+    page = mount(full)
+    assert page.locator(".next-token-seen").count() == 0
+    orders = []
+    for penalty in (0.9, 1.3):
+        move(page, "repetition_penalty", penalty)
+        values, ids = probabilities(full, gpt2, repetition_penalty=penalty).topk(15)
+        expected = [token_label(gpt2, i) for i in ids.tolist()]
+        assert rows_of(page)[:15] == list(zip(expected, map(percent, values), strict=True))
+        seen = {token_label(gpt2, i) for i in [*gpt2("Hello world").input_ids, likely]}
+        assert set(page.locator(".next-token-seen").all_inner_texts()) == seen & set(expected)
+        orders.append(expected)
+    assert orders[0] != orders[1]
+    assert note(page, "repetition_penalty") == "changes 3 tokens"
+    # The most likely token is the one that stands first now.
+    first = rows_of(page)[0][0]
+    page.get_by_role("button", name="Most likely").click()
+    expect(page.locator(".next-token-chosen").nth(2)).to_have_text(first)
+
+
+def note(page, name):
+    """What the full set says beside a slider."""
+    return slider(page, name).locator("xpath=..").locator(".next-token-note").inner_text()
+
+
+def test_each_filter_says_what_it_leaves(mount, full, gpt2):
+    page = mount(full)
+    settings = {"temperature": 2.0, "top_k": 40, "top_p": 0.9, "min_p": 0.15, "typical_p": 0.6}
+    for name, value in settings.items():
+        move(page, name, value)
+    given = {}
+    before = probabilities(full, gpt2, temperature=2.0)
+    for name in ("top_k", "top_p", "min_p", "typical_p"):
+        given[name] = settings[name]
+        kept = probabilities(full, gpt2, temperature=2.0, **given) > 0
+        assert note(page, name) == f"leaves {kept.sum()} tokens, {100 * before[kept].sum():.2f} %"
+    assert page.locator(".next-token-kept").inner_text() == f"{kept.sum()} of 50,257"
+    assert shares(page)[0] == "removed by typical"
+    surprise = -probabilities(full, gpt2, **settings | {"typical_p": 0.999}).max().log2()
+    expect(page.locator(".next-token-remark")).to_contain_text(
+        f"Typical removes the most likely token: its surprise, {surprise:.2f} bits"
+    )
+    move(page, "min_p", 0.01)
+    assert note(page, "min_p") == "removes nothing"
+    move(page, "top_k", 0)
+    assert note(page, "top_k") == ""
+    assert slider(page, "top_k").get_attribute("aria-valuetext") == "off"
+
+
+def test_the_last_row_holds_all_other_tokens(mount, full, gpt2):
+    page = mount(full)
+    move(page, "temperature", 3)
+    probs = probabilities(full, gpt2, temperature=3.0)
+    others = 1 - probs.topk(15).values.sum()
+    assert rows_of(page)[15] == ("50,242 others", f"{100 * others:.2f} %")
+    move(page, "top_k", 3)
+    assert rows_of(page)[15] == ("0 others", "0.00 %")
+
+
+def test_settings_that_leave_one_token_say_so(mount, full):
+    page = mount(full)
+    remark = page.locator(".next-token-remark")
+    assert remark.inner_text() == ""
+    for name, value, back in (("top_k", 1, 0), ("top_p", 0, 1), ("min_p", 1, 0), ("temperature", 0.05, 1)):
+        move(page, name, value)
+        if name != "temperature":
+            assert remark.inner_text() == (
+                "One token is left, so every draw gives it: no filter removes the last one."
+            )
+            assert page.locator(".next-token-kept").inner_text() == "1 of 50,257"
+        assert shares(page)[0] == "100.00 %"
+        move(page, name, back)
+    assert remark.inner_text() == ""
+
+
+def test_draws_are_shown_against_what_is_expected(mount, full, gpt2):
+    page = mount(full)
+    drawn = page.locator(".next-token-bars .next-token-drawn")
+    assert "".join(drawn.all_inner_texts()) == ""
+    move(page, "temperature", 1.5)
+    page.get_by_label("1,000", exact=True).check()
+    assert full.draws == 1000
+    probs = probabilities(full, gpt2, temperature=1.5).topk(15).values.tolist()
+    probs.append(1 - sum(probs))
+    counts, inside = [], 0
+    for text, prob in zip(drawn.all_inner_texts(), probs, strict=True):
+        count, mean, spread = (float(n.replace(",", "")) for n in re.findall(r"[\d,.]+", text))
+        assert mean == pytest.approx(1000 * prob, abs=0.5)
+        assert spread == pytest.approx(2 * (1000 * prob * (1 - prob)) ** 0.5, abs=0.5)
+        inside += abs(count - 1000 * prob) <= 2 * (1000 * prob * (1 - prob)) ** 0.5
+        counts.append(count)
+    assert sum(counts) == 1000
+    said = page.locator(".next-token-outcome")
+    expect(said).to_contain_text(f"1,000 draws of seed 0: {inside} of 16 counts lie within two standard")
+    assert inside >= 12
+
+    page.get_by_role("button", name="Next seed").click()
+    assert full.seed == 1
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("1")
+    other = drawn.all_inner_texts()
+    full.seed = 0
+    expect(said).to_contain_text("seed 0")
+    assert [
+        float(re.match(r"[\d,]+", text)[0].replace(",", "")) for text in drawn.all_inner_texts()
+    ] == counts
+    assert drawn.all_inner_texts() != other
+
+    full.draws = 1
+    expect(page.get_by_label("1", exact=True)).to_be_checked()
+    expect(said).to_contain_text("One draw of seed 0: ")
+    ones = [text.split()[0] for text in drawn.all_inner_texts()]
+    assert sorted(ones) == ["0"] * 15 + ["1"]
+    page.get_by_role("button", name="Sample").click()  # it begins with the same random number
+    expect(page.locator(".next-token-chosen")).to_have_count(1)
+    picked = page.locator(".next-token-chosen").inner_text()
+    row = ones.index("1")
+    assert row == 15 or rows_of(mount(NextToken(full._model, gpt2, "Hello world")))[row][0] == picked
 
 
 def test_a_token_is_appended_and_taken_back(mount, widget, gpt2):
@@ -304,7 +470,7 @@ def test_a_hostile_prompt_is_only_text(mount, widget, text):
 
 def test_tokens_that_look_like_html_are_text(mount, widget):
     hostile = "<img src=x onerror=alert(1)>"
-    tokens = [{"id": 0, "text": hostile}] * 15
+    tokens = [{"id": 0, "text": hostile, "place": place} for place in range(15)]
     widget.set_trait("shown", widget.shown | {"top": tokens, "chosen": tokens[:1]})
     page = mount(widget)
     page.on("dialog", lambda _: pytest.fail("a script ran"))
@@ -312,13 +478,16 @@ def test_tokens_that_look_like_html_are_text(mount, widget):
     assert page.locator(".next-token-chosen").inner_text() == hostile
 
 
-def test_no_slider_position_shows_nan(mount, model, gpt2):
-    page = mount(NextToken(model, gpt2, "Hello world"))
+@pytest.mark.parametrize("controls", ["basic", "all"])
+def test_no_slider_position_shows_nan(mount, model, gpt2, controls):
+    page = mount(NextToken(model, gpt2, "Hello world", controls, draws=100 if controls == "all" else 0))
     texts = page.evaluate(
         """() => {
           const found = [];
           const places = { temperature: [0.05, 3], top_k: [0, 1, 200], top_p: [0, 0.5, 1] };
           places.min_p = places.top_p;
+          if (document.querySelector(".next-token-typical_p"))
+            Object.assign(places, { repetition_penalty: [0.5, 1, 2], typical_p: [0.01, 0.5, 1] });
           const set = ([[name, values], ...rest]) => {
             for (const value of values) {
               const slider = document.querySelector(`.next-token-${name}`);
@@ -332,11 +501,16 @@ def test_no_slider_position_shows_nan(mount, model, gpt2):
           return found;
         }"""
     )
-    assert len(texts) == 54
+    assert len(texts) == (54 if controls == "basic" else 486)
     assert not [text for text in texts if "NaN" in text or "Infinity" in text or "undefined" in text]
 
 
-def test_a_move_is_drawn_within_5_ms_and_none_is_dropped(mount, widget):
+SETTINGS = {"repetition_penalty": 1.3, "top_p": 0.95, "min_p": 0.0001, "typical_p": 0.9, "draws": 1000}
+
+
+@pytest.mark.parametrize("settings", [{}, {"controls": "all", **SETTINGS}], ids=["basic", "all"])
+def test_a_move_is_drawn_within_5_ms_and_none_is_dropped(mount, model, gpt2, settings):
+    widget = NextToken(model, gpt2, "Hello world", **settings)
     page = mount(widget, width=1200)
     page.evaluate(RECORD)
     temperature = slider(page, "temperature")
@@ -359,7 +533,7 @@ def test_a_move_is_drawn_within_5_ms_and_none_is_dropped(mount, widget):
     moves = page.evaluate("moves")
     assert len(moves) == 59  # the slider has 60 places
     assert [float(one["output"]) for one in moves] == [float(one["value"]) for one in moves]
-    assert len({one["share"] for one in moves}) >= 55
+    assert len({one["share"] for one in moves}) >= 55 or settings
     assert widget.temperature == 3.0
 
 

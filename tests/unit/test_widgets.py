@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from course_utils import CourseError, load_tokenizer
 from course_utils.texts import varied_texts
@@ -82,8 +83,10 @@ def test_next_token_refuses_a_bad_prompt(next_token, gpt2, prompt, sentence):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", 0.0), ("temperature", 3.1), ("temperature", float("nan")), ("top_k", -1), ("top_k", 201),
-     ("top_p", 1.1), ("min_p", -0.1)],
+    [("temperature", 0.0), ("temperature", -1.0), ("temperature", 3.1), ("temperature", float("nan")),
+     ("top_k", -1), ("top_k", 201), ("top_p", 1.1), ("top_p", -0.1), ("min_p", -0.1),
+     ("typical_p", 0.0), ("typical_p", 1.1), ("repetition_penalty", 0.0), ("repetition_penalty", -1.0),
+     ("repetition_penalty", 3.0)],
 )  # fmt: skip
 def test_next_token_refuses_a_setting_outside_its_slider(next_token, gpt2, name, value):
     with pytest.raises(CourseError, match=f"{name} is {value}, but the slider goes from"):
@@ -102,12 +105,77 @@ def test_next_token_refuses_other_models_and_broken_ones(gpt2):
         NextToken(broken, gpt2, "Hello")
 
 
-def test_saved_state_counts_every_token(next_token):
-    saved = next_token.page_state()["shown"]
-    counts = torch.frombuffer(bytearray(saved["counts"]), dtype=torch.float32)
-    assert counts.sum() == 50257
+def test_next_token_labels_all_that_the_penalty_may_bring_to_the_top(gpt2):
+    widget = NextToken(tiny_gpt2(), gpt2, "Hello world Hello there", controls="all")
+    order = column(widget, "ids", torch.int32)
+    logits = column(widget, "logits", torch.float32)
+    ids = torch.tensor(gpt2("Hello world Hello there").input_ids).unique()
+    assert sorted(order[column(widget, "seen", torch.int32).long()].tolist()) == ids.tolist()
+    labelled = {token["place"]: token for token in widget.shown["top"]}
+    assert len(labelled) == 15 + len(ids)
+    for place, token in labelled.items():
+        assert token["id"] == order[place]
+        assert token["text"] == token_label(gpt2, token["id"])
+    for penalty in (0.5, 0.9, 1.0, 1.3, 2.0):
+        scores = torch.zeros(1, len(logits))
+        scores[0, order.long()] = logits
+        after = RepetitionPenaltyLogitsProcessor(penalty)(ids[None], scores)[0]
+        assert set(after.topk(15).indices.tolist()) <= {token["id"] for token in labelled.values()}
+
+
+def test_next_token_draws_only_where_it_shows_it(gpt2):
+    for controls in ("some", None, True):
+        with pytest.raises(CourseError, match='Give "basic" or "all"'):
+            NextToken(tiny_gpt2(), gpt2, "Hello", controls=controls)
+    for name, value in (("typical_p", 0.9), ("repetition_penalty", 1.2), ("draws", 100)):
+        with pytest.raises(CourseError, match=f'{name} is {value}, but .* with controls="all"'):
+            NextToken(tiny_gpt2(), gpt2, "Hello", **{name: value})
+        widget = NextToken(tiny_gpt2(), gpt2, "Hello", "all", **{name: value})
+        assert getattr(widget, name) == value
+    with pytest.raises(CourseError, match=r"draws is 5. Give 0, 1, 100, 1,000 or 10,000"):
+        widget.draws = 5
+    assert widget.draws == 100
+
+
+def test_next_token_gives_its_settings_as_generate_takes_them(gpt2):
+    model, settings = tiny_gpt2(), {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "min_p": 0.1}
+    widget = NextToken(model, gpt2, "Hello world", "all", typical_p=0.9, repetition_penalty=1.2, **settings)
+    assert widget.settings == {"do_sample": True, "typical_p": 0.9, "repetition_penalty": 1.2} | settings
+    off = NextToken(model, gpt2, "Hello world").settings
+    output = model.generate(
+        **gpt2("Hello world", return_tensors="pt"),
+        **off,
+        pad_token_id=50256,
+        max_new_tokens=1,
+        output_logits=True,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    torch.testing.assert_close(
+        output.scores[0], output.logits[0]
+    )  # nothing is filtered, not even by a default
+
+
+@pytest.mark.parametrize("controls", ["basic", "all"])
+def test_saved_state_counts_every_token(gpt2, controls):
+    widget = NextToken(tiny_gpt2(), gpt2, "Hello world", controls)
+    saved = widget.page_state()["shown"]
+    alone, counts, means = (
+        torch.frombuffer(bytearray(saved[name]), dtype=torch.float32)
+        for name in ("logits", "counts", "means")
+    )
+    assert len(alone) + counts.sum() == 50257
+    logits = column(widget, "logits", torch.float32)
+    torch.testing.assert_close((counts * means).sum() + alone.sum(), logits.sum(), rtol=1e-4, atol=0)
+    assert torch.equal(alone[:256], logits[:256])
+    for place, token in zip([token["place"] for token in widget.shown["top"]], saved["top"], strict=True):
+        assert alone[token["place"]] == logits[place]
+    if controls == "all":
+        seen = torch.frombuffer(bytearray(saved["seen"]), dtype=torch.int32)
+        assert torch.equal(alone[seen], logits[column(widget, "seen", torch.int32).long()])
+        assert len(seen) == 2
     assert "ids" not in saved
-    assert next_token.page_state()["live"] is False
+    assert widget.page_state()["live"] is False
 
 
 def test_token_labels(gpt2):
