@@ -44,7 +44,7 @@ for name, weight in empty.transformer.h[0].named_parameters():
 
 # %% [markdown]
 # `ln_1` and `ln_2` normalise. `c_attn` makes query, key and value, side by side; `attn.c_proj` brings the heads'
-# results back. The **MLP** (multi-layer perceptron) widens each vector to four times 768, which is what `n_inner=None`
+# results together. The **MLP** (multi-layer perceptron) widens each vector to four times 768, which is what `n_inner=None`
 # stands for, and narrows it again.
 
 # %% [markdown]
@@ -98,7 +98,7 @@ assert sum(terms.values()) == empty.num_parameters() == 124_439_808
 # %% [markdown]
 # ### Exercise 1: count another model · difficulty 2 of 3 · 8 minutes
 #
-# SmolLM2 is built like Llama. Printed, a model shows its parts, as `(from, to)` or as the length of a norm's vector:
+# SmolLM2 is built like Llama. Printed, a model shows its parts and their sizes:
 
 # %%
 smollm2, smollm2_tokenizer = load("smollm2-135m")
@@ -155,7 +155,7 @@ assert smollm2.num_parameters() == 134_515_008
 # %%
 model, tokenizer = load("tiny-gpt2")
 vectors = [weight for weight in model.parameters() if weight.ndim == 1]  # scales, shifts, biases
-torch.cat(vectors).unique()
+torch.cat(vectors).unique().cpu()
 
 # %% [markdown]
 # One catch. In a fresh model each scale is 1, each shift and bias 0. A rebuilt model that forgot all of them would
@@ -227,8 +227,8 @@ def attention(x, weights, name, heads, mask):
     return linear(mixed.transpose(1, 2).flatten(2), weights, f"{name}.c_proj")
 
 # %% [markdown]
-# The documentation said for years that scores are divided by the root of `hidden_size`. It is the size of *one head*,
-# 64 / 4 here:
+# Older documentation says that scores are divided by the root of `hidden_size`. It is the root of *one head's* size,
+# here 64 / 4:
 
 # %%
 model.transformer.h[0].attn.scaling, (64 / 4) ** -0.5, 64**-0.5
@@ -327,12 +327,24 @@ by_hand = out.hidden_states[-1] @ weights["wte.weight"].T
 print("equal" if torch.allclose(by_hand, out.logits, atol=1e-5) else "different")
 
 # %% [markdown]
-# The last entry is taken *behind* the last norm; all others are a block's input. What the last block returns
-# is in none of them. `last_hidden_state`, which a model without a head returns, is that last entry:
+# The last entry is taken *behind* the last norm. What the last block returns is in none of the five; a hook shows
+# it:
+
+# %%
+returned = []
+hook = model.transformer.h[-1].register_forward_hook(lambda module, args, result: returned.append(result))
+model(**inputs)
+hook.remove()
+torch.testing.assert_close(norm(returned[0], weights, "ln_f"), out.hidden_states[-1], atol=1e-5, rtol=0)
+assert torch.equal(out.hidden_states[0], x)
+
+# %% [markdown]
+# A common mistake is to apply the norm once more. `last_hidden_state`, which a model without a head returns, is the
+# same last entry:
 
 # %%
 assert torch.equal(model.transformer(**inputs).last_hidden_state, out.hidden_states[-1])
-twice = norm(out.hidden_states[-1], weights, "ln_f") @ weights["wte.weight"].T  # a common mistake
+twice = norm(out.hidden_states[-1], weights, "ln_f") @ weights["wte.weight"].T
 torch.allclose(twice, out.logits, atol=1e-5)
 
 # %% [markdown]
@@ -402,6 +414,15 @@ print(f"{max(change.abs().max().item() for change in changes):.4f}")
 cache = out.past_key_values
 print(type(cache).__name__, "with", len(cache.layers), "layers, length", cache.get_seq_length())
 cache.layers[0].keys.shape, cache.layers[0].values.shape  # each (batch, head, length, size)
+
+# %% [markdown]
+# Version 4 let it be read as a tuple of tuples. Code from then stops here:
+
+# %%
+try:
+    key, value = cache[0]
+except TypeError as error:
+    print("TypeError:", error)
 
 # %% [markdown]
 # Queries are not kept: a place asks once, in the pass in which it is new. Into our own attention the cache goes with
@@ -475,7 +496,7 @@ for at_once, cached in product((True, False), repeat=2):
     print(f"{ways:28} {ours.numel():,} logits equal to 1e-5")
 
 # %% [markdown]
-# What is left is rounding: numbers are added in another order. In float64 nothing of it shows. With
+# What is left is rounding: numbers are added in another order. In float64 the two agree to nine decimals. With
 # `COURSE_MODEL=gpt2` GPT-2's own weights take the same test.
 
 # %%
@@ -486,7 +507,8 @@ candidates = [copy.deepcopy(model).cpu()]
 if os.environ.get("COURSE_MODEL", "").endswith("gpt2"):
     candidates.append(load(device="cpu")[0])
 for candidate in candidates:
-    exact = {name.removeprefix("transformer."): weight for name, weight in candidate.double().state_dict().items()}
+    exact = candidate.double().state_dict()
+    exact = {name.removeprefix("transformer."): weight for name, weight in exact.items()}
     ours = forward(exact, candidate.config, ids.cpu(), torch.ones_like(ids.cpu()))
     torch.testing.assert_close(ours, candidate(ids.cpu()).logits, atol=1e-9, rtol=0)
     print(f"{candidate.name_or_path}: equal to 1e-9")
@@ -516,7 +538,7 @@ def decode(model, input_ids: torch.Tensor, steps: int) -> torch.Tensor:
 # %% [markdown] tags=["solution"]
 # Without padding the model's own defaults will do: no mask means that every key may be seen, and positions go on behind
 # the cache. The last token that is chosen never goes through the model. So the cache ends one place before the text
-# does, in `generate()` too.
+# does.
 
 # %% tags=["check"]
 lesson.check_decode(decode)
@@ -527,16 +549,16 @@ lesson.check_decode(decode)
 # - `out.logits[:, -1:].argmax(-1)` is that id, already in this shape.
 
 # %% [markdown]
-# `generate()` keeps a cache unless it is told not to. What it writes is the same:
+# `generate()` keeps a cache unless it is told not to. It writes the same either way, and its cache, too, lacks the
+# token that was chosen last:
 
 # %%
 prompt = smollm2_tokenizer("The capital of France is", return_tensors="pt").to(smollm2.device)
-texts = {}
-for use_cache in (True, False):
-    new = smollm2.generate(**prompt, max_new_tokens=6, do_sample=False, use_cache=use_cache)
-    texts[use_cache] = smollm2_tokenizer.decode(new[0])
-assert texts[True] == texts[False]
-texts[True]
+options = {"max_new_tokens": 6, "do_sample": False}
+written = smollm2.generate(**prompt, **options, return_dict_in_generate=True)
+assert torch.equal(written.sequences, smollm2.generate(**prompt, **options, use_cache=False))
+print(repr(smollm2_tokenizer.decode(written.sequences[0])))
+print(written.sequences.shape[1], "ids, cached:", written.past_key_values.get_seq_length())
 
 # %% [markdown]
 # ### A cache is changed in place
@@ -567,14 +589,17 @@ torch.testing.assert_close(again, second, atol=1e-5, rtol=0)
 # `crop(-n)` cuts off the last `n` places. It cost no calculation: what is left was final anyhow. In older code you
 # find the *length to keep* as a positive number:
 
-# %% tags=["raises-exception"]
-cache.crop(5)
+# %%
+try:
+    cache.crop(5)
+except ValueError as error:
+    print("ValueError:", error)
 
 # %% [markdown]
 # ### Exercise 3: one prompt, several endings · difficulty 2 of 3 · 8 minutes
 #
-# Which ending does the model find most likely? An ending's **log-probability** is the sum, over its tokens, of
-# `log_softmax` of the logits, read where the token is predicted. Read the prompt in one pass only.
+# Which ending does the model find most likely? A token's **log-probability** is `log_softmax` of the logits that predict
+# it, read at its id; an ending's is the sum over its tokens. Read the prompt in one pass only.
 
 # %% tags=["exercise"]
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
@@ -681,7 +706,7 @@ watch = lambda module, args, given: seen.append(given["attention_mask"])
 hook = model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True)
 broken(model, **batch, steps=2)
 hook.remove()
-seen[1][:, 0, 0].int()  # (batch, key): row by row, what the new token may look at
+seen[1][:, 0, 0].int().cpu()  # (batch, key): row by row, what the new token may look at
 
 # %% [markdown]
 # The library fills up what is missing with zeros. The last column is the new token's own: it may not even look at
@@ -690,8 +715,8 @@ seen[1][:, 0, 0].int()  # (batch, key): row by row, what the new token may look 
 # %% [markdown]
 # ### What it costs
 #
-# For each place and layer, a key and a value for each head. GPT-2 has 12 layers of 12 heads; SmolLM2 has 30 layers of
-# 9. In both a head is 64 numbers wide, and a number takes 4 bytes.
+# A cache holds keys and values, for each place and in each layer. GPT-2 has 12 layers of 12 heads. SmolLM2 has 30
+# layers, and its heads are those of exercise 1. In both a head is 64 numbers wide, and a number takes 4 bytes.
 
 # %%
 Predict(lesson.predict_cost)
@@ -717,8 +742,8 @@ print("keys", tuple(cache.layers[0].keys.shape), "and", f"{held:,} bytes for {sm
 assert held == smollm2_ids.shape[1] * bytes_a_token(smollm2.config)
 
 # %% [markdown]
-# Small, until texts grow long and batches large. At its full length of 8,192 positions a single text's cache is two
-# thirds of the model:
+# Small, until texts grow long and batches large. At the full length of 8,192 positions, the cache of a single text is
+# more than two thirds of the model:
 
 # %%
 whole = smollm2.config.max_position_embeddings * bytes_a_token(smollm2.config)
@@ -761,14 +786,23 @@ torch.equal(smollm2(inputs_embeds=table(france)).logits, smollm2(france).logits)
 def capital(share):
     mixed = (1 - share) * table(france) + share * table(germany)  # (batch, length, width)
     top = smollm2(inputs_embeds=mixed).logits[0, -1].softmax(-1).topk(2)
-    return [f"{p:.2f} {smollm2_tokenizer.decode(id)!r}" for p, id in zip(top.values, top.indices)]
+    return [f"{p:.2f} {smollm2_tokenizer.decode(id)!r}" for p, id in zip(top.values, top.indices.tolist())]
 
 
 for share in (0, 0.25, 0.5, 0.75, 1):
     print(f"{share:.0%} Germany:", *capital(share))
 
 # %% [markdown]
-# The answer moves with the vector, and the way there has a gradient. An id has none. Lesson 09 builds on this.
+# The answer moves with the vector. Ids cannot be mixed: there is nothing between 4649 and 4521. Lesson 09 builds on
+# this difference.
+
+# %% [markdown]
+# `generate()` takes vectors, too. It then has no prompt ids to give back, and returns the new ones only:
+
+# %%
+mask = torch.ones_like(germany)
+new = smollm2.generate(inputs_embeds=table(germany), attention_mask=mask, max_new_tokens=3, do_sample=False)
+print(germany[0].tolist(), tuple(new.shape), repr(smollm2_tokenizer.decode(new[0])))
 
 # %% [markdown]
 # One more look-up hides in GPT-2. `token_type_ids` are often explained as "0 for sentence A, 1 for sentence B". In
@@ -848,6 +882,7 @@ for function in (
     print(f"{function.__module__}, line {line}: {function.__qualname__}")
 
 # %% [markdown]
-# Each of the first three fits on a screen, and you have written its lines.
+# The last two are a few lines each. In the first three you will find the lines that you have written, between options
+# that this lesson did without.
 #
 # Next, lesson 05: the loop around this pass, `generate()`, step by step.

@@ -40,7 +40,8 @@ def forward():
 
 def random_gpt2(**options):
     """A GPT-2 in float64, all its vectors random too, and its weights as the lesson names them."""
-    config = GPT2Config(vocab_size=90, n_positions=40, n_embd=24, n_layer=3, n_head=3, **options)
+    sizes = {"vocab_size": 90, "n_positions": 40, "n_embd": 24, "n_layer": 3, "n_head": 3}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, **options)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config).double().eval()
     for weight in model.parameters():
