@@ -194,9 +194,9 @@ function render({ model, el }) {
       ...nodes.flatMap((node, at) => [
         at > 0 ? " + " : "",
         ...tokens([node.text]),
-        element("span", {}, decimals(node.log_prob)),
+        ` ${decimals(node.log_prob)}`,
       ]),
-      nodes.length > 1 ? element("span", {}, ` = ${decimals(nodes.at(-1).total)}`) : "",
+      nodes.length > 1 ? ` = ${decimals(nodes.at(-1).total)}` : "",
     );
     fate.replaceChildren(...fateOf(nodes.at(-1), step, shown));
   }
@@ -228,7 +228,7 @@ function render({ model, el }) {
         {},
         element("th", { scope: "row" }, name),
         element("td", {}, ...tokens(one.tokens)),
-        element("td", {}, ...arithmetic(one.total, one.tokens.length, shown.length_penalty, one.score)),
+        element("td", {}, arithmetic(one.total, one.tokens.length, shown.length_penalty, one.score)),
       );
     const power = element("sup", {}, "penalty");
     const head = [["Result"], ["Sequence"], ["Sum / tokens", power, " = score"]];

@@ -21,8 +21,10 @@ function ordinal(number) {
 
 /** The arithmetic of a score: sum / length ^ penalty = score. */
 export function arithmetic(total, length, penalty, score) {
-  const power = element("sup", {}, String(penalty).replace("-", "−"));
-  return [`${decimals(total)} / ${length}`, power, ` = ${decimals(score, 3)}`];
+  const power = String(penalty).replace("-", "−");
+  const name = `${decimals(total)} divided by ${length} to the power of ${power} is ${decimals(score, 3)}`;
+  const parts = [`${decimals(total)} / ${length}`, element("sup", {}, power), ` = ${decimals(score, 3)}`];
+  return element("span", { role: "math", "aria-label": name }, ...parts);
 }
 
 /** How many candidates generate() weighs in a step. */
@@ -53,7 +55,7 @@ export function fateOf(node, step, shown) {
   }
   const place = node.place ? `: result ${node.place}.` : `, and ${beams} sequences score higher: no result.`;
   const score = node.total / length ** shown.length_penalty;
-  return [`${rank} ${complete}. Its score is `, ...arithmetic(node.total, length, shown.length_penalty, score), place];
+  return [`${rank} ${complete}. Its score is `, arithmetic(node.total, length, shown.length_penalty, score), place];
 }
 
 /** How greedy decoding fared, in words. */
