@@ -8,6 +8,7 @@ scripts do not run, a still table stands in its place.
 import base64
 import hashlib
 import html
+import itertools
 import json
 import re
 from pathlib import Path
@@ -22,6 +23,8 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _STYLE = re.compile(r'^@import "\./(\w+\.css)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 _COMMENT_OR_INDENT = re.compile(r"^[ \t]*(?://.*\n|/\*(?:.|\n)*?\*/[ \t]*\n)|^[ \t]+", re.MULTILINE)
+_GOES_ON = re.compile(r"(?:[{(\[,;:?=]|=>|&&|\|\|)$")
+_CONTINUES = re.compile(r"[})\].?:]|&&|\|\|")
 
 
 class CourseWidget(anywidget.AnyWidget):
@@ -104,7 +107,7 @@ class CourseWidget(anywidget.AnyWidget):
         still = self.still()
         css = str(getattr(self, "_css", "")).replace("\n", " ")  # a line feed takes six bytes in a notebook
         module = f"const css = {_as_script(css)};\n{self._esm}\n"
-        module += _text(_HERE / "page_host.js")
+        module = _in_fewer_lines(module + _text(_HERE / "page_host.js"))
         event = f"course-{_digest(module)}"
         state = _as_script(self.page_state() | {"live": False})
         view = _digest(still + state + event)
@@ -185,6 +188,21 @@ def _text(path):
     """The JavaScript or CSS at `path` without comment lines and indentation: str. Every saved output holds a
     copy, and a lesson has many. Lines inside a template literal lose their indentation too."""
     return _COMMENT_OR_INDENT.sub("", path.read_text(encoding="utf-8"))
+
+
+def _in_fewer_lines(module):
+    """JavaScript (str) without the line feeds that mean nothing: each takes a dozen bytes in a notebook.
+
+    They are those after an opening bracket, a comma, a semicolon or an operator, and before a closing bracket
+    or an operator: there JavaScript never inserts a semicolon. A line with "//" in it may end in a comment,
+    and keeps its end.
+    """
+    lines = module.split("\n")
+    joined = lines[0]
+    for last, line in itertools.pairwise(lines):
+        safe = "//" not in last and (_GOES_ON.search(last) or _CONTINUES.match(line))
+        joined += (" " if safe else "\n") + line
+    return joined
 
 
 def _bytes_as_json(value):

@@ -90,3 +90,32 @@ def test_style_sheets_are_joined(tmp_path):
     (tmp_path / "batch.css").write_text(".a { top: 0; }\n")
     (tmp_path / "b.css").write_text('@import "./batch.css";\n.b { top: 1px; }\n')
     assert base._one_style(tmp_path / "b.css") == ".a { top: 0; }\n.b { top: 1px; }\n"
+
+
+def test_a_saved_module_loses_the_line_feeds_that_mean_nothing_and_no_others():
+    lines = [
+        "const a = {",
+        "one: 1, // of two,",
+        "two: [",
+        "2,",
+        "],",
+        "};",
+        "const b = c",
+        "? d",
+        ": (e) =>",
+        "e && f ||",
+        "g;",
+        "function h() {",
+        "return i",
+        "}",
+        "const [j] = k",
+        "(l)",
+        "++m",
+    ]
+    assert base._in_fewer_lines("\n".join(lines)).split("\n") == [
+        "const a = { one: 1, // of two,",
+        "two: [ 2, ], }; const b = c ? d : (e) => e && f || g; function h() { return i }",
+        "const [j] = k",
+        "(l)",
+        "++m",
+    ]
