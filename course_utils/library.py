@@ -26,8 +26,9 @@ from pathlib import Path
 from .errors import CourseError
 from .installed import resolve, version
 from .names import version_map, where
+from .old_names import KINDS, SEEN
 
-__all__ = ["Excerpt", "show", "version_map", "where"]
+__all__ = ["KINDS", "SEEN", "Excerpt", "show", "version_map", "where"]
 
 
 @dataclass(frozen=True)

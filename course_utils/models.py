@@ -34,7 +34,7 @@ def load(name=None, device=None):
     else:
         from . import hub
 
-        with _without_loading_bars():
+        with without_loading_bars():
             model = hub.load_model(name)
     tokenizer = load_tokenizer(name)
     return _place(model, device).eval(), tokenizer
@@ -118,7 +118,7 @@ def _load_embedded():
     from transformers import LlamaForCausalLM
 
     folder = _smollm2_folder()
-    with _without_loading_bars():
+    with without_loading_bars():
         # The class itself: the Auto classes import more. The file's dtype: it is then mapped, not copied.
         model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     model.name_or_path = model.config._name_or_path = DEFAULT
@@ -178,7 +178,7 @@ def _place(model, device):
 
 
 @contextlib.contextmanager
-def _without_loading_bars():
+def without_loading_bars():
     """Hide transformers' "Loading weights" bar, which leaves a widget in the saved notebook; downloads from
     the Hub still show theirs. The user's settings are put back."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

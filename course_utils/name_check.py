@@ -5,6 +5,7 @@ import copy
 import functools
 import inspect
 import io
+import re
 import tempfile
 import warnings
 
@@ -102,6 +103,7 @@ def _bench():
         "torch": torch,
         "np": np,
         "inspect": inspect,
+        "re": re,
         "source": source,
         "kept": kept,
         "loaded": loaded,
@@ -157,11 +159,14 @@ def _quiet():
     import torch
     from transformers.utils import logging
 
+    from .models import without_loading_bars
+
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL + 1)
     try:
         with (
             warnings.catch_warnings(),
+            without_loading_bars(),
             contextlib.redirect_stderr(io.StringIO()),
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),
@@ -170,3 +175,4 @@ def _quiet():
             yield
     finally:
         logging.set_verbosity(verbosity)
+        logging.warning_once.cache_clear()  # what was kept quiet here has not been said yet

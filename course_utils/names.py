@@ -35,7 +35,7 @@ class VersionMap:
         return self.problems.count("")
 
     def __repr__(self):
-        return "\n".join([self._summary(), *map(_as_text, self.entries, self.problems)])
+        return "\n".join([self.summary, *map(_as_text, self.entries, self.problems)])
 
     def _repr_html_(self):
         rows = "".join(map(_as_row, self.entries, self.problems))
@@ -44,11 +44,13 @@ class VersionMap:
             for head in ("", "Older code", "Today it gives", "Write")
         )
         return (
-            f"<p>{html.escape(self._summary())}</p>"
+            f"<p>{html.escape(self.summary)}</p>"
             f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         )
 
-    def _summary(self):
+    @property
+    def summary(self):
+        """str, "checked 83 of 84 against transformers 5.23.0": 83 are right for it"""
         return f"checked {self.right} of {len(self)} against transformers {self.version}"
 
 
@@ -56,7 +58,7 @@ def version_map(kind=None, *, topic=None):
     """Show the map, checked against the installed transformers now.
 
     kind:  None or one of "same", "renamed", "moved", "gone", "changed" (`KINDS` says what each means)
-    topic: None or a key of `TOPICS`: "decoding", "loop", "processors", "settings", "cache", "model",
+    topic: None or one of "decoding", "loop", "processors", "settings", "cache", "model",
            "tokenizer", "elsewhere"
 
     Returns a VersionMap: a table in a notebook. An entry that is wrong for the installed version says so;

@@ -26,16 +26,7 @@ SEEN = {
     "older": "tutorials of earlier years",
 }
 
-TOPICS = {
-    "decoding": "Ways of decoding",
-    "loop": "Inside the loop",
-    "processors": "Processors, criteria, scores",
-    "settings": "Settings and loading",
-    "cache": "The cache",
-    "model": "The model and its masks",
-    "tokenizer": "Tokenizers",
-    "elsewhere": "TensorFlow, Flax, ONNX, training",
-}
+TOPICS = ("decoding", "loop", "processors", "settings", "cache", "model", "tokenizer", "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -186,13 +177,13 @@ ENTRIES = (
         "loop", "gone", by="4.48", seen=("S1",), source=_SAMPLE,
         old="next_token_scores = logits_warper(input_ids, next_token_scores)",
         now="next_token_scores = logits_processor(input_ids, next_token_logits)",
-        note="The processors of sampling stand at the end of the one list.",
+        note="The processors of sampling are in the same list as all others.",
     ),
     OldName(
         "loop", "gone", by="4.48", seen=("S1",), source=_GENERATE,
         old="self._get_logits_warper(generation_config)",
         now="prepared_logits_processor = self._get_logits_processor(",
-        note="It puts temperature, top-k and their kind at the list's end when `do_sample` is set.",
+        note="It adds temperature, top-k and their kind when `do_sample` is set.",
         holds="'TemperatureLogitsWarper' in source('generation.utils.GenerationMixin._get_logits_processor')",
         also="_get_logits_warper",
     ),
@@ -383,7 +374,7 @@ ENTRIES = (
         "settings", "changed", by="5.0",
         old="transformers.AutoModelForCausalLM.from_pretrained(name, from_tf=True)",
         now="transformers.AutoModelForCausalLM.from_pretrained(name)",
-        note="Ignored, and so is `from_flax`: only PyTorch's own weights are read.",
+        note="Ignored, and so is `from_flax`.",
         holds="loaded(from_tf=True) == loaded(from_flax=True) == stored_dtype",
     ),
     OldName(
@@ -469,6 +460,8 @@ ENTRIES = (
         old="from transformers import HybridCache",
         now="transformers.DynamicCache(config=model.config)",
         note="One class makes the layers that the config asks for.",
+        holds="type(transformers.DynamicCache(config=transformers.MistralConfig(sliding_window=8)).layers[0])"
+        " is not type(transformers.DynamicCache(config=model.config).layers[0])",
         also="SlidingWindowCache SinkCache OffloadedCache",
     ),
     OldName(
@@ -491,7 +484,7 @@ ENTRIES = (
     OldName(
         "model", "same", seen=("S3",),
         old="from transformers.models.gpt2.modeling_gpt2 import GPT2DoubleHeadsModelOutput",
-        note="`from transformers import` never had it.",
+        note="It has to be imported from here: `transformers` itself does not have it.",
         holds="not hasattr(transformers, 'GPT2DoubleHeadsModelOutput')",
     ),
     OldName(
@@ -539,8 +532,9 @@ ENTRIES = (
         old="from transformers.modeling_attn_mask_utils import AttentionMaskConverter",
         now="from transformers.masking_utils import create_causal_mask",
         note="The old file still has the lines with `inverted_mask`. GPT-2 and Llama use the new one.",
-        holds="'inverted_mask = 1.0 - attention_mask' in source('modeling_attn_mask_utils')"
-        " and 'create_causal_mask(' in source('models.gpt2.modeling_gpt2.GPT2Model.forward')",
+        holds="'inverted_mask = 1.0 - attention_mask' in source('modeling_attn_mask_utils') and all("
+        "'create_causal_mask(' in source(f'models.{name}.forward')"
+        " for name in ('gpt2.modeling_gpt2.GPT2Model', 'llama.modeling_llama.LlamaModel'))",
     ),
     OldName(
         "model", "moved", by="4.57", fails="ImportError",
@@ -605,6 +599,7 @@ ENTRIES = (
         old="from transformers import TFAutoModelForCausalLM",
         now="from transformers import AutoModelForCausalLM",
         note="Every class of TensorFlow is gone.",
+        holds="not [name for name in dir(transformers) if re.match('TF[A-Z]', name)]",
         also="TFGPT2LMHeadModel TFAutoModel TFGenerationMixin",
     ),
     OldName(
@@ -617,6 +612,7 @@ ENTRIES = (
         old="from transformers import FlaxGenerationMixin, FlaxLogitsProcessorList",
         now="from transformers import GenerationMixin, LogitsProcessorList",
         note="Every class of Flax is gone.",
+        holds="not [name for name in dir(transformers) if name.startswith('Flax')]",
         also="FlaxAutoModelForCausalLM FlaxGPT2LMHeadModel",
     ),
     OldName(

@@ -7,7 +7,8 @@
     python tools/build_notebooks.py --reader D  write the learner's notebooks without solutions to folder D
 
 Each lesson in notebooks/source becomes notebooks/LESSON.ipynb, exercises open, and
-notebooks/solutions/LESSON.ipynb, exercises solved, both executed. A lesson that does not run changes no file.
+notebooks/solutions/LESSON.ipynb, exercises solved, both executed. A source without exercises, an appendix,
+has no solved notebook. A lesson that does not run changes no file.
 """
 
 import argparse
@@ -70,13 +71,13 @@ def choose(root: Path, names: list[str]) -> list[Path]:
 
 
 def targets(root: Path, source: Path) -> dict[Path, NotebookNode]:
-    """The two files that a source stands for, with their cells, not executed."""
+    """The files that a source stands for, with their cells, not executed."""
     cells = lesson_source.read_source(source)
     name = f"{source.stem}.ipynb"
-    return {
-        root / "notebooks" / name: lesson_source.learner_notebook(cells),
-        root / "notebooks" / "solutions" / name: lesson_source.solved_notebook(cells),
-    }
+    notebooks = {root / "notebooks" / name: lesson_source.learner_notebook(cells)}
+    if any(lesson_source.has_tag(cell, "exercise") for cell in cells):
+        notebooks[root / "notebooks" / "solutions" / name] = lesson_source.solved_notebook(cells)
+    return notebooks
 
 
 def build(root: Path, sources: list[Path], *, force: bool) -> list[str]:
@@ -102,7 +103,7 @@ def build(root: Path, sources: list[Path], *, force: bool) -> list[str]:
 
 
 def build_lesson(root: Path, source: Path) -> None:
-    """Run both notebooks of a lesson, then write both."""
+    """Run the notebooks of a lesson, then write them."""
     notebooks = targets(root, source)
     for path, notebook in notebooks.items():
         solved = path.parent.name == "solutions"

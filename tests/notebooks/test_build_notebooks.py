@@ -110,6 +110,18 @@ def test_a_build_is_strict_where_solved_and_knows_nothing_of_the_maintainer(buil
     assert outputs(built / SOLVED)[0][-1].data["text/plain"] == "('1', 'cpu', False)"
 
 
+def test_a_source_without_exercises_has_no_solved_notebook(course, capsys):
+    appendix = "# %% [markdown]\n# # Where?\n\n# %%\n1 + 1\n"
+    (course / "notebooks/source/appendix.py").write_text(appendix, encoding="utf-8")
+    assert build_notebooks.main(["appendix"], course) == 0
+    assert outputs(course / "notebooks/appendix.ipynb")[0][0].data["text/plain"] == "2"
+    assert not (course / "notebooks/solutions/appendix.ipynb").exists()
+    assert build_notebooks.main(["--check", "appendix"], course) == 0
+    (course / "notebooks/solutions/appendix.ipynb").write_text("{}", encoding="utf-8")
+    build_notebooks.main(["--check"], course)
+    assert "solutions/appendix.ipynb has no source" in capsys.readouterr().err.replace("\\", "/")
+
+
 def test_a_widget_is_frozen_to_what_a_reader_without_a_kernel_sees(built):
     assert outputs(built / LEARNERS)[1][0].data == {"text/plain": "w", "text/html": "<i>w</i>"}
 
