@@ -1,17 +1,16 @@
 """Generation as a tree: the steps that were taken and the branches they belong to, ready for a page.
 
-One `Decoding` is led wherever the learner wants to go on. What a step found is measured once and kept.
+A `Walk` takes the steps. What one of them found is measured once and kept.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..errors import CourseError
-from ..generation import decode_steps
 from .next_token import token_label
+from .walk import Walk
 
 MOST_ROWS = 6
 MOST_BRANCHES = 16
@@ -67,7 +66,7 @@ class StepTree:
     """
 
     def __init__(self, model, tokenizer, inputs, arguments, seed):
-        self._walk = _Walk(model, inputs, arguments)
+        self._walk = Walk(model, inputs, arguments)
         self._tokenizer = tokenizer
         self._known = {}  # the tokens chosen before a step -> its number in `steps`
         self.steps, self.branches, self.labels, self.chains = [], [], {}, []
@@ -113,7 +112,7 @@ class StepTree:
         for number, branch in enumerate(self.branches):
             if branch.parent is None and branch.seed == seed:
                 return number
-        return self._add(Branch(None, 0, None, seed, ()), ())
+        return self._add(Branch(None, 0, None, seed, ()), lambda: self._take((), seed))
 
     def forward(self, number):
         """Take one more step at the end of a branch that is not done."""
@@ -131,7 +130,14 @@ class StepTree:
         for other, branch in enumerate(self.branches):
             if branch.seed == seed and _tokens(self.path(other)[: index + 1]) == tokens:
                 return other
-        return self._add(Branch(self._owner(number, index, row), index, row, seed, ()), before, wanted)
+        branch = Branch(self._owner(number, index, row), index, row, seed, ())
+        record = self.steps[turn.step]["rows"]
+        if row in range(len(record)) and record[row] and token in record[row]["top"]:
+            place = record[row]["top"].index(token)
+            shares = list(turn.shares)
+            shares[row] = [stage[place] for stage in record[row]["shares"]]
+            return self._add(branch, lambda: self._known_turn(before, seed, wanted, turn.step, tuple(shares)))
+        return self._add(branch, lambda: self._take(before, seed, wanted))
 
     def _owner(self, number, index, row):
         """The branch that another token in `row` at step `index` leaves: int. A second choice at the place
@@ -141,15 +147,19 @@ class StepTree:
             return self._owner(branch.parent, index, row)
         return number
 
-    def _add(self, branch, before, wanted=None):
+    def _add(self, branch, first_turn):
         if len(self.branches) >= MOST_BRANCHES:
             raise CourseError(
                 f"This view holds {len(self.branches)} branches, as many as it can. "
                 "Press Start to begin again without them."
             )
-        turn = self._take(before, branch.seed, wanted)
-        self.branches.append(replace(branch, turns=(turn,)))
+        self.branches.append(replace(branch, turns=(first_turn(),)))
         return len(self.branches) - 1
+
+    def _known_turn(self, before, seed, wanted, step, shares):
+        """A step that was measured before, with the tokens `wanted` (dict by row) chosen: Turn."""
+        tokens, reasons = self._walk.choose(tuple(_tokens(before)), seed, wanted)
+        return Turn(step, tokens, shares, reasons)
 
     def _take(self, before, seed, wanted=None):
         """The step after the turns `before`, with the tokens `wanted` (dict by row) chosen: Turn."""
@@ -219,83 +229,6 @@ class StepTree:
         for token in tokens:
             if token not in self.labels:
                 self.labels[token] = token_label(self._tokenizer, token)
-
-
-class _Walk:
-    """One Decoding that can be led to any step. The notebook's own random state stays as it is."""
-
-    def __init__(self, model, inputs, arguments):
-        self._decoding = decode_steps(model, inputs, **arguments)
-        self._start = self.sequences.shape[1]
-        device = model.device.type
-        self._generators = [torch] if device == "cpu" else [torch, torch.get_device_module(device)]
-        self._states = {}  # (seed, steps taken) -> the random state there
-        self.random = False
-
-    @property
-    def sequences(self):
-        return self._decoding.sequences.cpu()
-
-    def take(self, prefix, seed, wanted):
-        """Take the step after the tokens `prefix` (tuple of tuples, one a step), then choose those of
-        `wanted` (dict from row to token). Returns (Step, the tokens it chose, the reasons), both tuples."""
-        with self._own_random_state():
-            taken = self._taken()
-            same = 0
-            while same < min(len(taken), len(prefix)) and taken[same] == prefix[same]:
-                same += 1
-            try:
-                self._back_to(same)
-                for tokens in prefix[same:]:
-                    self._next(seed)
-                    self._choose(dict(enumerate(tokens)))
-                step = self._next(seed)
-                self._choose(wanted)
-            except KeyboardInterrupt:  # it may have come before the random state was kept: walk again
-                self._back_to(0)
-                raise
-            return step, self._taken()[-1], self._decoding.reasons
-
-    def _back_to(self, place):
-        if place < self._decoding.steps_taken:
-            self._decoding.back(self._decoding.steps_taken - place)
-
-    def _taken(self):
-        return [tuple(tokens) for tokens in self.sequences[:, self._start :].T.tolist()]
-
-    def _choose(self, wanted):
-        now = self._taken()[-1]
-        for row, token in wanted.items():
-            if not (isinstance(row, int) and 0 <= row < len(now) and now[row] == token):
-                self._decoding.choose(token, row)
-
-    def _next(self, seed):
-        """The next step with the draws that generate() makes there after torch.manual_seed(seed)."""
-        place = self._decoding.steps_taken
-        if place == 0:
-            torch.manual_seed(seed)
-        else:
-            self._put(self._states[seed, place])
-        before = self._get()
-        step = next(self._decoding)
-        self._states[seed, place + 1] = self._get()
-        self.random |= not all(map(torch.equal, before, self._states[seed, place + 1]))
-        return step
-
-    def _get(self):
-        return [generator.get_rng_state() for generator in self._generators]
-
-    def _put(self, states):
-        for generator, state in zip(self._generators, states, strict=True):
-            generator.set_rng_state(state)
-
-    @contextlib.contextmanager
-    def _own_random_state(self):
-        before = self._get()
-        try:
-            yield
-        finally:
-            self._put(before)
 
 
 def _tokens(turns):

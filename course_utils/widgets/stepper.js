@@ -49,6 +49,7 @@ function render({ model, el }) {
     ask({ start: request }, ({ branch }) => {
       edit(false);
       go(branch, 0);
+      proceed();
     });
   });
   for (const box of [prompts, settings, seed]) {
@@ -66,7 +67,7 @@ function render({ model, el }) {
   function fillIn() {
     prompts.value = shown.prompts.map((text) => text.replaceAll("\n", "⏎")).join("\n");
     settings.value = shown.arguments;
-    objects.textContent = shown.objects;
+    objects.textContent = shown.objects && `And from the cell: ${shown.objects}`;
     seed.value = shown.branches[view.branch].seed;
     fit();
   }
@@ -113,6 +114,11 @@ function render({ model, el }) {
   function arrive(step) {
     view.step = step;
     draw();
+    proceed();
+  }
+
+  /** Take the next of the steps that are played, run or asked for. */
+  function proceed() {
     if (running === "play") timer = setTimeout(forward, PLAY_PAUSE);
     else if (running === "run") forward();
     else if (ahead > 0) {
@@ -140,7 +146,10 @@ function render({ model, el }) {
   function choose(token) {
     stop();
     const { branch, step, row } = view;
-    ask({ session: shown.session, choose: { branch, step, row, token } }, (reply) => go(reply.branch, step));
+    ask({ session: shown.session, choose: { branch, step, row, token } }, (reply) => {
+      go(reply.branch, step);
+      proceed();
+    });
   }
 
   // ---- drawing
@@ -268,7 +277,7 @@ function render({ model, el }) {
     element(
       "div",
       { class: "course-widget stepper" },
-      labelled("prompts", "Prompts, one a line", prompts),
+      labelled("prompts", "Prompts, one a line (⏎ is a line break in one)", prompts),
       element(
         "div",
         { class: "stepper-line" },

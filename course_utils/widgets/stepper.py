@@ -199,7 +199,7 @@ class Stepper(CourseWidget):
         """The tree with at least 8 steps in the branch, as far as there are so many: StepTree."""
         if getattr(self, "_saved", (None,))[0] is not self.shown:
             tree = self._tree.copy()
-            with self._lock, contextlib.suppress(CourseError):  # a step that fails is none to show
+            with self._lock, contextlib.suppress(Exception):  # a step that fails is none to show
                 while len(tree.path(self.branch)) < _SAVED_STEPS and not tree.done(self.branch):
                     tree.forward(self.branch)
             self._saved = (self.shown, tree)
