@@ -105,6 +105,13 @@ def test_two_builds_give_the_same_bytes(built):
     assert [(built / path).read_bytes() for path in (LEARNERS, SOLVED)] == first
 
 
+def test_a_notebook_is_stored_line_by_line_and_without_indentation(built):
+    for path in (LEARNERS, SOLVED):
+        lines = (built / path).read_text(encoding="utf-8").splitlines()
+        assert '"import os\\n",' in lines
+        assert not any(line.startswith(" ") for line in lines)
+
+
 def test_a_build_is_strict_where_solved_and_knows_nothing_of_the_maintainer(built):
     assert outputs(built / LEARNERS)[0][-1].data["text/plain"] == "('0', 'cpu', False)"
     assert outputs(built / SOLVED)[0][-1].data["text/plain"] == "('1', 'cpu', False)"
