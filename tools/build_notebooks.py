@@ -16,6 +16,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -113,8 +114,7 @@ def build_lesson(root: Path, source: Path) -> None:
         with tqdm(total=code_cells, desc=name, unit="cell", leave=False) as bar:
             notebook_run.run_notebook(notebook, path.parent, strict=solved, on_cell=bar.update)
     for path, notebook in notebooks.items():
-        # A line for each piece, for git, but not the spaces before them: a tenth of the file.
-        write_atomically(path, nbformat.writes(notebook, indent=0) + "\n")
+        write_atomically(path, as_stored(notebook))
 
 
 def differences(root: Path, sources: list[Path], *, orphans: bool) -> list[str]:
@@ -165,9 +165,7 @@ def write_for_readers(root: Path, sources: list[Path], folder: Path) -> list[str
                 f"{path.relative_to(root)} is missing. Type: python tools/build_notebooks.py {source.stem}"
             ]
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-        write_atomically(
-            folder / path.name, nbformat.writes(lesson_source.without_solutions(notebook)) + "\n"
-        )
+        write_atomically(folder / path.name, as_stored(lesson_source.without_solutions(notebook)))
     return []
 
 
@@ -209,6 +207,14 @@ def digest(files: list[Path]) -> str:
         content = path.read_bytes() if path.exists() else b""
         total.update(f"{path.name} {len(content)}\n".encode() + content)
     return total.hexdigest()[:16]
+
+
+def as_stored(notebook: NotebookNode) -> str:
+    """A notebook's JSON, a line for each piece, without the indentation, which is a tenth of the file.
+
+    In JSON a text's own line feed is written as backslash and n, so no text loses a space.
+    """
+    return re.sub(r"^ +", "", nbformat.writes(notebook), flags=re.MULTILINE) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

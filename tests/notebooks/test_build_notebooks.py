@@ -107,9 +107,10 @@ def test_two_builds_give_the_same_bytes(built):
 
 def test_a_notebook_is_stored_line_by_line_and_without_indentation(built):
     for path in (LEARNERS, SOLVED):
-        lines = (built / path).read_text(encoding="utf-8").splitlines()
-        assert '"import os\\n",' in lines
-        assert not any(line.startswith(" ") for line in lines)
+        text = (built / path).read_text(encoding="utf-8")
+        assert '"import os\\n",' in text.splitlines()
+        assert not any(line.startswith(" ") for line in text.splitlines())
+        assert "    print({" in nbformat.reads(text, as_version=nbformat.NO_CONVERT).cells[1].source
 
 
 def test_a_build_is_strict_where_solved_and_knows_nothing_of_the_maintainer(built):
