@@ -1,0 +1,246 @@
+"""Lesson 05: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
+
+from .lesson05_batch import tiny_ends, tiny_generate, tiny_model, tiny_rows
+from .lesson05_loops import check_loops
+from .lesson05_parts import check_finish, check_processors, check_sentences
+from .lesson05_streamer import check_streamer
+from .quiz import NumberPrediction, Option, Prediction, Question
+
+__all__ = [
+    "TITLE",
+    "check_finish",
+    "check_loops",
+    "check_processors",
+    "check_sentences",
+    "check_streamer",
+    "quiz",
+]
+
+TITLE = "What does generate() do, step by step?"
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_top_k = NumberPrediction(
+    "05/predict-top-k",
+    "`model.generate(**inputs, do_sample=True)`, and nothing else is said anywhere. Of how many tokens may the first one be drawn?",
+    key=50,
+    unit="tokens",
+    why="The library's own default is `top_k=50`. Nobody asked for it, and no warning names it.",
+    wrong=(
+        (
+            (49000, 51000),
+            "That is the whole vocabulary, which `top_k=0` would give. One of the library's defaults cuts it.",
+        ),
+        (1, "That would be greedy decoding. With `do_sample=True` a token is drawn."),
+    ),
+    otherwise="Not the whole vocabulary: one of the library's defaults is a `top_k`, the number of tokens that are kept.",
+    proof=lambda: _finite_scores(do_sample=True),
+)
+
+predict_length = NumberPrediction(
+    "05/predict-length",
+    "The prompt has 5 tokens, no length is given anywhere, and the model never writes end-of-text. The library's default is `max_length=20`. How many ids come back, prompt included?",
+    key=25,
+    unit="ids",
+    why="A default length counts new tokens: 5 + 20. A `max_length=20` that *you* pass counts the prompt as well.",
+    wrong=(
+        (20, "That is what an explicit `max_length=20` gives, and what the default gave in older versions."),
+        (15, "Nothing is taken off twice: the prompt comes back too."),
+    ),
+    otherwise="20 of something, and the 5 of the prompt: what does the default count?",
+    proof=lambda: tiny_generate(tiny_rows()[:1]).shape[1],
+)
+
+predict_finished = NumberPrediction(
+    "05/predict-finished",
+    "Three rows. Rows 0 and 1 end at their second new token, row 2 at its twentieth. How many rows does the model compute at the last step?",
+    key=3,
+    unit="rows",
+    why="A tensor has rows of one length. Rows that have ended are computed to the end, and what comes out is thrown away.",
+    wrong=(
+        (1, "Only one is still needed. But the batch stays one tensor, and nobody takes rows out of it."),
+        (2, "Both rows that have ended share one fate."),
+    ),
+    otherwise="There are three rows: a number from 1 to 3.",
+    proof=lambda: _rows_at_the_last_step(),
+)
+
+predict_custom = Prediction(
+    "05/predict-custom",
+    "You pass a logits processor of your own, and `do_sample=True, top_k=5`. How many scores are finite when yours is called?",
+    options=(
+        Option("5", "That is what is left at the end. Yours comes earlier.", value=5),
+        Option("Every one in the vocabulary", "Yours comes before temperature, top-k and top-p, which belong to sampling.", right=True, value=50257),
+        Option("50", "That is the default, and here `top_k` is 5. In either case the cut comes later.", value=50),
+        Option("1", "The choice comes after all processors.", value=1),
+    ),
+    proof=lambda: _finite_scores_seen(),
+)  # fmt: skip
+
+
+def _finite_scores(**arguments):
+    """How many tokens can be drawn at the first step."""
+    out = tiny_generate(
+        tiny_rows()[:1], max_new_tokens=1, output_scores=True, return_dict_in_generate=True, **arguments
+    )
+    return out.scores[0].isfinite().sum().item()
+
+
+def _finite_scores_seen():
+    """How many finite scores a custom processor sees where top_k is 5."""
+    from transformers import LogitsProcessorList
+
+    seen = []
+
+    def count(input_ids, scores):
+        seen.append(scores.isfinite().sum().item())
+        return scores
+
+    tiny_generate(
+        tiny_rows()[:1],
+        max_new_tokens=1,
+        do_sample=True,
+        top_k=5,
+        logits_processor=LogitsProcessorList([count]),
+    )
+    return seen[0]
+
+
+def _rows_at_the_last_step():
+    model, _ = tiny_model()
+    sizes = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    try:
+        out = tiny_generate(tiny_rows(), max_new_tokens=20, eos_token_id=tiny_ends())
+    finally:
+        hook.remove()
+    assert (out[:2, -1] == 0).all() and (out[2, -1] != 0)
+    return sizes[-1]
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "05/quiz-wins",
+        "The model's generation config says `top_k=20` and `temperature=0.7`. You call `generate(**inputs, do_sample=True, generation_config=GenerationConfig(top_k=None, temperature=1.2))`. What is used?",
+        options=(
+            Option("top_k 20, temperature 1.2", "The config that you pass wins where it says something. None says nothing, so the model's 20 comes in.", right=True, value=(20, 1.2)),
+            Option("no top_k, temperature 1.2", "In the call itself `top_k=None` would switch it off. In a config None means: not said.", value=(None, 1.2)),
+            Option("top_k 50, temperature 1.2", "50 is the library's default, which comes last. The model's own config is asked before it.", value=(50, 1.2)),
+            Option("top_k 20, temperature 0.7", "What you pass goes before what the model brings along.", value=(20, 0.7)),
+        ),
+        proof=lambda: _who_wins(),
+    ),
+    Question(
+        "05/quiz-no-end",
+        "A model without end-of-text (`eos_token_id=None`) gets a stopping criterion of your own. It is True for row 0 at step 3, and row 1 writes on. What comes next in row 0?",
+        options=(
+            Option("Padding, as for any row that has ended", "It is filled only where there is an end-of-text to look for.", value="pad"),
+            Option("What the model writes", "The row counts as ended, but `generate()` fills rows only where there is an end-of-text to look for.", right=True, value="model"),
+            Option("Nothing: the whole batch stops", "Criteria answer for each row. The loop goes on while one row is unfinished.", value="stopped"),
+        ),
+        proof=lambda: _behind_a_criterion(),
+    ),
+    Question(
+        "05/quiz-boost",
+        "Your processor adds 3 to a token's score, and the call has `do_sample=True, temperature=0.5`. By how much is its score higher when the token is drawn?",
+        options=(
+            Option("3", "That would be so if yours came after the temperature.", value=3.0),
+            Option("6", "Yours comes first. The temperature then divides everything by 0.5, the 3 as well.", right=True, value=6.0),
+            Option("1.5", "The temperature divides. 3 / 0.5 is more than 3.", value=1.5),
+        ),
+        proof=lambda: _boosted(),
+    ),
+    Question(
+        "05/quiz-old",
+        "A tutorial from 2022 calls `model.sample(input_ids, logits_warper=warpers)`. What do you write today?",
+        options=(
+            Option("`model.generate(input_ids, do_sample=True, temperature=…, top_k=…)`", "One method, and its arguments make the processors that were called warpers.", right=True, value=("generate", "do_sample")),
+            Option("`model._sample(input_ids, logits_warper=warpers)`", "That is generate()'s own loop, with another signature; the argument is gone.", value=("_sample", "logits_warper")),
+            Option("`model.generate(input_ids, logits_warper=warpers)`", "The name is unknown to it, and an unknown name is refused.", value=("generate", "logits_warper")),
+        ),
+        proof=lambda: _still_there(),
+    ),
+)  # fmt: skip
+
+
+def _who_wins():
+    """(top_k, temperature) that generate() settles on in the first question."""
+    from transformers import GenerationConfig
+
+    model, _ = tiny_model()
+    before = model.generation_config
+    model.generation_config = GenerationConfig(**{**before.to_dict(), "top_k": 20, "temperature": 0.7, "do_sample": True})  # fmt: skip
+    passed = GenerationConfig(top_k=None, temperature=1.2, max_new_tokens=1, do_sample=True, pad_token_id=0)
+    try:
+        settled = model.generate(
+            tiny_model()[1]("My dog", return_tensors="pt").input_ids.to(model.device),
+            generation_config=passed,
+            custom_generate=lambda model, input_ids, generation_config, **rest: generation_config,
+        )
+    finally:
+        model.generation_config = before
+    return settled.top_k, settled.temperature
+
+
+def _behind_a_criterion():
+    from transformers import StoppingCriteriaList
+
+    def third_step(input_ids, scores):
+        done = input_ids[:, 0] < 0
+        done[0] = input_ids.shape[1] >= length + 3
+        return done
+
+    length = max(map(len, tiny_rows()))
+    out = tiny_generate(tiny_rows(), max_new_tokens=6, eos_token_id=None, stopping_criteria=StoppingCriteriaList([third_step]))  # fmt: skip
+    free = tiny_generate(tiny_rows(), max_new_tokens=6, eos_token_id=None)
+    if out.shape != free.shape:
+        return "stopped"
+    return "model" if (out[0] == free[0]).all() else "pad"
+
+
+def _boosted():
+    """By how much a processor's 3 raises a token's final score at temperature 0.5."""
+    from transformers import LogitsProcessorList
+
+    def add(input_ids, scores):
+        scores = scores.clone()
+        scores[:, 7] += 3
+        return scores
+
+    final = []
+    for processors in ([], [add]):
+        out = tiny_generate(
+            tiny_rows()[:1],
+            max_new_tokens=1,
+            do_sample=True,
+            temperature=0.5,
+            top_k=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+            logits_processor=LogitsProcessorList(processors),
+        )
+        final.append(out.scores[0][0, 7].item())
+    return round(final[1] - final[0], 3)
+
+
+def _still_there():
+    """The one of the options' (method, argument) that the installed transformers takes."""
+    model, _ = tiny_model()
+    taken = []
+    for method, argument in (
+        ("generate", "do_sample"),
+        ("_sample", "logits_warper"),
+        ("generate", "logits_warper"),
+    ):
+        try:
+            call = getattr(model, method)
+            call(tiny_model()[1]("My dog", return_tensors="pt").input_ids.to(model.device), max_new_tokens=1, pad_token_id=0, **{argument: True})  # fmt: skip
+        except (AttributeError, TypeError, ValueError):
+            continue
+        taken.append((method, argument))
+    (answer,) = taken
+    return answer

@@ -1,0 +1,306 @@
+"""Exercises of lesson 05: the parts of a decoding loop, held to generate()'s own."""
+
+from .exercise import Mistake, exercise, expect_close, expect_equal
+from .guard import NotYet
+from .lesson05_batch import END, tiny_ends, tiny_generate, tiny_model, tiny_rows
+
+
+@exercise("05/finish", title="Update the finished rows", minutes=8, difficulty=2)
+def check_finish(answer):
+    """One step's ids and flags for several ends, rows that have ended before and ones that end now; then in
+    the place of generate()'s own two lines, on a batch whose rows end at different steps."""
+    import torch
+
+    for tokens, flags, ends, pad_id in [
+        ([7, 9, 30, 2], [1, 0, 1, 1], [2, 30], 0),
+        ([7, 9, 30, 2, 30], [1, 1, 1, 1, 0], [2, 30], 0),
+        ([5, 2], [0, 1], [30, 2], 2),
+        ([8], [1], [2], 0),
+    ]:
+        next_tokens, unfinished = torch.tensor(tokens), torch.tensor(flags).bool()
+        got = answer(next_tokens, unfinished, ends, pad_id)
+        want = _finish(next_tokens, unfinished, ends, pad_id)
+        said = (
+            f"the tokens {tokens}, unfinished {unfinished.tolist()}, the ends {ends} and the padding {pad_id}"
+        )
+        _reject_wrong_flags(got, want, next_tokens, unfinished, ends, pad_id, said)
+    if not torch.equal(
+        _looped(answer), tiny_generate(tiny_rows(), max_new_tokens=12, eos_token_id=tiny_ends())
+    ):
+        raise Mistake("Each step is right, and the whole loop does not give generate()'s ids. Does your function remember something from call to call? It should need nothing but its four inputs.")  # fmt: skip
+    return "Put in the place of generate()'s own lines, your update gives its ids, on rows that end at different steps."
+
+
+def _finish(next_tokens, unfinished, ends, pad_id):
+    import torch
+
+    next_tokens = torch.where(unfinished, next_tokens, pad_id)
+    return next_tokens, unfinished & ~torch.isin(next_tokens, torch.tensor(ends, device=next_tokens.device))
+
+
+def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
+    """Mistake unless `got` is the pair of tensors `want`; flags may be of any type of number."""
+    import torch
+
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise Mistake(f"Return two things, as in `return next_tokens, unfinished`; this is {type(got).__name__}.")  # fmt: skip
+    got = [torch.as_tensor(part) for part in got]
+    if got[0].dtype == torch.bool and got[1].dtype != torch.bool:
+        raise Mistake("The flags come first here. Return the tokens first, then the flags.")
+    for part, name in zip(got, ("tokens", "flags"), strict=True):
+        if part.shape != tokens.shape:
+            raise Mistake(f"For {said} the {name} have the shape {tuple(part.shape)}. Each row has its own: {tuple(tokens.shape)}.")  # fmt: skip
+    if got[0].is_floating_point():
+        raise Mistake(f"Ids are whole numbers; these tokens are of type {got[0].dtype}.")
+    is_end = torch.isin(tokens, torch.tensor(ends))
+    ended_now = unfinished & is_end
+    expect_equal(
+        got[0].long(),
+        want[0],
+        said,
+        "A row that had ended before this step gets the padding; every other row keeps its token.",
+        mistakes=[
+            (tokens if (~unfinished).any() else None, "The rows that had ended keep what the model wrote for them. They should get the padding."),
+            (tokens.masked_fill(~unfinished | is_end, pad_id) if ended_now.any() else None, "A row that ends at this step has lost its end-of-text. It is still a token of that row: padding comes from the next step on."),
+            (torch.where(unfinished, pad_id, tokens), "The padding is in the rows that still write, and the ended rows have none: the two are swapped."),
+            (torch.where(unfinished, tokens, ends[0]) if pad_id != ends[0] else None, "The rows that had ended are filled with an end-of-text. Fill them with `pad_id`."),
+        ],
+    )  # fmt: skip
+    first_only = unfinished & (want[0] != ends[0])
+    expect_equal(
+        got[1].bool(),
+        want[1],
+        said,
+        "The tokens are right, the flags are not: a row stays unfinished if it was, and if its token is no end.",
+        mistakes=[
+            (~torch.isin(want[0], torch.tensor(ends)) if (~unfinished).any() else None, "A row that had ended is unfinished again. Once ended, a row stays so: `unfinished & …`."),
+            (~want[1], "The flags are the wrong way round: True is for rows that still write."),
+            (unfinished if ended_now.any() else None, "No row ends here, though one has written an end-of-text."),
+            (first_only if not torch.equal(first_only, want[1]) else None, "Only the first of the ends counts here. Any of them ends a row: `torch.isin`."),
+            (torch.zeros_like(unfinished) if want[1].any() else None, "One row's end ends all the others here."),
+            (torch.ones_like(unfinished) * want[1].any(), "The flags are the same for all rows. Each row has its own end."),
+        ],
+    )  # fmt: skip
+
+
+def _looped(finish):
+    """The ids of generate() with a loop in which `finish` says what becomes of rows that have ended."""
+    import torch
+
+    from ..masks import position_ids
+
+    # generate() hands the mask over in **inputs. A parameter of that name would be taken for one of the loop's
+    # own, and the mask would be gone before the preparation.
+    def loop(model, input_ids, generation_config, **inputs):
+        attention_mask = inputs["attention_mask"]
+        unfinished = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for _ in range(generation_config.max_new_tokens):
+            given = {"attention_mask": attention_mask, "position_ids": position_ids(attention_mask)}
+            chosen = model(input_ids, **given).logits[:, -1].argmax(-1)
+            kept = finish(
+                chosen.cpu(), unfinished.cpu(), generation_config.eos_token_id, generation_config.pad_token_id
+            )
+            chosen, unfinished = (torch.as_tensor(part).to(input_ids.device) for part in kept)
+            input_ids = torch.cat([input_ids, chosen[:, None]], dim=1)
+            attention_mask = torch.nn.functional.pad(attention_mask, (0, 1), value=1)
+            if not unfinished.any():
+                break
+        return input_ids
+
+    return tiny_generate(tiny_rows(), max_new_tokens=12, eos_token_id=tiny_ends(), custom_generate=loop)
+
+
+@exercise("05/processors", title="Temperature and top-k as processors", minutes=10, difficulty=2)
+def check_processors(answer):
+    """Two functions (input_ids, scores) -> scores, held to the library's classes, ties and a top_k above the
+    vocabulary included; then in the place of the library's own in generate(), with the same seed."""
+    import torch
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
+
+    ids = torch.tensor([[5, 6], [7, 8]])
+    rows = torch.tensor([[3.0, -1, 2, 0, 1, -2], [0.5, 4, -3, 4, 4, 1]])
+    cut = torch.tensor([[float("-inf"), 2, 1, 0, -1, 3]])  # a processor before these has forbidden one
+    for temperature, top_k, scores in [(0.5, 3, rows), (2.0, 2, rows), (1.5, 9, rows), (0.7, 4, cut)]:
+        made = answer(temperature, top_k)
+        if not isinstance(made, list | tuple) or len(made) != 2 or not all(map(callable, made)):
+            raise Mistake("Return a list of two functions (or other things that can be called), temperature first.")  # fmt: skip
+        said = f"the temperature {temperature}, top_k {top_k} and the scores {scores.tolist()}"
+        heated = _processed(made[0], ids, scores, "temperature")
+        want = TemperatureLogitsWarper(temperature)(ids, scores)
+        cut_at_k = TopKLogitsWarper(top_k)(ids, scores)
+        expect_close(
+            heated,
+            want,
+            said,
+            "The first processor should divide every score by the temperature.",
+            mistakes=[
+                (scores * temperature, "The scores are multiplied by the temperature. A low one should move them apart: divide."),
+                (want.softmax(-1), "These are probabilities. A processor returns scores, and the softmax comes after the last of them."),
+                (scores, "The temperature has no effect."),
+                (cut_at_k, "The first processor is top-k. Return temperature first."),
+            ],
+        )  # fmt: skip
+        kept = _processed(made[1], ids, scores, "top-k")
+        expect_close(kept, cut_at_k, said, **_top_k_mistakes(kept, scores, cut_at_k, top_k))
+    return _sampled_with(answer, LogitsProcessorList)
+
+
+def _processed(processor, ids, scores, name):
+    """What a learner's processor returns; Mistake if it changes its input or returns no tensor."""
+    import torch
+
+    given = scores.clone()
+    try:
+        got = processor(ids.clone(), given)
+    except NotImplementedError as error:
+        raise NotYet from error
+    except (RuntimeError, IndexError) as error:
+        if "out of range" in str(error):
+            raise Mistake("`top_k` may be larger than the vocabulary, and then `topk` stops with an error. Keep at most as many as there are: `min(top_k, scores.shape[-1])`.") from None  # fmt: skip
+        raise
+    if not torch.equal(given, scores):
+        raise Mistake(f"The {name} processor changes the scores that it is given. generate() may still need them, as `output_logits` does: return a new tensor.")  # fmt: skip
+    if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
+        found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
+        raise Mistake(f"The {name} processor should return scores for all tokens, {tuple(scores.shape)}; here: {found}.")  # fmt: skip
+    return got
+
+
+def _top_k_mistakes(got, scores, want, top_k):
+    """The message and the known mistakes of a top-k processor, as expect_close takes them."""
+    import torch
+
+    off = float("-inf")
+    k = min(top_k, scores.shape[-1])
+    exactly = torch.full_like(scores, off).scatter(-1, scores.topk(k).indices, scores.topk(k).values)
+    above = scores.masked_fill(scores <= scores.topk(k).values[:, -1:], off)
+    over_all = scores.masked_fill(scores < scores.flatten().topk(k).values[-1], off)
+    smallest = scores.masked_fill(scores > -(-scores).topk(k).values[:, -1:], off)
+    removed = ~want.isfinite() & scores.isfinite()
+    return {
+        "message": "The second processor should leave the top_k largest scores of each row as they are, and set all others to −∞.",
+        "mistakes": [
+            (scores if removed.any() else None, "Top-k has no effect: all scores are still there."),
+            (_other(want.masked_fill(~want.isfinite(), 0), want), "Forbidden tokens get the score 0, and after the softmax that is no small probability. They need −∞."),
+            (_other(above, want), "The k-th largest score has gone too. Keep it: remove what is *below* it."),
+            (_other(smallest, want), "The smallest scores are kept here, and the largest are gone."),
+            (_other(over_all, want), "The largest scores of the whole batch are kept. Each row keeps its own: `topk` along the last dimension."),
+            (_other(exactly, want), "Some scores tie with the k-th. The library keeps them all, and removes only what is below: compare with the k-th score."),
+            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
+            (lambda got: (got[removed] > -1e3).any(), "Forbidden tokens keep a score that a softmax still sees. Set them to −∞."),
+            (lambda got: (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞: `scores` in generate()'s output, and whoever counts finite ones, will differ from the library's."),
+        ],
+    }  # fmt: skip
+
+
+def _other(wrong, want):
+    """A mistake's result, or None on inputs where the mistake does not show."""
+    import torch
+
+    return None if torch.equal(wrong, want) else wrong
+
+
+def _sampled_with(answer, as_list):
+    """The sentence of success, after generate() has sampled the same ids with the learner's processors."""
+    import torch
+
+    drawn = []
+    for own in (False, True):
+        chosen = {"temperature": 0.7, "top_k": 8}
+        if own:
+            processors = as_list(answer.original(0.7, 8))
+            chosen = {"temperature": 1.0, "top_k": 0, "logits_processor": processors}
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            drawn.append(tiny_generate(tiny_rows(), max_new_tokens=12, do_sample=True, **chosen))
+    if not torch.equal(*drawn):
+        raise Mistake("Both are right when they are called alone, and generate() samples other ids with them. Does one of them remember something from an earlier call?")  # fmt: skip
+    return (
+        "The same scores as the library's two classes, and in their place in generate() the same sampled ids."
+    )
+
+
+@exercise("05/sentences", title="Stop after some sentences", minutes=10, difficulty=2)
+def check_sentences(answer):
+    """A stopping criterion, one flag a row, that counts tokens that close a sentence behind the prompt."""
+    import torch
+    from transformers import StoppingCriteriaList
+
+    tokenizer = tiny_model()[1]
+    prompts = ["Mr. Bean sat. He", "I am", "Wait! Wait! I"]
+    for sentences, continuations in [
+        (1, [" is here.", " here", " said no"]),
+        (1, [" slept.", " well!", " go... And"]),
+        (1, [" went on", " what?!", " know?"]),
+        (2, [" is", " fine! Are you?", " go. Go"]),
+        (2, [" is here...", " fine. I am.", " wait"]),
+        (3, [" a. b! c?", " a. b", " here... or not"]),
+    ]:
+        ids, length = _joined_rows(tokenizer, prompts, continuations)
+        criterion = answer(tokenizer, length, sentences)
+        if not callable(criterion):
+            raise Mistake(f"Return the criterion itself, something that can be called; this is {type(criterion).__name__}.")  # fmt: skip
+        said = f"the new texts {continuations} and sentences={sentences}"
+        got = _verdict(criterion, ids, said)
+        want = torch.tensor(_closed(tokenizer, ids[:, length:]) >= sentences)
+        all_text = torch.tensor(_closed(tokenizer, ids) >= sentences)
+        stop = tokenizer.encode(".")[0]
+        only_stops = (ids[:, length:] == stop).sum(1) >= sentences
+        marks = torch.tensor([sum(text.count(mark) for mark in ".!?") >= sentences for text in continuations])
+        expect_equal(
+            got,
+            want,
+            said,
+            "A row is done when as many tokens of its new text close a sentence as were asked for.",
+            mistakes=[
+                (~want, "The flags are the wrong way round: True ends a row."),
+                (_other(all_text, want), "The prompt's sentences are counted too. Look at the ids from `prompt_length` on."),
+                (_other(only_stops, want), "Only the token `.` is counted. `!` and `?` close a sentence as well, and there are tokens such as `...` and `?!`: look at each token's text."),
+                (_other(marks, want), "Each mark is counted, so that the one token `...` counts as three. Count tokens."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) >= 1), want), "One sentence ends a row here, though more were asked for."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) > sentences), want), "A row is one sentence too late: it is done when the number is reached."),
+                (_other(want.any().expand(3), want), "One row's end ends all the others here."),
+            ],
+        )  # fmt: skip
+        if not torch.equal(StoppingCriteriaList([criterion])(ids, None), want):
+            raise Mistake("Called again with the same ids it answers differently. A criterion should need nothing but what it is given.")  # fmt: skip
+    return "One flag for each row, and only new text counts: generate() can stop each row by itself."
+
+
+def _joined_rows(tokenizer, prompts, continuations):
+    """Left-padded prompts with their right-padded continuations behind, and the length of the prompts."""
+    import torch
+
+    from ..masks import pad, token_rows
+
+    left, _ = pad(token_rows(tokenizer, prompts), END)
+    right, _ = pad(token_rows(tokenizer, continuations), END, "right")
+    return torch.cat([left, right], dim=1), left.shape[1]
+
+
+def _closed(tokenizer, ids):
+    """How many tokens of each row close a sentence, an array (batch,)."""
+    import numpy
+
+    return numpy.array(
+        [sum(tokenizer.decode([id]).endswith((".", "!", "?")) for id in row) for row in ids.tolist()]
+    )
+
+
+def _verdict(criterion, ids, said):
+    """What a learner's criterion says, a BoolTensor (batch,); Mistake for anything else."""
+    import torch
+
+    try:
+        got = criterion(ids.clone(), None)
+    except NotImplementedError as error:
+        raise NotYet from error
+    if not isinstance(got, torch.Tensor):
+        if isinstance(got, bool):
+            raise Mistake(f"For {said} the criterion returns one {got} for the whole batch. Return a tensor with a flag for each row: (batch,).")  # fmt: skip
+        raise Mistake(f"For {said} the criterion returns {type(got).__name__}. generate() joins criteria with `|`: return a tensor of True and False.")  # fmt: skip
+    if got.shape != (len(ids),):
+        raise Mistake(f"For {said} the criterion returns the shape {tuple(got.shape)}. Return a flag for each row: ({len(ids)},).")  # fmt: skip
+    if got.dtype != torch.bool:
+        raise Mistake(f"The flags are of type {got.dtype}. generate() inverts them with `~`, which on whole numbers is something else: return True and False.")  # fmt: skip
+    return got

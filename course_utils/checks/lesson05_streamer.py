@@ -1,0 +1,97 @@
+"""Exercise of lesson 05: a streamer that shows probabilities."""
+
+from .exercise import Mistake, exercise, expect_close, expect_equal
+from .lesson05_batch import tiny_generate, tiny_model, tiny_rows
+
+
+@exercise("05/streamer", title="Stream tokens with their probabilities", minutes=12, difficulty=3)
+def check_streamer(answer):
+    """A class that is a streamer and a logits processor: what it collects, greedy and sampled, and whether
+    generate() still writes the same."""
+    import torch
+
+    tokenizer = tiny_model()[1]
+    for arguments in ({}, {"do_sample": True, "top_k": 0}):
+        row = tiny_rows()[:1]
+        out = _seeded(row, [_sharper], output_scores=True, return_dict_in_generate=True, **arguments)
+        new = out.sequences[0, len(row[0]) :]
+        texts = [tokenizer.decode([id]) for id in new.tolist()]
+        probs = torch.cat(out.scores).softmax(-1)
+        want = probs[range(6), new].tolist()
+        said = "sampling" if arguments else "greedy decoding"
+        shown = _shown(answer, row, out.sequences, arguments, said)
+        _reject_wrong_texts([text for text, _ in shown], texts, tokenizer, new, said)
+        scores = torch.cat(out.scores)[range(6), new]
+        log_probs = torch.tensor(want).log()
+        expect_close(
+            [float(number) for _, number in shown],
+            want,
+            said,
+            "The texts are right. With each belongs the probability that the scores gave to this token, just before it was chosen.",
+            mistakes=[
+                (scores.tolist(), "These are scores. A softmax makes probabilities of them."),
+                (log_probs.tolist(), "These are logarithms of probabilities."),
+                ([100 * p for p in want], "These are per cent. Keep a number from 0 to 1."),
+                ((1 - torch.tensor(want)).tolist(), "This is the probability of every other token together."),
+                (probs.max(-1).values.tolist() if arguments.get("do_sample") else None, "This is the largest probability, and a sampled token need not have it. Look up the probability of the token that `put` is given."),
+                (lambda got: got[1:] == [probs[step, new[step + 1]].item() for step in range(5)], "Each probability is taken from the step before."),
+            ],
+            tolerance=1e-4,
+        )  # fmt: skip
+    return "Each token with its own probability, as it comes, greedy and sampled; and generate() writes what it wrote before."
+
+
+def _sharper(input_ids, scores):
+    """A processor: the tiny model's distributions are so flat that no two mistakes could be told apart."""
+    return 4 * scores
+
+
+def _seeded(row, processors, **arguments):
+    """Six tokens behind the row, always the same ones; torch's random state is left as it was."""
+    import torch
+    from transformers import LogitsProcessorList
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        processors = LogitsProcessorList(processors)
+        return tiny_generate(row, max_new_tokens=6, logits_processor=processors, **arguments)
+
+
+def _shown(answer, row, sequences, arguments, said):
+    """What the learner's streamer has collected: a list of pairs; Mistake where generate() was disturbed."""
+    import torch
+
+    streamer = answer(tiny_model()[1])
+    try:
+        ids = _seeded(row, [_sharper, streamer], streamer=streamer, **arguments)
+    except (AttributeError, TypeError) as error:
+        if "NoneType" in str(error):
+            raise Mistake("generate() stopped, since `__call__` returned None. It is a processor: return the scores.") from None  # fmt: skip
+        raise
+    if not torch.equal(ids, sequences):
+        raise Mistake(f"With {said} generate() writes other ids with your streamer than without it. `__call__` should return the scores as it got them.")  # fmt: skip
+    shown = getattr(streamer, "shown", None)
+    if not isinstance(shown, list):
+        raise Mistake("Keep the pairs in `self.shown`, a list.")
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in shown):
+        raise Mistake("`self.shown` should hold pairs, (text, probability).")
+    if not shown:
+        raise Mistake(f"With {said} nothing was collected: `self.shown` is empty. Append in `put`.")
+    return shown
+
+
+def _reject_wrong_texts(got, want, tokenizer, new, said):
+    prompt = len(tiny_rows()[0])
+    expect_equal(
+        got,
+        want,
+        said,
+        "The texts are not those of the new tokens, one by one.",
+        mistakes=[
+            (lambda got: len(got) == 7 or len(got) == 6 + prompt, "The prompt is shown too. `put` gets it first, as (1, length), before there are any scores."),
+            (lambda got: got == new.tolist(), "These are ids. Decode each one."),
+            (lambda got: got == [tokenizer.decode(new[: step + 1]) for step in range(6)], "Each text holds the earlier ones as well. Decode the new id alone."),
+            (lambda got: got == want[1:], "The first new token is missing: only the first call of `put` brings the prompt."),
+            (lambda got: got == want[:-1], "The last token is missing. Append in `put`, where the token is known, not one call later."),
+        ],
+    )  # fmt: skip
