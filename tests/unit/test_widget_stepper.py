@@ -168,18 +168,26 @@ def test_the_notebooks_own_random_state_stays(model, gpt2):
 # ---- back and sideways
 
 
+@pytest.mark.parametrize("likely", [True, False], ids=["likely", "unlikely"])
 @pytest.mark.parametrize("arguments", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_a_branch_is_what_generate_gives_from_its_prefix(model, gpt2, arguments):
+def test_a_branch_is_what_generate_gives_from_its_prefix(model, gpt2, arguments, likely):
     stepper = Stepper(model, gpt2, PROMPTS, **arguments)
     stepper.run()
-    first = stepper.sequences
-    stepper.choose(262, row=1, step=2)
+    first, record = stepper.sequences, stepper.shown["steps"][2]["rows"][1]
+    token = next(token for token in record["top"] if token != first[1, 10]) if likely else 262
+    assert (token in record["top"]) == likely
+    stepper.choose(token, row=1, step=2)
     assert stepper.branch == 1
+    (turn,) = stepper.shown["branches"][1]["turns"]
+    mask = batch(model, gpt2, PROMPTS).attention_mask
+    longer = torch.cat([mask, mask.new_ones(3, 2)], dim=1)
+    with torch.no_grad():
+        logits = model(first[:, :10].to(model.device), attention_mask=longer).logits[1, -1]
+    assert turn["shares"][1][0] == pytest.approx(logits.softmax(-1)[token].item(), abs=1e-4)
     stepper.run()
     branch = stepper.sequences
     assert torch.equal(branch[:, :10], first[:, :10])
-    assert branch[:, 10].tolist() == [first[0, 10], 262, first[2, 10]]
-    mask = batch(model, gpt2, PROMPTS).attention_mask
+    assert branch[:, 10].tolist() == [first[0, 10], token, first[2, 10]]
     rest = arguments | {"max_new_tokens": 3}
     assert torch.equal(branch, continued(model, branch, 11, mask, 3, **rest))
     # The first branch goes on where it was, though the cache has been elsewhere since.
@@ -258,6 +266,9 @@ def test_seeds_are_beginnings_side_by_side(model, gpt2):
         assert torch.equal(stepper.sequences, generated(model, gpt2, PROMPTS, seed, **SAMPLED))
     assert [(one["parent"], one["seed"]) for one in stepper.shown["branches"]] == [(None, 0), (None, 5)]
     assert stepper.shown["sampling"]
+    first = stepper.shown["branches"][0]["turns"][0]["tokens"][0]
+    stepper.choose(first, step=0)  # the same token as the other seed drew, and yet not its branch
+    assert stepper.shown["branches"][2]["seed"] == 5
     stepper.start(PROMPTS, 5, **GREEDY)
     assert len(stepper.shown["branches"]) == 1
     assert not stepper.shown["sampling"]
