@@ -786,6 +786,14 @@ def test_positions_that_are_computed_have_no_end(name):
     same(decoding.sequences, model_of(name).generate(**inputs, max_new_tokens=2))
 
 
+@pytest.mark.parametrize("name", ["Llama", "T5"])
+def test_a_vocabulary_as_large_as_the_trained_length_is_no_table_of_positions(name):
+    model = copy.deepcopy(model_of(name))
+    model.config.max_position_embeddings = VOCABULARY
+    list(decoding := decode_steps(model, {"input_ids": IDS.repeat(1, 20)}, max_new_tokens=2))
+    assert decoding.steps_taken == 2
+
+
 def test_an_encoders_prompt_has_to_fit_too():
     with pytest.raises(CourseError, match=f"encoder has {POSITIONS} positions"):
         decode_steps(model_of("Bart"), {"input_ids": IDS.repeat(1, POSITIONS)}, max_new_tokens=2)
