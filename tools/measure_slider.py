@@ -1,8 +1,9 @@
 """How long a slider takes in a real JupyterLab: python tools/measure_slider.py [--moves 60]
 
 One key press on a temperature slider, timed inside the page from the key to the change of the page (DOM)
-and to the end of the frame that shows it (pixels). Two widgets in one notebook take turns: NextToken, and
-the usual way, ipywidgets.interact that draws the same 15 bars with matplotlib.
+and to the end of the frame that shows it (pixels). Three widgets in one notebook take turns: NextToken, the
+same with every setting on and 1,000 draws, and the usual way, ipywidgets.interact that draws the same 15 bars
+with matplotlib.
 """
 
 import argparse
@@ -25,6 +26,10 @@ widget = NextToken(model, tokenizer, "The capital of France is")
 widget
 """,
     """
+NextToken(model, tokenizer, "The capital of France is", controls="all", repetition_penalty=1.2,
+          top_k=200, top_p=0.99, min_p=0.001, typical_p=0.95, draws=1000)
+""",
+    """
 import torch, ipywidgets
 import matplotlib.pyplot as plt
 with torch.no_grad():
@@ -40,9 +45,10 @@ def draw(temperature):
     plt.show()
 """,
 ]
-# name -> the slider, what changes, and the new content to wait for
+# name -> the slider, the widget it stands in, and the content to wait for
 WIDGETS = {
-    "NextToken": (".next-token-temperature", ".next-token", ".next-token-share"),
+    "NextToken": (".next-token-temperature", ".next-token:not(.next-token-full)", ".next-token-sliders"),
+    "NextToken, all settings": (".next-token-temperature", ".next-token-full", ".next-token-sliders"),
     "interact + matplotlib": (".widget-slider .noUi-handle", ".widget-interact", "img"),
 }
 # Resolves to [milliseconds to the DOM, milliseconds to the pixels] of the next key press.
@@ -73,7 +79,7 @@ def measure(page, moves):
     times = {name: [] for name in WIDGETS}
     for move in tqdm(range(-3, moves)):  # three to warm up
         for name, (slider, root, content) in WIDGETS.items():
-            handle = page.locator(slider)
+            handle = page.locator(root).last.locator(slider)
             handle.scroll_into_view_if_needed()
             handle.focus()
             page.evaluate(WATCH, [root, content])
@@ -111,8 +117,15 @@ def main():
     for name, taken in times.items():
         (dom, pixels), (dom95, pixels95) = np.median(taken, axis=0), np.percentile(taken, 95, axis=0)
         print(f"{name:24}{dom:25.1f}{dom95:8.1f}{pixels:16.1f}{pixels95:8.1f}")
-    ours, theirs = (np.median(taken, axis=0) for taken in times.values())
-    print(f"ratio of medians: DOM {theirs[0] / ours[0]:.0f}, pixels {theirs[1] / ours[1]:.0f}")
+    *ours, (_, theirs) = times.items()
+    for name, taken in ours:
+        ratios = [
+            np.percentile(theirs, share, axis=0) / np.percentile(taken, share, axis=0) for share in (50, 95)
+        ]
+        (dom, pixels), (dom95, pixels95) = ratios
+        print(
+            f"{name}, times faster: DOM {dom:.0f} (p95 {dom95:.0f}), pixels {pixels:.0f} (p95 {pixels95:.0f})"
+        )
 
 
 if __name__ == "__main__":

@@ -66,8 +66,7 @@ function barRow(full, choose) {
     /** @param {number} count of `draws`; nothing is shown without draws, or of what cannot be drawn */
     showDraws(prob, count, draws) {
       const none = draws === 0 || prob === 0;
-      multiple.hidden = draws === 0;
-      frame.hidden = dot.hidden = none;
+      multiple.hidden = none;
       drawn.textContent = "";
       if (none) return;
       const { mean, reach } = expected(prob, draws);

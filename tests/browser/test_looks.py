@@ -17,6 +17,16 @@ def gpt2():
 def widgets(gpt2):
     return {
         "next token": lambda: NextToken(tiny_gpt2(), gpt2, "Hello world", top_k=5),
+        "all settings": lambda: NextToken(
+            tiny_gpt2(),
+            gpt2,
+            "Hello world",
+            "all",
+            repetition_penalty=1.3,
+            top_p=0.9,
+            typical_p=0.9,
+            draws=1000,
+        ),
         "token chips": lambda: TokenChips(
             "Hello world, naïve <|endoftext|> \u30f4", {"GPT-2": gpt2, "again": gpt2}
         ),
@@ -25,7 +35,7 @@ def widgets(gpt2):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("state", ["live", "refused", "saved"])
-@pytest.mark.parametrize("name", ["next token", "token chips"])
+@pytest.mark.parametrize("name", ["next token", "all settings", "token chips"])
 def test_accessible(mount, open_page, widgets, name, state, theme):
     widget = widgets[name]()
     if state == "saved":
@@ -42,7 +52,7 @@ def test_accessible(mount, open_page, widgets, name, state, theme):
     assert ratio >= 4.5, text
 
 
-@pytest.mark.parametrize("name", ["next token", "token chips"])
+@pytest.mark.parametrize("name", ["next token", "all settings", "token chips"])
 def test_fits_a_narrow_page(mount, widgets, name):
     page = mount(widgets[name](), width=360)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 import torch
+from browser_kit import document
 from playwright.sync_api import expect
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
@@ -330,6 +331,54 @@ def test_keys(mount, widget):
     expect(bars.nth(0)).to_be_focused()
     for control in page.locator("button, input, textarea").all():
         assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_keys_of_the_full_set(mount, full):
+    page = mount(full)
+    slider(page, "typical_p").focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("none", exact=True)).to_be_focused()
+    for draws in (1, 100, 1000, 10000):
+        page.keyboard.press("ArrowRight")
+        assert full.draws == draws
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Seed", exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert full.seed == 1
+    page.keyboard.press("Tab")
+    expect(page.locator(".next-token-bars button").first).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.locator(".next-token-bars button").nth(14)).to_be_focused()
+    for control in page.locator("button, input, textarea").all():
+        assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_a_saved_full_set_still_draws_and_says_what_it_does_not_know(open_page, model, gpt2):
+    widget = NextToken(model, gpt2, "Hello world", "all", temperature=3, repetition_penalty=0.8, draws=100)
+    page = open_page()
+    page.set_content(document("light", widget.page()))
+    drawn = page.locator(".next-token-bars .next-token-drawn")
+    expect(drawn.first).to_contain_text("(")
+    assert sum(int(text.split()[0]) for text in drawn.all_inner_texts()) == 100
+    probs = probabilities(widget, gpt2, temperature=3.0, repetition_penalty=0.8)
+    values, ids = probs.topk(15)
+    assert rows_of(page)[:15] == list(
+        zip([token_label(gpt2, i) for i in ids.tolist()], map(percent, values), strict=True)
+    )
+    kept = page.locator(".next-token-kept")
+    assert kept.inner_text() == "50,257 of 50,257"
+    move(page, "typical_p", 0.5)
+    assert kept.inner_text().startswith("≈ ")
+    assert note(page, "typical_p").startswith("leaves ≈ ")
+    assert shares(page)[0] == "removed by typical"
+    assert shares(page)[15].startswith("≈ ")
+    page.get_by_role("button", name="Next seed").click()
+    expect(page.locator(".next-token-outcome")).to_contain_text("100 draws of seed 1")
+    page.get_by_label("none", exact=True).check()
+    assert "".join(drawn.all_inner_texts()) == ""
+    expect(page.get_by_role("status")).to_contain_text("A saved view: the sliders and the draws work.")
+    assert page.get_by_role("button", name="Sample").is_disabled()
 
 
 def test_a_typed_prompt_is_asked_once_typing_pauses(mount, widget):
