@@ -1,0 +1,434 @@
+"""Lesson 07: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+import functools
+import math
+from types import SimpleNamespace
+
+from .exercise import Mistake, exercise, expect_close, expect_equal
+from .quiz import Option, Prediction, Question
+
+TITLE = "How likely was that?"
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_processed = Prediction(
+    "07/predict-processed",
+    "The tokens above were drawn with `top_k=5`. The log probability of a drawn token, taken from `scores`, against the one from `logits`?",
+    options=(
+        Option("Closer to 0 from `scores`", "Five tokens share the whole probability there, so each has more of it.", right=True, value="above"),
+        Option("Further from 0 from `scores`", "Removing tokens takes nothing from those that stay. Their shares grow.", value="below"),
+        Option("The same from both", "That holds where no processor changed anything. Top-k has set 49,147 scores to −∞.", value="equal"),
+    ),
+    proof=lambda: _processed(),
+)  # fmt: skip
+
+predict_padding = Prediction(
+    "07/predict-padding",
+    "What does `compute_transition_scores` return for the six padded places of the first row?",
+    options=(
+        Option("0", "That would leave the sum alone, and it is so after beam search. Here the method knows of no end.", value="zeros"),
+        Option("−∞", "The padding was not impossible for the model: it had a score at every step.", value="infinite"),
+        Option("What the model thought of the padding", "The batch ran on, and every place has scores from which to gather.", right=True, value="numbers"),
+    ),
+    proof=lambda: _at_padding(),
+)  # fmt: skip
+
+predict_shift = Prediction(
+    "07/predict-shift",
+    "In `The capital of France is Paris` the token ` Paris` stands at place 5, counted from 0. Whose logits say how likely it was?",
+    options=(
+        Option("Those of place 4", "They have read everything up to ` is`, and speak about what follows.", right=True, value=4),
+        Option("Those of place 5", "At place 5 the model has read ` Paris` already and speaks about the token after it.", value=5),
+        Option("Those of place 0", "Place 0 has read one token, and speaks about the second.", value=0),
+    ),
+    proof=lambda: _place_of_the_logits(),
+)  # fmt: skip
+
+predict_penalty = Prediction(
+    "07/predict-penalty",
+    "`length_penalty=0` ranks by the sum alone. Which texts win with `length_penalty=2`?",
+    options=(
+        Option("Longer ones", "All sums are negative, and a division by more brings them closer to 0.", right=True, value="longer"),
+        Option("Shorter ones", "So the name says. But what is divided is negative.", value="shorter"),
+        Option("The same ones", "A division by a power of the length changes the order as soon as the lengths differ.", value="same"),
+    ),
+    proof=lambda: _who_wins(),
+)  # fmt: skip
+
+
+@functools.cache
+def _loaded():
+    from course_utils import load
+
+    return load("smollm2-135m", device="cpu")
+
+
+def _generated(text, **options):
+    """What generate() records for a prompt, or for a list of them, with the default model."""
+    model, tokenizer = _loaded()
+    texts = [text] if isinstance(text, str) else text
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+    record = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    return model.generate(**inputs, **options, **record, pad_token_id=tokenizer.eos_token_id)
+
+
+def _stops(tokenizer):
+    return [tokenizer.eos_token_id, tokenizer(".").input_ids[0]]
+
+
+def _processed():
+    import torch
+
+    from ..scores import transition_scores
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        output = _generated("Today is", do_sample=True, top_k=5, max_new_tokens=5)
+    from_scores, from_logits = (
+        transition_scores(output, (), source=source) for source in ("scores", "logits")
+    )
+    if torch.allclose(from_scores, from_logits, atol=0.01):
+        return "equal"
+    return "above" if (from_scores > from_logits).all() else "below"
+
+
+def _at_padding():
+    import torch
+
+    model, tokenizer = _loaded()
+    prompts = ["The capital of France is", "Today is"]
+    output = _generated(prompts, do_sample=False, max_new_tokens=8, eos_token_id=_stops(tokenizer))
+    numbers = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)[0, 2:]
+    if not numbers.any():
+        return "zeros"
+    return "numbers" if torch.isfinite(numbers).all() and (numbers < 0).all() else "infinite"
+
+
+def _place_of_the_logits():
+    import torch
+
+    model, tokenizer = _loaded()
+    ids = tokenizer("The capital of France is Paris", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model(ids).logits[0].softmax(-1)[:, ids[0, 5]].argmax().item()
+
+
+def _who_wins():
+    _, tokenizer = _loaded()
+    options = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False, "max_new_tokens": 8}
+    lengths = [
+        (_generated("Today is", **options, length_penalty=penalty, eos_token_id=_stops(tokenizer)).beam_indices >= 0).sum()
+        for penalty in (0.0, 2.0)
+    ]  # fmt: skip
+    return "longer" if lengths[1] > lengths[0] else "shorter" if lengths[1] < lengths[0] else "same"
+
+
+# ---- exercises ---------------------------------------------------------------------------------------
+
+
+@exercise("07/row-sums", title="Add up what was written", minutes=7, difficulty=2)
+def check_row_sums(answer):
+    """Sums up to and with the first end, also where padding has the id of an end, and where no row ends."""
+    import torch
+
+    for rows, end_ids in [
+        ([[7, 2, 2, 2], [5, 6, 7, 8], [9, 8, 2, 2]], [2]),
+        ([[7, 30, 2, 2], [2, 2, 2, 2], [9, 8, 4, 30]], [2, 30]),
+        ([[7, 2, 9, 9], [5, 6, 2, 9]], [2]),  # padding with an id of its own
+        ([[7, 8, 9], [9, 8, 7]], [2]),
+    ]:
+        tokens = torch.tensor(rows)
+        numbers = -(torch.arange(tokens.numel()).reshape(tokens.shape) + 1.0) / 4
+        is_end = torch.isin(tokens, torch.tensor(end_ids))
+        ends = is_end.long().cumsum(1)
+        without_end, want = (numbers * keep for keep in (ends == 0, ends - is_end.long() == 0))
+        got = answer(numbers, tokens, end_ids)
+        inputs = (numbers, tokens, end_ids)
+        one_end = torch.isin(tokens, torch.tensor(end_ids[:1])).long()
+        first_only = numbers * (one_end.cumsum(1) - one_end == 0)
+        known = [
+            (numbers, "The padding is added too. Stop after the first end."),
+            (without_end, "The end token itself was chosen, and its number belongs to the sum."),
+            (first_only, "Only the first of `end_ids` ends a row here. Each of them does."),
+            (numbers * (tokens != end_ids[0]), "Comparing with one id loses the end where padding is the same id, and keeps padding that is not."),
+        ]  # fmt: skip
+        if isinstance(got, torch.Tensor) and got.shape == numbers.shape and got.numel() > len(rows):
+            raise Mistake("These are numbers for each token. Add them up: one number a row, `.sum(1)`.")
+        if isinstance(got, torch.Tensor) and got.ndim == 0:
+            raise Mistake("This is one number for the whole batch. Sum over the tokens, `.sum(1)`, not over rows.")  # fmt: skip
+        want_sums = want.sum(1)
+        lengths = (ends - is_end.long() == 0).sum(1)
+        mistakes = [
+            (known.sum(1) if not torch.allclose(known.sum(1), want_sums) else None, text)
+            for known, text in known
+        ]
+        means = want_sums / lengths
+        mistakes.append((means, "These are means. Return the sums."))
+        expect_close(
+            got.float() if isinstance(got, torch.Tensor) else got,
+            want_sums,
+            inputs,
+            "Add a row's numbers up to and with its first end.",
+            mistakes,
+        )
+    return "Each row counts up to its first end, and with it, whatever the padding is."
+
+
+@exercise("07/text-log-prob", title="Score a text", minutes=6, difficulty=2)
+def check_text_log_prob(answer):
+    """The sum over all tokens but the first, on tiny models, against course_utils.scores."""
+    import torch
+
+    from ..scores import token_log_probs
+
+    model, _ = _tiny()
+    for row in ([1026, 481, 6290, 287, 262], [40, 765], [3666, 3290, 318, 407, 616, 3290, 13]):
+        ids = torch.tensor([row], device=model.device)
+        want = token_log_probs(model, ids)[0].sum().item()
+        got = answer(model, ids)
+        if isinstance(got, torch.Tensor) and got.numel() == 1:
+            got = got.item()
+        with torch.no_grad():
+            logits = model(ids).logits
+        log_probs = logits.log_softmax(-1)
+        own = log_probs.gather(-1, ids[..., None]).squeeze(-1)
+        shifted = log_probs[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+        raw = logits[:, :-1].gather(-1, ids[:, 1:, None]).sum().item()
+        backwards = log_probs[:, 1:].gather(-1, ids[:, :-1, None]).sum().item()
+
+        def near(small):  # within the tolerance all probabilities of texts are 0
+            return lambda got: math.isclose(got, small, rel_tol=1e-3)
+
+        expect_close(
+            got,
+            want,
+            (row,),
+            "Lay `logits[:, :-1]` against `ids[:, 1:]`, take the `log_softmax`, gather and sum.",
+            mistakes=[
+                (own.sum().item(), "Nothing is shifted: logits at place t speak about the token at place t + 1."),
+                (own[:, 1:].sum().item(), "The first token is left out, but the logits are not shifted: those of place t speak about place t + 1."),
+                (backwards, "This is shifted the wrong way: `logits[:, :-1]` belongs to `ids[:, 1:]`."),
+                (raw, "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
+                (near(shifted.exp().sum().item()), "Probabilities do not add up over a text: they multiply. Sum their logarithms."),
+                (near(shifted.sum().exp().item()), "This is the probability itself. Return its logarithm."),
+                (shifted.mean().item() if len(row) > 2 else None, "This is the mean. Return the sum."),
+                (-shifted.mean().item(), "This is the loss: the mean, with its sign turned. Return the sum."),
+                (-want, "The sign is turned: a log probability is at most 0."),
+                (shifted.sum().item() / torch.tensor(2.0).log().item(), "This is in bits. The natural logarithm is asked for."),
+                (log_probs[:, :-1].max(-1).values.sum().item(), "This adds up the most likely tokens. Gather the text's own."),
+            ],
+            tolerance=1e-3,
+        )  # fmt: skip
+    return "One forward pass, shifted by one: the log probability of the whole text."
+
+
+@functools.cache
+def _tiny():
+    from course_utils import load
+
+    return load("tiny-gpt2")
+
+
+@exercise("07/perplexity", title="Perplexity on a padded batch", minutes=8, difficulty=3)
+def check_batch_perplexity(answer):
+    """Only tokens with a token before them count, on either side, and all of them alike."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    for rows in (
+        [[0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]],
+        [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0]],
+        [[1, 1, 1], [1, 1, 1]],
+    ):
+        mask = torch.tensor(rows)
+        ids = torch.randint(1, 9, mask.shape, generator=generator) * mask
+        logits = 3 * torch.randn(*mask.shape, 9, generator=generator)
+        shifted = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+        target, read = mask[:, 1:] == 1, mask[:, :-1] == 1
+        counts = target & read
+        want = (-shifted[counts].mean()).exp().item()
+        got = answer(logits, ids, mask)
+        if isinstance(got, torch.Tensor) and got.numel() == 1:
+            got = got.item()
+        row_means = (shifted * counts).sum(1) / counts.sum(1)
+        own = logits.log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
+        padded = (mask == 0).any().item()
+        left, right = padded and (~read & target).any().item(), padded and (read & ~target).any().item()
+
+        def value(numbers):
+            return (-numbers.mean()).exp().item()
+
+        expect_close(
+            got,
+            want,
+            f"the mask {rows}, ids and logits drawn",
+            "Average −log p over every token that has a token before it, then take `exp`.",
+            mistakes=[
+                (value(shifted) if padded else None, "Padding counts here too. Keep only the tokens of `mask`."),
+                (value(shifted[target]) if left else None, "On the left side a row's first token stands behind a filler, whose logits mean nothing. Leave it out."),
+                (value(shifted[read]) if right else None, "On the right side the filler behind a row's last token counts here. Look whether the *target* is a token."),
+                (value(row_means) if padded else None, "Each row has one vote here. Each token should have one."),
+                ((-row_means).exp().mean().item() if padded else None, "This is the mean of the rows' perplexities. Average the surprise over all tokens first, then take `exp` once."),
+                (value(own[mask == 1]), "Nothing is shifted: logits at place t speak about the token at place t + 1."),
+                ((shifted * counts).sum().neg().div(mask.sum()).exp().item(), "The sum is right, but it is divided by all tokens. A row's first token has no number, and does not count."),
+                ((shifted * counts).sum().neg().div(counts.numel()).exp().item() if padded else None, "The sum is right, but it is divided by all places, padding included."),
+                (-shifted[counts].mean().item(), "This is the mean surprise. Its `exp` is the perplexity."),
+                (1 / want, "`exp` of the mean log probability is one over the perplexity: turn the sign first."),
+                (2 ** -shifted[counts].mean().item(), "The mean is in nats, so the base is e: `exp`, not a power of 2."),
+                (shifted[counts].sum().neg().exp().item(), "This is `exp` of the sum. Take the mean first."),
+            ],
+            tolerance=1e-3 * want,
+        )  # fmt: skip
+    return "Tokens are averaged, not rows; padding and first tokens stay out, on either side."
+
+
+CAUSES = {
+    "Ada": "prompt counted",
+    "Ben": "beam_indices forgotten",
+    "Cleo": "padding counted",
+    "Dan": "penalty forgotten",
+}
+_PROMPTS = ("She looked at him and", "It will rain in the", "I want to eat a big bowl of")
+
+
+def claims(model, tokenizer):
+    """A beam search whose first sequence ended early, and four wrong scores of it.
+
+    Returns a namespace: `output`, what generate() returned; `penalty`, its length penalty; `library`, the
+    score of the first sequence, a float; and `wrong`, a dict from a name to a float.
+    """
+    stops = _stops(tokenizer)
+    for text in _PROMPTS:  # the first one with the default model; another model may need another
+        inputs = tokenizer(text, return_tensors="pt").to(model.device)
+        output = model.generate(
+            **inputs, num_beams=4, num_return_sequences=4, do_sample=False, max_new_tokens=8,
+            length_penalty=0.5, eos_token_id=stops, pad_token_id=tokenizer.eos_token_id,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        beams = output.beam_indices[0]
+        if (beams < 0).any() and (beams > 0).any():
+            break
+    length, width = (beams >= 0).sum().item(), len(beams)
+    found = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)[0]
+    forgotten = model.compute_transition_scores(output.sequences, output.scores)[0, :length]
+    total, prompt = found.sum().item(), inputs.input_ids.shape[1]
+    by_cause = {
+        "prompt counted": total / (prompt + length) ** 0.5,
+        "beam_indices forgotten": forgotten.sum().item() / length**0.5,
+        "padding counted": total / width**0.5,
+        "penalty forgotten": total,
+    }
+    wrong = {name: by_cause[cause] for name, cause in CAUSES.items()}
+    return SimpleNamespace(output=output, penalty=0.5, library=output.sequences_scores[0].item(), wrong=wrong)
+
+
+@exercise("07/which-line", title="Find why a score does not match", minutes=5, difficulty=2)
+def check_mistakes(answer):
+    """A mistake for each of the four people."""
+    if not isinstance(answer, dict):
+        raise Mistake('Give a dictionary from names to mistakes, {"Ada": "...", ...}.')
+    if unknown := [name for name in answer if name not in CAUSES]:
+        raise Mistake(f"There is no {unknown[0]!r}. The four are {', '.join(CAUSES)}.")
+    if unknown := [cause for cause in answer.values() if cause not in CAUSES.values()]:
+        raise Mistake(f"{unknown[0]!r} is none of the four mistakes. They are {', '.join(sorted(CAUSES.values()))}.")  # fmt: skip
+    if missing := [name for name in CAUSES if name not in answer]:
+        raise Mistake(f"There is nothing for {missing[0]} yet. Each of the four made one of the mistakes.")
+    signs = {
+        "penalty forgotten": "A sum without any division is the lowest number that the right beams can give.",
+        "prompt counted": "Its length is seven: two new tokens and the five of the prompt.",
+        "padding counted": "Its length is the number of columns of `beam_indices`, eight.",
+        "beam_indices forgotten": "No length turns the right sum into this number: other beams were read.",
+    }
+    for name, cause in CAUSES.items():
+        expect_equal(answer[name], cause, f"{name}'s number", f"Look at {name} again. {signs[cause]}")
+    return "Two wrong lengths, one missing division, and one that read other beams without a word."
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "07/quiz-compare",
+        "Two texts were sampled with different temperatures. Which numbers tell which of them the model finds likelier?",
+        options=(
+            Option("Those gathered from `logits`", "Both are then judged by the same distributions: the model's own.", right=True),
+            Option("Those gathered from `scores`", "They say how likely each draw was, and a low temperature makes every draw look likely."),
+            Option("`sequences_scores`", "Sampling without beams has none. Nothing is ranked there."),
+            Option("The number of finite `scores` at each step", "It tells how many tokens were left to draw from, not how likely the drawn one was."),
+        ),
+    ),
+    Question(
+        "07/quiz-inf",
+        "`output.scores[0]` of a sampled run holds 49,102 times −∞. What does that mean?",
+        options=(
+            Option("The model gave those tokens the probability 0", "The model gives no token exactly 0 here. Look at `logits`: all of them are finite."),
+            Option("50 tokens were left to draw from", "The default `top_k` is 50. The processors set the others to −∞.", right=True),
+            Option("The softmax was taken twice", "That would give finite numbers. −∞ is what a processor writes."),
+            Option("The weights overflowed", "Overflow gives +∞ or NaN, and generate() would fail at the draw."),
+        ),
+        proof=lambda: _finite_by_default(),
+    ),
+    Question(
+        "07/quiz-first",
+        "A text of five tokens, scored by one forward pass: how many log probabilities does it have?",
+        options=(
+            Option("Four", "The first token has no token before it, and the last logits speak about a sixth one.", right=True, value=4),
+            Option("Five", "That would take a token before the first. Some tokenizers put one there, this one does not.", value=5),
+            Option("Six", "The pass gives five rows of logits, and the last has no token to speak about.", value=6),
+        ),
+        proof=lambda: _numbers_of_five(),
+    ),
+    Question(
+        "07/quiz-penalty",
+        "A sequence of 4 new tokens after a prompt of 6 has a sum of −8. What is its score with `length_penalty=2`?",
+        options=(
+            Option("−0.5", "−8 / 4²: the new tokens only, and the power is the penalty.", right=True, value=-0.5),
+            Option("−0.08", "−8 / 10² counts the prompt, as recipes of 2023 do.", value=-0.08),
+            Option("−2", "−8 / 4 is what a penalty of 1 gives.", value=-2.0),
+            Option("−128", "The sum is divided by the power, not multiplied.", value=-128.0),
+        ),
+        proof=lambda: _score_of_four(),
+    ),
+    Question(
+        "07/quiz-perplexity",
+        "A batch holds one sentence of 100 tokens and one of 5. What does its perplexity depend on most?",
+        options=(
+            Option("The long sentence", "It has 99 of the 103 tokens that count, and every token counts once.", right=True),
+            Option("Both alike", "That would be a mean over rows. Perplexity is a mean over tokens."),
+            Option("The short sentence", "Its few tokens are few of the mean, however surprising they are."),
+            Option("The padding", "Padding must not count at all. If it does, the number is wrong."),
+        ),
+    ),
+)  # fmt: skip
+
+
+def _finite_by_default():
+    import torch
+
+    with torch.random.fork_rng():
+        output = _generated("Today is", do_sample=True, max_new_tokens=1)
+    return f"{output.scores[0].isfinite().sum().item()} tokens were left to draw from"
+
+
+def _numbers_of_five():
+    import torch
+
+    from ..scores import token_log_probs
+
+    model, _ = _tiny()
+    return token_log_probs(model, torch.tensor([[1026, 481, 6290, 287, 262]]))[1].sum().item()
+
+
+def _score_of_four():
+    """From an output made by hand: four steps, each token at −2, and a prompt of six before them."""
+    import torch
+
+    from ..scores import sequence_scores
+
+    output = SimpleNamespace(
+        sequences=torch.zeros(1, 10, dtype=torch.long),
+        scores=(torch.tensor([[-2.0, -3.0]]),) * 4,
+        beam_indices=torch.zeros(1, 4, dtype=torch.int32),
+        sequences_scores=torch.zeros(1),
+    )
+    return round(sequence_scores(output, length_penalty=2).item(), 6)

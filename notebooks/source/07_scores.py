@@ -1,0 +1,535 @@
+# %% [markdown]
+# # How likely was that?
+#
+# **By the end you will have rebuilt the score by which `generate()` ranks its beams, to five decimals, from the
+# probabilities of single tokens.**
+#
+# You will be able to
+#
+# - turn what `generate()` recorded into the log probability of each token it chose,
+# - say whether a number is the model's own or what the logits processors left of it,
+# - score a text that nobody generated, by one forward pass,
+# - compute a perplexity that padding does not change,
+# - rebuild a beam's score, length penalty included, and say why old recipes no longer give it.
+#
+# *35 minutes, and 25 more for the exercises. You need: lessons 05 and 06.*
+
+# %% [markdown]
+# ## 1. One number for each token
+#
+# `generate()` can record the scores it chose from. Greedy decoding first, five tokens after "Today is":
+
+# %%
+import os
+
+import torch
+
+from course_utils import load
+from course_utils.checks import lesson07 as lesson
+from course_utils.widgets import Predict, Quiz, ScoredText
+
+model, tokenizer = load()
+end = tokenizer.eos_token_id
+record = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True, "pad_token_id": end}
+
+prompt = tokenizer("Today is", return_tensors="pt").to(model.device)
+output = model.generate(**prompt, do_sample=False, max_new_tokens=5, **record)
+print(len(output.scores), "steps, each of the shape", tuple(output.scores[0].shape))  # (batch, vocabulary)
+
+# %% [markdown]
+# Softmax turns a row of scores into probabilities, and `log_softmax` into their logarithms. Logarithms, because
+# a text's probability is a *product* over its tokens and soon too small for a float: the log probabilities add up.
+
+# %% [markdown]
+# So: normalise each step, then pick the number of the token that was chosen.
+
+# %%
+def gathered(steps, tokens):
+    """The log probability of each token: (batch, new), from a tuple of (batch, vocabulary)."""
+    log_probs = torch.stack([scores.log_softmax(-1) for scores in steps], dim=1)  # (batch, new, vocabulary)
+    return log_probs.gather(-1, tokens[..., None]).squeeze(-1)
+
+
+new = output.sequences[:, -len(output.scores) :]  # (batch, new)
+chosen = gathered(output.scores, new)
+for token, number in zip(new[0], chosen[0], strict=True):
+    print(f"{token:6}  {tokenizer.decode(token):10}  {number:6.2f}  {number.exp():5.0%}")
+
+# %% [markdown]
+# Older pages print this table too, and head the third column "logits". A logit has no such meaning: add 5 to all
+# logits of a step, and nothing changes. These are **log probabilities**, in nats; `exp` gives the last column.
+
+# %% [markdown]
+# We hold the numbers to what they were when the page was made. GPT-2's stand in the library's own documentation;
+# they are checked when the course runs on GPT-2 (`COURSE_MODEL=gpt2`).
+
+# %%
+known = {
+    "smollm2-135m": [-1.133, -3.355, -0.023, -0.288, -1.838],
+    "gpt2": [-1.414, -2.609, -2.010, -1.859, -2.508],
+}.get(os.environ.get("COURSE_MODEL", "smollm2-135m"))
+if known:
+    assert torch.allclose(chosen[0].cpu(), torch.tensor(known), atol=0.0015)
+
+# %% [markdown]
+# The library's own method for this is `compute_transition_scores`. It gathers too:
+
+# %%
+library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
+print("equal within 0.001:  ", torch.allclose(chosen, library, atol=1e-3))
+print("equal within 0.00001:", torch.allclose(chosen, library, atol=1e-5))
+
+# %% [markdown]
+# Which of the two is off in the fourth decimal? Float64 is the judge. The library lays all steps side by side
+# and normalises along the *first* dimension of that table, where a sum over 49,152 numbers rounds more.
+
+# %%
+exact = gathered([scores.double() for scores in output.scores], new)
+print("by hand within 0.00001 of float64:", torch.allclose(chosen.double(), exact, atol=1e-5))
+
+# %% [markdown]
+# ## 2. Whose probability?
+#
+# `output.scores` are what the choice was made from: the logits **after** all processors. `output.logits` are what
+# the model put out. In greedy decoding without processors they are the same. Now we sample with `top_k=5`:
+
+# %%
+torch.manual_seed(0)
+sampled = model.generate(**prompt, do_sample=True, top_k=5, max_new_tokens=5, **record)
+drawn = sampled.sequences[:, -5:]
+print("finite scores at each step:", [scores.isfinite().sum().item() for scores in sampled.scores])
+
+# %%
+Predict(lesson.predict_processed)
+
+# %% tags=["answer"]
+print("log probability of each drawn token, from the scores, then from the logits:")
+from_scores, from_logits = gathered(sampled.scores, drawn), gathered(sampled.logits, drawn)
+print([f"{number:.2f}" for number in from_scores[0]])
+print([f"{number:.2f}" for number in from_logits[0]])
+
+# %% [markdown]
+# The five tokens share what the other 49,147 have lost, so each looks *more* likely than the model finds it.
+# Neither number is wrong. The first says how likely the **draw** was, the second how likely the **model** finds
+# the token.
+
+# %% [markdown]
+# Training needs the first kind: lesson 09 asks how likely the draw was. Comparing two texts needs the second,
+# or the settings of the draw are mixed into the judgement.
+
+# %% [markdown]
+# ## 3. Where the answer begins
+#
+# We counted from the end: the last `len(scores)` ids. Recipes count from the front, and then must know where the
+# answer begins. An encoder-decoder model shows why. This is a tiny T5 with random weights:
+
+# %%
+from transformers import T5Config, T5ForConditionalGeneration
+
+torch.manual_seed(6)
+sizes = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+config = T5Config(**sizes, initializer_factor=5.0, decoder_start_token_id=0)
+t5 = T5ForConditionalGeneration(config).eval()
+question = torch.tensor([[5, 6, 7, 8]])
+answer = t5.generate(question, max_new_tokens=5, return_dict_in_generate=True, output_scores=True)
+print("prompt", tuple(question.shape), " sequences", tuple(answer.sequences.shape), " steps", len(answer.scores))
+
+# %% [markdown]
+# Four ids went in, six come out, and five were chosen. The encoder has read the prompt, and the decoder writes on
+# a sheet of its own, which begins with **one** start token. The answer starts after place 1, not after the prompt.
+
+# %%
+print("after the start token:", answer.sequences[0, 1:].tolist())
+print("after the prompt:     ", answer.sequences[0, question.shape[1] :].tolist())  # three tokens are lost
+
+# %% [markdown]
+# No error, just a shorter text. With a decoder-only model it is the other way round. Counting from the end is
+# right for both, and for a prompt given as `inputs_embeds`, which `sequences` does not hold at all.
+
+# %% [markdown]
+# ## 4. Rows that ended early
+#
+# Two prompts, and a full stop ends a row, too. The first row is done after two tokens:
+
+# %%
+stops = [end, tokenizer(".").input_ids[0]]
+batch = tokenizer(
+    ["The capital of France is", "Today is"], return_tensors="pt", padding=True, padding_side="left"
+).to(model.device)
+output = model.generate(**batch, do_sample=False, max_new_tokens=8, eos_token_id=stops, **record)
+new = output.sequences[:, -len(output.scores) :]
+for row in tokenizer.batch_decode(new):
+    print(repr(row))
+
+# %%
+Predict(lesson.predict_padding)
+
+# %% tags=["answer"]
+print("compute_transition_scores for the row that ended after two tokens:")
+library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
+print([f"{number:.2f}" for number in library[0]])
+
+# %% [markdown]
+# The model went on in all rows, since the batch has one shape, and the method gathers what it thought of the
+# padding there. The two real tokens add up to −0.64. The whole row adds up to −40.78, as if "Paris." were all but
+# impossible.
+
+# %%
+print(f"two tokens {library[0, :2].sum():.2f}, whole row {library[0].sum():.2f}")
+
+# %% [markdown]
+# ### Exercise 1: add up what was written · difficulty 2 of 3 · 7 minutes
+#
+# `numbers` are log probabilities and `tokens` the ids they belong to, both (batch, new). Return each row's sum up
+# to **and with** the first token that ends it. `end_ids` is a list. A row without an end counts whole. Mind that
+# padding may be an end token itself.
+
+# %% tags=["exercise"]
+def row_sums(numbers: torch.Tensor, tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
+    """Return the sum of each row's numbers up to and with its first end token: (batch,)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def row_sums(numbers: torch.Tensor, tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
+    """Return the sum of each row's numbers up to and with its first end token: (batch,)."""
+    is_end = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
+    ends_before = is_end.long().cumsum(1) - is_end.long()
+    return (numbers * (ends_before == 0)).sum(1)
+
+# %% [markdown] tags=["solution"]
+# The running sum counts the ends up to a place; less the place's own, it counts those *before* it. A token counts
+# if that is 0: then the end itself is in, and what follows it is out, whatever its id is. Comparing with the pad
+# id would lose the end wherever the two are one id.
+
+# %% tags=["check"]
+lesson.check_row_sums(row_sums)
+
+# %% [markdown] tags=["hints"]
+# - `torch.isin(tokens, torch.tensor(end_ids))` is True at every end, and at padding that has an end's id.
+# - `is_end.long().cumsum(1)` counts the ends up to each place. You want the places with none *before* them.
+# - Subtract the place's own end from the running sum, compare with 0, and multiply.
+
+# %% [markdown]
+# `course_utils.scores` has the same rule, and needs to be told which tokens end a row:
+
+# %%
+from course_utils.scores import transition_scores
+
+print([f"{number:.2f}" for number in transition_scores(output, eos_token_id=stops)[0]])
+
+# %% [markdown]
+# ## 5. A text that nobody generated
+#
+# Any text can be scored, in one forward pass: the model predicts a next token at *every* place. Six tokens, and
+# the pass gives six rows of logits:
+
+# %%
+ids = tokenizer("The capital of France is Paris", return_tensors="pt").input_ids.to(model.device)
+with torch.no_grad():
+    logits = model(ids).logits
+print(tokenizer.convert_ids_to_tokens(ids[0]), tuple(logits.shape))
+
+# %%
+Predict(lesson.predict_shift)
+
+# %% tags=["answer"]
+print("probability of ĠParis, which stands at place 5, by the logits of places 0 to 5:")
+print([f"{logits[0, place].softmax(-1)[ids[0, 5]]:.2f}" for place in range(6)])
+
+# %% [markdown]
+# Place 4 has read "The capital of France is" and expects what comes at place 5. So ids and logits are laid against each other
+# **shifted by one**: `logits[:, :-1]` speaks about `ids[:, 1:]`. The last logits speak about a token that is not
+# there, and the first token has no probability: nothing comes before it.
+
+# %% [markdown]
+# ### Exercise 2: rank three sentences · difficulty 2 of 3 · 6 minutes
+#
+# Return the log probability of one text: the sum over all its tokens but the first. `ids` is (1, length).
+
+# %% tags=["exercise"]
+def text_log_prob(model, ids: torch.Tensor) -> float:
+    """Return the log probability that the model gives to all tokens of a text but the first."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def text_log_prob(model, ids: torch.Tensor) -> float:
+    """Return the log probability that the model gives to all tokens of a text but the first."""
+    with torch.no_grad():
+        log_probs = model(ids).logits[:, :-1].log_softmax(-1)
+    return log_probs.gather(-1, ids[:, 1:, None]).sum().item()
+
+# %% [markdown] tags=["solution"]
+# One pass scores the whole text; generating it token by token would take as many passes as there are tokens. The
+# model's own `labels=ids` would give the *mean* of these numbers, with the sign turned: its `loss`.
+
+# %% tags=["check"]
+lesson.check_text_log_prob(text_log_prob)
+
+# %% [markdown] tags=["hints"]
+# - The logits at place t belong to the token at place t + 1. Cut the last logits and the first id.
+# - `log_softmax(-1)` first, then `gather(-1, ids[:, 1:, None])`, then the sum.
+
+# %% [markdown]
+# Three sentences with the same words. Which would you rank first?
+
+# %%
+from course_utils.scores import token_log_probs
+
+sentences = ["The cat chased the mouse.", "The mouse chased the cat.", "The cat the chased mouse."]
+for sentence in sentences:
+    row = tokenizer(sentence, return_tensors="pt").input_ids
+    print(f"{token_log_probs(model, row)[0].sum():7.2f}  {sentence}")
+
+# %% [markdown]
+# The broken sentence comes last by far. But this model finds a mouse that chases a cat more likely than the
+# other way round. A log probability says what *this model* expects in texts. It is no measure of truth.
+
+# %% [markdown]
+# Here is each token's share of that. Move over the tokens to see what the model expected instead. **Surprise** is
+# the same number in bits, −log₂ of the probability: 1 bit for a coin's toss. Type a text of your own.
+
+# %%
+ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the capital of cheese.")
+
+# %% [markdown]
+# ## 6. Perplexity
+#
+# Long texts have lower log probabilities than short ones, only because they are long. The mean over tokens mends
+# that, and `exp` of minus the mean is the **perplexity**: a model with perplexity 10 is as unsure, on average, as
+# if it chose among 10 equally likely tokens.
+
+# %%
+log_probs, scored = token_log_probs(model, ids)
+print(f"{(-log_probs[scored].mean()).exp():.1f}")
+
+# %% [markdown]
+# For a batch all *tokens* are averaged, not rows. Three things must stay out of the mean: the padding, the
+# first token of each row, and what the model says *at* the padding about the token that follows it.
+
+# %% [markdown]
+# ### Exercise 3: perplexity on a padded batch · difficulty 3 of 3 · 8 minutes
+#
+# `logits` is (batch, length, vocab), `ids` and `mask` are (batch, length), padded on the left or on the right.
+# The logits are right at every token. Return the perplexity as a float.
+
+# %% tags=["exercise"]
+def batch_perplexity(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> float:
+    """Return exp of the mean surprise, in nats, of all tokens that have a predecessor in their row."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def batch_perplexity(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> float:
+    """Return exp of the mean surprise, in nats, of all tokens that have a predecessor in their row."""
+    log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    counts = (mask[:, 1:] == 1) & (mask[:, :-1] == 1)  # a token, and a token before it
+    return (-log_probs[counts].mean()).exp().item()
+
+# %% [markdown] tags=["solution"]
+# On the right side `mask[:, 1:]` alone would do: a token there always has a token before it. On the left side the
+# first token of a short row stands behind a filler, and the filler's logits mean nothing: `mask[:, :-1]` takes
+# it out.
+
+# %% tags=["check"]
+lesson.check_batch_perplexity(batch_perplexity)
+
+# %% [markdown] tags=["hints"]
+# - Shift first, as in section 5: log probabilities of `ids[:, 1:]`, (batch, length − 1).
+# - A place counts if it holds a token *and* the place before it does. Both come from `mask`.
+# - Take the mean over all places that count, of the whole batch at once. Then `exp` of minus that mean.
+
+# %% [markdown]
+# Why does it matter? Here are two sentences, alone and in one padded batch. A mean over rows or over padding
+# would give another number in each case:
+
+# %%
+from course_utils.scores import perplexity
+
+pair = ["The mouse chased the cat.", "Paris is the capital of France, which lies in the west of Europe."]
+for side in ("left", "right"):
+    both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side)
+    print(f"{side:5}  {perplexity(model, both.input_ids, both.attention_mask):.1f}")
+alone = [perplexity(model, tokenizer(text, return_tensors="pt").input_ids) for text in pair]
+print(f"alone  {alone[0]:.1f} and {alone[1]:.1f}")
+
+# %% [markdown]
+# Both sides agree, though the fillers are the same id as a real end of text. And the batch's number lies near
+# the long sentence's, which has most of the tokens.
+
+# %% [markdown]
+# ## 7. The score of a beam
+#
+# Beam search ranks whole sequences, and returns what it ranked them by:
+
+# %%
+beams = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False, "max_new_tokens": 5}
+output = model.generate(**prompt, **beams, **record)
+for row, score in zip(output.sequences, output.sequences_scores, strict=True):
+    print(f"{score:.2f}  {tokenizer.decode(row)}")
+
+# %% [markdown]
+# Where does −1.33 come from? `output.scores` has four rows a step, one for each beam that was alive, and a
+# sequence may have lived in different rows over time. `beam_indices` says in which:
+
+# %%
+print(output.beam_indices)
+print(tuple(output.scores[0].shape))  # (batch · beams, vocabulary)
+
+# %% [markdown]
+# The first sequence's tokens were chosen in rows 0, 0, 2, 0, 0. Beam search normalises *before* the processors, so
+# the scores are log probabilities already. Gather by row and token, add up:
+
+# %%
+def beam_sums(output):
+    """The sum of each sequence's scores: (sequences,)."""
+    new = output.sequences[:, -output.beam_indices.shape[1] :]
+    total = torch.zeros(len(new), device=new.device)
+    for step in range(new.shape[1]):
+        row, token = output.beam_indices[:, step], new[:, step]
+        total += torch.where(row >= 0, output.scores[step][row, token], 0)  # -1: this sequence had ended
+    return total
+
+
+beam_sums(output)
+
+# %% [markdown]
+# −6.64, and the library says −1.33. The **length penalty** is missing: the sum is divided by the length, to the
+# power of `length_penalty`, which is 1 by default. −6.64 / 5¹ is −1.33.
+
+# %%
+Predict(lesson.predict_penalty)
+
+# %% tags=["answer"]
+print("mean length of the four best sequences, a full stop ends one:")
+for penalty in (0.0, 2.0):
+    best = model.generate(**prompt, **beams | {"max_new_tokens": 8}, length_penalty=penalty, eos_token_id=stops, **record)
+    lengths = (best.beam_indices >= 0).sum(1)
+    print(f"length_penalty {penalty}: {lengths.double().mean():.2f} tokens")
+
+# %% [markdown]
+# The sums are negative. Dividing by more brings them *closer to zero*, so a larger penalty favours longer texts.
+# The name says the opposite of what it does.
+
+# %% [markdown]
+# Now the proof: a batch of two prompts, sequences that end early, three penalties.
+
+# %%
+for penalty in (0.0, 1.0, 2.0):
+    output = model.generate(
+        **batch, **beams | {"max_new_tokens": 8}, length_penalty=penalty, eos_token_id=stops, **record
+    )
+    lengths = (output.beam_indices >= 0).sum(1)
+    rebuilt = beam_sums(output) / lengths**penalty
+    torch.testing.assert_close(rebuilt, output.sequences_scores, atol=1e-5, rtol=0)
+    print(f"penalty {penalty}: {len(rebuilt)} sequences of {lengths.min()} to {lengths.max()} tokens, equal to 1e-5")
+
+# %% [markdown]
+# Eight sequences under each of three penalties, and all scores are the library's.
+
+# %% [markdown]
+# ## 8. Why the old recipe fails
+#
+# This is what many pages still print, from the library's own documentation of 2023. Its first line asks the
+# model for the penalty:
+
+# %% tags=["raises-exception"]
+length_penalty = model.generation_config.length_penalty
+output.sequences_scores.sum() / 5**length_penalty
+
+# %% [markdown]
+# Since version 5 a field that nobody has set is `None`, and the default of 1.0 is filled in when `generate()` is
+# called. Write the penalty that you passed, or 1.0.
+
+# %% [markdown]
+# Its second line computes the length: `output_length = input_length + np.sum(transition_scores < 0)`. With the
+# penalty of 1, for our five tokens after a prompt of two:
+
+# %%
+output = model.generate(**prompt, **beams, **record)
+found = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+output_length = prompt.input_ids.shape[1] + (found < 0).sum(1)
+ratios = output.sequences_scores / (found.sum(1) / output_length)
+print("the library's scores / the recipe's:", [f"{ratio:.2f}" for ratio in ratios])
+
+# %% [markdown]
+# Off by 7/5: the recipe counts the prompt. It was written for the library's TensorFlow models, which are gone.
+# Here **only the new tokens count**.
+
+# %% [markdown]
+# One more silence. `beam_indices` is an argument of `compute_transition_scores`, and nothing insists on it:
+
+# %%
+forgotten = model.compute_transition_scores(output.sequences, output.scores)
+print("with beam_indices:   ", [f"{number:.2f}" for number in found.sum(1)])
+print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
+
+# %% [markdown]
+# Without it, sequence *i* is read from row *i* all the way, in whichever beam lived there. The numbers look like
+# scores and mean nothing.
+
+# %% [markdown]
+# ### Exercise 4: which line is it? · difficulty 2 of 3 · 5 minutes
+#
+# Four people have scored sequences of the call below, and none got the library's number. What did each of them do?
+# Try out what the names say, and match.
+
+# %%
+claims = lesson.claims(model, tokenizer)
+print(f"the library's score: {claims.library:.3f}")
+for name, number in claims.wrong.items():
+    print(f"{name}: {number:.3f}")
+
+# %% [markdown]
+# `claims.output` is what `generate()` returned and `claims.penalty` the length penalty; the sequence is row 0. The
+# mistakes are `"prompt counted"`, `"penalty forgotten"`, `"beam_indices forgotten"` and `"padding counted"`, the
+# last of which means that the length is the number of columns.
+
+# %% tags=["exercise"]
+mistakes = ...  # a dictionary such as {"Ada": "prompt counted", ...}
+
+# %% tags=["solution"]
+new_ids = claims.output.sequences[0, -claims.output.beam_indices.shape[1] :]
+total = beam_sums(claims.output)[0]
+length = (claims.output.beam_indices[0] >= 0).sum()
+prompt_length = claims.output.sequences.shape[1] - len(new_ids)
+without = model.compute_transition_scores(claims.output.sequences, claims.output.scores)[0, :length].sum()
+tried = {
+    "prompt counted": total / (prompt_length + length) ** claims.penalty,
+    "penalty forgotten": total,
+    "beam_indices forgotten": without / length**claims.penalty,
+    "padding counted": total / len(new_ids) ** claims.penalty,
+}
+mistakes = {
+    name: min(tried, key=lambda mistake: abs(tried[mistake] - number)) for name, number in claims.wrong.items()
+}
+
+# %% [markdown] tags=["solution"]
+# Each mistake is tried on the sequence, and the nearest number names it. The order of suspicion that works on
+# other people's numbers: is it the plain sum? Is the ratio a power of two lengths? If neither, the wrong beams were
+# read.
+
+# %% tags=["check"]
+lesson.check_mistakes(mistakes)
+
+# %% [markdown] tags=["hints"]
+# - `beam_sums(claims.output)[0]` is the sum. Which person has just that?
+# - Divide the library's score by each of the others. A wrong length shows as (wrong / right) ** penalty.
+# - The one that no length explains has read the wrong beams.
+
+# %% [markdown]
+# ## Recap
+#
+# - A token's log probability is gathered from the `log_softmax` of its step; a text's is their sum.
+# - `scores` are what the choice was made from, `logits` what the model put out.
+# - In a text, the logits at place t speak about the token at place t + 1, and the first token has none.
+# - A perplexity averages over tokens: no padding, no first tokens, no rows.
+# - A beam's score is its sum over its own rows, divided by (new tokens) ** `length_penalty`.
+
+# %%
+Quiz(lesson.quiz)
+
+# %% [markdown]
+# ## Where to look next
+#
+# `compute_transition_scores` in `transformers/generation/utils.py` is short: look for `beam_indices_mask`. The
+# penalty is applied in `_update_finished_beams`, same file. Every number in this lesson came without a gradient.
+# [Lesson 08](08_argmax.ipynb) asks where it went.
