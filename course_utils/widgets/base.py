@@ -143,7 +143,7 @@ def _digest(text):
 
 def _as_script(value):
     """`value` as JSON that may stand in a script: str, bytes as the page's host reads them."""
-    return json.dumps(value, default=_bytes_as_json).replace("<", "\\u003c")
+    return json.dumps(value, default=_bytes_as_json, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def html_table(header, rows):

@@ -51,13 +51,14 @@ function chart({ title, most, largest, lengths, curves }) {
   const y = (value) => height - bottom - ((height - top - bottom) * value) / rows.at(-1);
   const text = (at, up, anchor, content, name = "") =>
     svg("text", { x: at, y: up, "text-anchor": anchor, class: name }, content);
-  const digits = Math.max(0, -Math.floor(Math.log10(rows[1])));
+  const decimals = Math.max(0, -Math.floor(Math.log10(rows[1])));
+  const tick = new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals });
   const empty = curves.every(({ points }) => points.length === 0); // then any scale would be made up
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   for (const value of rows) {
     node.append(
       svg("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "cache-growth-grid" }),
-      text(left - 6, y(value) + 4, "end", empty ? "" : value.toFixed(digits)),
+      text(left - 6, y(value) + 4, "end", empty ? "" : tick.format(value)),
     );
   }
   for (const length of lengths) node.append(text(x(length), height - bottom + 16, "middle", String(length)));
@@ -180,7 +181,7 @@ function render({ model, el }) {
   function step(request) {
     line.ask(request, ({ error, left }) => {
       wrong.textContent = error ?? "";
-      if (running && !error && left > 0) step({ next: true });
+      if (!error && left > 0) step({ next: true });
       else end(error ? "" : "Done.");
     });
   }
@@ -276,7 +277,6 @@ function render({ model, el }) {
   );
   model.on("change:shown", draw);
   return () => {
-    running = false;
     model.off("change:shown", draw);
     line.close();
   };

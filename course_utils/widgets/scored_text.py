@@ -13,8 +13,9 @@ from .base import CourseWidget, html_table
 from .next_token import token_label
 
 _HERE = Path(__file__).parent
-_MOST_TOKENS = 256  # more would be a page of numbers, and an output too large for a notebook
+_MOST_TOKENS = 128  # more would be a page of numbers, and an output too large for a notebook
 _TOP = 5
+_STILL_ROWS = 40
 
 
 class ScoredText(CourseWidget):
@@ -22,7 +23,7 @@ class ScoredText(CourseWidget):
 
     model:     a decoder-only transformers model; it runs in the kernel, one forward pass a text
     tokenizer: its tokenizer
-    text:      str of 2 to 256 tokens
+    text:      str of 2 to 128 tokens
 
     `text` can be assigned and follows what the learner types. `surprises` holds each token's surprise in bits
     and `perplexity` 2 to the power of their mean, as `scores.perplexity` has it. The first token has neither:
@@ -141,10 +142,13 @@ class ScoredText(CourseWidget):
         )
 
     def _rows(self):
-        """For each token (label, probability, surprise): an iterator of tuples of str."""
-        for token, bits in zip(self.shown["tokens"], self.surprises, strict=True):
+        """For each of the first tokens (label, probability, surprise): list of tuples of str."""
+        rows = []
+        for token, bits in zip(self.shown["tokens"][:_STILL_ROWS], self.surprises, strict=False):
             numbers = ("none", "none") if bits is None else (f"{2**-bits:.2f}", f"{bits:.1f}")
-            yield self._label(token), *numbers
+            rows.append((self._label(token), *numbers))
+        left = len(self.shown["tokens"]) - len(rows)
+        return [*rows, (f"{left} more", "", "")] if left else rows
 
     def summary(self):
         rows = "\n".join(f"{label:>16}  {prob:>4}  {bits:>4}" for label, prob, bits in self._rows())

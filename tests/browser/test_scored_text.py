@@ -188,6 +188,24 @@ def test_an_overtaken_answer_is_drawn_when_the_newer_text_is_refused(mount, widg
     expect(page.locator(".course-wrong")).to_be_hidden()
 
 
+def test_an_overtaken_answer_is_not_drawn_before_the_newer_one(mount, widget):
+    page = mount(widget)
+    page.evaluate(
+        """() => {
+          window.drawn = [];
+          const chips = document.querySelector(".scored-text-tokens");
+          new MutationObserver(() => drawn.push(chips.textContent)).observe(chips, { childList: true });
+        }"""
+    )
+    page.kernel.hold()
+    for text in ("My dog", "Your cat"):
+        page.get_by_label("Text", exact=True).fill(text)
+        page.wait_for_timeout(450)
+    page.kernel.release()
+    expect(page.locator(".scored-text-tokens")).to_have_text("Your·cat")
+    assert page.evaluate("drawn") == ["Your·cat"]
+
+
 def test_an_impossible_token_is_no_nan(mount, model, gpt2):
     never = gpt2(" of").input_ids[0]
 

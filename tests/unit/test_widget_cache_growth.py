@@ -31,7 +31,7 @@ def widget(gpt2):
 @pytest.fixture
 def clock(monkeypatch):
     """A timed pass takes 1 ms a position here, and 100 ms more if its number, from 1, is in `slow`. `passes`
-    lists the (positions in the cache, positions given) of each, `ids` what it was given."""
+    lists the (positions in the cache, positions given, use_cache) of each, `ids` what it was given."""
 
     class Clock:
         def __init__(self):
@@ -39,7 +39,7 @@ def clock(monkeypatch):
 
     def timed(model, ids, past_key_values=None, **given):
         known = past_key_values.get_seq_length() if past_key_values else 0
-        clock.passes.append((known, len(ids)))
+        clock.passes.append((known, len(ids), given["use_cache"]))
         clock.ids.append(ids)
         output = cache_growth._forward(model, ids, past_key_values=past_key_values, **given)
         return len(ids) + 100.0 * (len(clock.passes) in clock.slow), output
@@ -98,11 +98,11 @@ def test_a_window_keeps_less_than_the_configuration_predicts(gpt2):
 def test_each_way_is_given_what_generate_gives_it(widget, clock):
     widget.measure(64)
     assert clock.passes[2:12] == [
-        *[(7, 1), (0, 8)],  # after one pass of each kind that is not counted
-        *[(15, 1), (0, 16)],
-        *[(31, 1), (0, 32)],
-        *[(47, 1), (0, 48)],
-        *[(63, 1), (0, 64)],
+        *[(7, 1, True), (0, 8, False)],  # after one pass of each kind that is not counted
+        *[(15, 1, True), (0, 16, False)],
+        *[(31, 1, True), (0, 32, False)],
+        *[(47, 1, True), (0, 48, False)],
+        *[(63, 1, True), (0, 64, False)],
     ]
     assert clock.passes[2:] == clock.passes[2:12] * 5  # round by round
 

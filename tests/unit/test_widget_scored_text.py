@@ -7,6 +7,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from course_utils import CourseError, load, load_tokenizer
 from course_utils.scores import perplexity, token_log_probs
+from course_utils.texts import varied_texts
 from course_utils.widgets import ScoredText
 from course_utils.widgets.scored_text import three_digits
 from tiny import tiny_gpt2
@@ -102,9 +103,9 @@ def test_a_bad_text_is_one_sentence_and_changes_nothing(widget, text, sentence):
 def test_all_positions_and_all_places_can_be_used(model, gpt2):
     assert len(ScoredText(model, gpt2, "word" + " word" * 15).surprises) == 16
     long = tiny_gpt2(300)
-    assert len(ScoredText(long, gpt2, "word" + " word" * 255).surprises) == 256
-    with pytest.raises(CourseError, match="257 tokens long, and this view shows at most 256"):
-        ScoredText(long, gpt2, "word" + " word" * 256)
+    assert len(ScoredText(long, gpt2, "word" + " word" * 127).surprises) == 128
+    with pytest.raises(CourseError, match="129 tokens long, and this view shows at most 128"):
+        ScoredText(long, gpt2, "word" + " word" * 128)
 
 
 def test_an_encoder_decoder_is_one_sentence(gpt2):
@@ -162,5 +163,9 @@ def test_three_digits():
     ]  # fmt: skip
 
 
-def test_an_output_stays_small(widget):
+def test_an_output_stays_small(widget, gpt2):
     assert len(widget.page().encode()) < 25_000
+    longest = ScoredText(tiny_gpt2(300), gpt2, "".join(varied_texts(90))[:288])
+    assert len(longest.surprises) > 110
+    assert repr(longest).splitlines()[-1].split() == [str(len(longest.surprises) - 40), "more"]
+    assert len(longest.page().encode()) < 50_000

@@ -43,7 +43,7 @@ def test_bundle_has_text_still_and_view():
 def test_page_state_is_the_widgets_own_traits_with_bytes_as_base64():
     state = Echo().page_state()
     assert state == {"data": b"\x00\xff", "word": "</script><b>", "live": False}
-    assert '{"data": {"$bytes": "AP8="}, "live": false' in Echo().page()
+    assert '{"data":{"$bytes":"AP8="},"live":false' in Echo().page()
     assert json.loads(json.dumps(state, default=base._bytes_as_json))["data"] == {"$bytes": "AP8="}
 
 
