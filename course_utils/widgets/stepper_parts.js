@@ -184,12 +184,12 @@ export function branchTree(shown, path, view, go, live) {
     const chip = (turns) => element("bdi", { class: "stepper-token" }, shown.labels[turns[start].tokens[row]]);
     const head =
       parent === null
-        ? [shown.sampling ? `Seed ${seed}: ` : "Most likely: "]
-        : [`Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}: `, chip(path(number)), " for ", chip(path(parent)), " "];
+        ? [shown.sampling ? `Seed ${seed}:` : "Most likely:"]
+        : [`Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}:`, chip(path(number)), "for", chip(path(parent))];
     const button = control(
       "button",
       { type: "button", "aria-current": number === view.branch ? "true" : null, onclick: () => go(number) },
-      ...head,
+      ...head.flatMap((part) => [part, " "]),
       element("bdi", { class: "stepper-run" }, text(number, at, parent === null ? 0 : start + 1)),
     );
     const inner = below(number);

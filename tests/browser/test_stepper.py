@@ -220,8 +220,8 @@ def test_another_token_begins_a_branch_and_both_stay(mount, sampled):
     at_step(page, "Step 5, the last one")
     assert taken(page) == labels(sampled, branch=1)
     items = page.locator(".stepper-tree button")
-    assert items.nth(0).inner_text() == "Seed 3: " + "".join(first)
-    assert items.nth(1).inner_text() == f"Step 2: {token} for {first[2]} " + "".join(
+    assert items.nth(0).text_content() == "Seed 3: " + "".join(first)
+    assert items.nth(1).text_content() == f"Step 2: {token} for {first[2]} " + "".join(
         labels(sampled, branch=1)[3:]
     )
     assert items.nth(1).get_attribute("aria-current") == "true"
@@ -297,7 +297,7 @@ def test_prompts_and_arguments_are_typed(mount, widget):
     page.get_by_label("Seed").fill("10")  # another seed alone keeps what there is
     button(page, "Start").click()
     expect(page.locator(".stepper-tree button")).to_have_count(2)
-    assert page.locator(".stepper-tree button").nth(1).inner_text().startswith("Seed 10: ")
+    assert page.locator(".stepper-tree button").nth(1).text_content().startswith("Seed 10: ")
     at_step(page, "Step 0")
 
 
@@ -496,13 +496,13 @@ def test_fits_a_narrow_page(mount, model, gpt2):
     widget.run()
     widget.choose(11, step=1)
     page = mount(widget, width=360)
-    for _ in range(2):
+    for number in (1, 2):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         for control in page.locator("#host :is(button, input, textarea)").all():
             box = control.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= 360
         button(page, "Step").click()
-        at_step(page, "Step 1")
+        at_step(page, f"Step {number}")
 
 
 def test_a_step_moves_no_button(mount, sampled):

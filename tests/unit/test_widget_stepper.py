@@ -65,6 +65,13 @@ class Long(StoppingCriteria):
         return input_ids[:, -1] % 2 == 0
 
 
+class Flip(LogitsProcessor):
+    """Makes the least likely token the most likely."""
+
+    def __call__(self, input_ids, scores):
+        return -scores
+
+
 class Nothing(LogitsProcessor):
     """Leaves no token from the sixth place on."""
 
@@ -108,8 +115,9 @@ def test_rows_that_end_early(model, gpt2):
     assert turns[3]["tokens"][1] == 50256
 
 
-def test_every_figure_is_that_of_the_step(model, gpt2):
-    arguments = SAMPLED | {"repetition_penalty": 1.4, "max_new_tokens": 3}
+@pytest.mark.parametrize("own", [[], [Flip()]], ids=["in order", "turned over"])
+def test_every_figure_is_that_of_the_step(model, gpt2, own):
+    arguments = SAMPLED | {"repetition_penalty": 1.4, "max_new_tokens": 3, "logits_processor": own}
     stepper = Stepper(model, gpt2, PROMPTS[1:], **arguments)
     stepper.run()
     torch.manual_seed(0)
