@@ -1,0 +1,221 @@
+"""Gradients through generation: the exact gradient, which estimators are unbiased, links, and refusals."""
+
+import functools
+
+import pytest
+import torch
+
+from course_utils import gradients
+from course_utils.errors import CourseError
+from course_utils.gradients import ESTIMATORS, Problem, random_rewards, sequence_log_probs, toy_model
+
+
+@functools.cache
+def problem(seed=0):
+    return Problem(toy_model(4, seed), random_rewards(4, 3, seed))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- the exact gradient ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_probabilities_and_scores_of_all_sequences(seed):
+    known = problem(seed)
+    assert known.sequences.shape == (64, 3) and len(known.sequences.unique(dim=0)) == 64
+    assert abs(known.probs.sum().item() - 1) < 1e-10
+    assert (known.probs @ known.scores).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exact_gradient_is_autograds(seed):
+    known = problem(seed)
+    probs = sequence_log_probs(known.model, known.sequences).exp()
+    expected = (probs * known.rewards.flatten()).sum()
+    expected.backward()
+    by_autograd = torch.cat([parameter.grad.flatten() for parameter in known.parameters])
+    known.model.zero_grad()
+    assert abs(expected.item() - known.expected) < 1e-10
+    assert (by_autograd - known.gradient).abs().max() < 1e-10
+
+
+def test_a_small_step_along_the_gradient_gains_what_it_says():
+    model = toy_model(4, seed=3)
+    known = Problem(model, random_rewards(4, 3))
+    before, size = known.expected, 1e-6
+    step = size * known.gradient / known.gradient.norm()
+    with torch.no_grad():
+        for parameter in known.parameters:
+            parameter += step[: parameter.numel()].view_as(parameter)
+            step = step[parameter.numel() :]
+    gained = Problem(model, known.rewards).expected - before
+    assert gained / size == pytest.approx(known.gradient.norm().item(), rel=1e-3)
+
+
+def test_log_probs_are_those_of_one_token_at_a_time():
+    known = problem()
+    row = known.sequences[37:38]
+    total, ids = 0.0, torch.zeros(1, 1, dtype=torch.long)
+    with torch.no_grad():
+        for token in row[0]:
+            total += known.model(ids).logits[0, -1].log_softmax(-1)[token].item()
+            ids = torch.cat([ids, token.view(1, 1)], dim=1)
+    assert sequence_log_probs(known.model, row).item() == pytest.approx(total, abs=1e-12)
+
+
+# ---- the estimators ----------------------------------------------------------------------------------
+
+
+def expectation(known, advantage):
+    """The exact mean of a score-function estimator over all pairs of samples."""
+    rewards = known.rewards.flatten()
+    pairs = torch.cartesian_prod(torch.arange(len(rewards)), torch.arange(len(rewards)))
+    weights = advantage(rewards[pairs]) * (known.probs[pairs[:, 0]] * known.probs[pairs[:, 1]])[:, None] / 2
+    return sum(
+        torch.zeros_like(known.probs).scatter_add_(0, pairs[:, place], weights[:, place]) for place in (0, 1)
+    ) @ known.scores  # fmt: skip
+
+
+def test_which_score_function_estimators_are_unbiased():
+    known = problem()
+    for estimator in ESTIMATORS:
+        if estimator.advantage is None:
+            continue
+        mean = expectation(known, estimator.advantage)
+        off = ((mean - known.gradient).norm() / known.gradient.norm()).item()
+        assert (off < 1e-10) == estimator.unbiased, (estimator.name, off)
+    halved = expectation(known, gradients.group_mean)
+    torch.testing.assert_close(halved, known.gradient / 2)  # (samples - 1) / samples, for two samples
+
+
+def test_a_weight_of_one_has_no_gradient_in_the_mean():
+    assert expectation(problem(), torch.ones_like).abs().max() < 1e-10
+
+
+def test_leave_one_out_is_the_mean_of_the_others():
+    rewards = torch.randn(5, 4, generator=seeded(), dtype=torch.float64)
+    for sample in range(4):
+        others = rewards[:, [place for place in range(4) if place != sample]].mean(-1)
+        torch.testing.assert_close(gradients.leave_one_out(rewards)[:, sample], rewards[:, sample] - others)
+    torch.testing.assert_close(gradients.leave_one_out(rewards + 100), gradients.leave_one_out(rewards))
+
+
+def test_group_relative_has_mean_0_and_deviation_1_and_survives_equal_rewards():
+    advantages = gradients.group_relative(torch.randn(5, 8, generator=seeded(), dtype=torch.float64))
+    torch.testing.assert_close(advantages.mean(-1), torch.zeros(5, dtype=torch.float64))
+    torch.testing.assert_close(advantages.std(-1), torch.ones(5, dtype=torch.float64), atol=1e-3, rtol=0)
+    assert not gradients.group_relative(torch.ones(2, 4)).any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: estimator.name)
+def test_every_estimator_gives_estimates_and_repeats_them_with_its_seed(estimator):
+    known = problem()
+    first, again = (estimator.estimates(known, 8, 3, seeded(5)) for _ in range(2))
+    assert first.shape == (3, len(known.gradient)) and first.dtype == torch.float64
+    assert torch.isfinite(first).all() and torch.equal(first, again)
+    assert estimator.needs in ("its values", "its derivative")
+
+
+def test_what_is_measured_of_estimates_that_are_known():
+    known = problem()
+    exact, away = known.gradient, torch.zeros_like(known.gradient)
+    away[0] = known.gradient.norm()
+    found = gradients.measure(known, torch.stack([exact + away, exact - away]))
+    assert found.bias == pytest.approx(0, abs=1e-12) and found.cosine == pytest.approx(1)
+    assert found.noise == pytest.approx(2**0.5) and found.bias_error == pytest.approx(1)
+    assert gradients.measure(known, torch.stack([3 * exact] * 2)).bias == pytest.approx(2)
+
+
+def test_score_function_estimates_have_the_right_mean():
+    known = problem()
+    estimates = known.score_function(gradients.leave_one_out, 8, 3000, seeded())
+    found = gradients.measure(known, estimates)
+    assert found.bias < 3 * found.bias_error
+
+
+# ---- links -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        gradients.straight_through,
+        lambda logits: gradients.straight_through(logits, seeded(), sample=True),
+        lambda logits: gradients.gumbel(logits, 0.7, True, seeded()),
+        lambda logits: gradients.gumbel(logits, 0.7, True),
+    ],
+)
+def test_hard_links_are_one_hot_forwards_and_carry_a_gradient(link):
+    logits = torch.randn(50, 5, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    token = link(logits)
+    torch.testing.assert_close(token.detach().sort(-1).values[:, -1], torch.ones(50, dtype=torch.float64))
+    torch.testing.assert_close(token.detach().sum(-1), torch.ones(50, dtype=torch.float64))
+    (token * torch.arange(5)).sum().backward()
+    assert (logits.grad != 0).all()
+
+
+def test_draws_of_the_hard_links_follow_the_softmax():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0], dtype=torch.float64).expand(20_000, -1)
+    for token in (
+        gradients.straight_through(logits, seeded(1), sample=True),
+        gradients.gumbel(logits, 0.5, True, seeded(2)),
+    ):
+        torch.testing.assert_close(token.mean(0), logits[0].softmax(-1), atol=0.015, rtol=0)
+
+
+def test_relaxed_reward_of_hard_tokens_is_the_reward_of_their_sequence():
+    known = problem()
+    reward = known.relaxed_reward(gradients.straight_through, samples=2)
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    for _ in range(3):
+        with torch.no_grad():
+            ids = torch.cat([ids, known.model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert reward.item() == pytest.approx(known.rewards[tuple(ids[0, 1:])].item(), abs=1e-12)
+
+
+def test_soft_embeddings_have_the_gradient_of_their_own_function():
+    known = problem(1)
+    claimed = known.relaxed(gradients.soft, samples=1)
+    weight = known.parameters[0]
+    place = claimed[: weight.numel()].abs().argmax().item()
+    values = []
+    with torch.no_grad():
+        for move in (1e-5, -2e-5):
+            weight.view(-1)[place] += move
+            values.append(known.relaxed_reward(gradients.soft, samples=1).item())
+        weight.view(-1)[place] += 1e-5
+    assert (values[0] - values[1]) / 2e-5 == pytest.approx(claimed[place].item(), rel=1e-4)
+
+
+# ---- bad input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        (torch.zeros(4, 4), "nothing to learn"),
+        (torch.full((4, 4), torch.nan), "Make every reward a finite number"),
+        (torch.randn(4, 5), "each dimension needs that length"),
+        (torch.ones(4, 4).long(), "float tensor"),
+        ([[1.0]], "float tensor"),
+        (torch.randn(1).expand((4,) * 9), "262,144 sequences"),
+    ],
+)
+def test_rewards_that_are_refused(rewards, words):
+    if isinstance(rewards, torch.Tensor) and rewards.ndim == 9:
+        rewards = rewards.clone()
+        rewards[(0,) * 9] += 1
+    with pytest.raises(CourseError, match=words):
+        Problem(toy_model(4), rewards)
+
+
+def test_other_refusals():
+    with pytest.raises(CourseError, match="Draw two or more"):
+        gradients.leave_one_out(torch.ones(3, 1))
+    with pytest.raises(CourseError, match="above 0"):
+        gradients.gumbel(torch.zeros(2, 3), temperature=0)
+    with pytest.raises(CourseError, match="10,000,000,000 sequences"):
+        gradients.all_sequences(10, 10)
