@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from transformers import LogitsProcessor, StoppingCriteria, T5Config, T5ForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, LogitsProcessor, StoppingCriteria
 
 from course_utils import CourseError, decode_steps, load, load_tokenizer
 from course_utils.widgets import Stepper
@@ -150,15 +150,26 @@ def test_every_figure_is_that_of_the_step(model, gpt2, own):
 
 def test_an_encoder_decoder_model(gpt2):
     torch.manual_seed(0)
-    config = T5Config(
-        d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=50257, decoder_start_token_id=50256
+    config = BartConfig(
+        vocab_size=50257,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=32,
+        init_std=1.0,
+        decoder_start_token_id=50256,
+        forced_eos_token_id=None,
     )
-    t5 = T5ForConditionalGeneration(config).eval()
+    bart = BartForConditionalGeneration(config).eval()
     arguments = GREEDY | {"eos_token_id": 50256, "pad_token_id": 50256}
-    stepper = Stepper(t5, gpt2, PROMPTS, **arguments)
+    stepper = Stepper(bart, gpt2, PROMPTS, **arguments)
     stepper.run()
     inputs = gpt2(PROMPTS, padding=True, padding_side="right", return_tensors="pt")
-    assert torch.equal(stepper.sequences, t5.generate(**inputs, **arguments))
+    assert torch.equal(stepper.sequences, bart.generate(**inputs, **arguments))
     assert stepper.shown["rows"] == [[50256]] * 3
     assert stepper.shown["steps"][0]["given"][0]["positions"] is None
 
@@ -513,6 +524,7 @@ def test_a_saved_page_has_steps_to_walk_through(model, gpt2):
     assert saved["live"] is False
     assert len(saved["shown"]["branches"][0]["turns"]) == 8
     assert stepper.shown is shown
+    assert stepper.sequences.shape == (1, 4)
     assert len(shown["steps"]) == 1
     assert len(stepper.page().encode()) < 50_000
     assert stepper.still().count("<tr>") == 9
