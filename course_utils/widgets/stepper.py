@@ -48,7 +48,8 @@ class Stepper(CourseWidget):
 
     def __init__(self, model, tokenizer, prompts, seed=0, **generate_kwargs):
         self._model, self._tokenizer = model, tokenizer
-        self._lock, self._session = threading.RLock(), 0  # the page and a cell may ask at the same time
+        self._lock = threading.RLock()  # the page and a cell may ask at the same time
+        self._session, self._given = 0, None
         super().__init__()
         self.start(prompts, seed, **generate_kwargs)
 
@@ -66,23 +67,22 @@ class Stepper(CourseWidget):
         """Begin again and take the first step. The same prompts and arguments with another seed are one more
         beginning beside the branches there are; anything else puts those away."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        prompts = list(prompts) if isinstance(prompts, list | tuple) else prompts
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:
             raise CourseError(f"The seed is {seed!r}. Give a whole number from 0 to {_MOST_SEED}.")
         plain = {name: value for name, value in generate_kwargs.items() if is_plain(value)}
         objects = {name: value for name, value in generate_kwargs.items() if name not in plain}
         with self._lock:
-            if (
-                self._session
-                and prompts == self._prompts
-                and plain == self._plain
-                and objects == self._objects
-            ):
+            # Objects are compared by identity: for tensors, == is no yes or no.
+            given = (prompts, plain, {name: id(value) for name, value in objects.items()})
+            if given == self._given:
                 self._show(self._tree.begin(seed))
                 return
             inputs = self._inputs(prompts)
             named = {"tokenizer": self._tokenizer} if "stop_strings" in generate_kwargs else {}
             self._tree = StepTree(self._model, self._tokenizer, inputs, generate_kwargs | named, seed)
-            self._prompts, self._plain, self._objects = list(prompts), plain, objects
+            self._prompts, self._plain, self._objects = prompts, plain, objects
+            self._given = given
             self._session += 1
             self._show(0)
 
