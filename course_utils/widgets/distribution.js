@@ -57,7 +57,8 @@ export function distribution(sorted, settings, room = roomFor(sorted.logits.leng
   while (scores[to - 1] === -Infinity) to--;
   const all = sum(weights, 0, to);
   let left = { tokens: counts ? Math.round(sum(counts, 0, to)) : to, mass: 1, approximate: false };
-  const doubt = () => (counts ? Math.max(...[from - 1, from, to - 1, to].map((rank) => widths[rank] ?? 0)) : 0);
+  const doubt = () =>
+    counts ? Math.max(...[from - 1, from, to - 1, to].map((rank) => widths[rank] ?? 0)) : 0;
   const steps = {};
   const done = (name, on) => {
     if (on)
@@ -124,7 +125,7 @@ function nearest(scores, weights, to, mass) {
   while (high < to && scores[high] > mean) high++;
   let low = high;
   let farthest = 0;
-  for (let held = 0; high - low < to; ) {
+  for (let held = 0; high - low < to;) {
     const above = low > 0 ? distance(low - 1) : Infinity;
     const below = high < to ? distance(high) : Infinity;
     const next = Math.min(above, below);

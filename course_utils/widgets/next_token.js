@@ -7,7 +7,7 @@ const ROWS = 15; // tokens that are drawn as bars
 const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
 const ACTIONS_AHEAD = 4; // clicks kept while the kernel is busy
 
-/** What the trait `shown` holds, from the kernel or from a saved page: logits, tokens in the text, labels by place. */
+/** The trait `shown`, from the kernel or from a saved page: logits, tokens in the text, labels by place. */
 function readShown(shown) {
   const column = (name, type = Float32Array) => typed(type, shown[name]);
   let sorted = { logits: column("logits"), seen: column("seen", Uint32Array) };
@@ -26,12 +26,17 @@ function readShown(shown) {
 }
 
 /** What the settings together lead to, where it may surprise: a sentence, or "". */
-function remarkOn({ steps, surprise }) {
+function remarkOn({ steps, surprise, unsure }) {
   const left = steps.typical;
   if (left.tokens === 1) return "One token is left, so every draw gives it: no filter removes the last one.";
-  if (left.from === 0) return "";
+  if (left.from === 0 || unsure(0)) return "";
   const [first, mean] = [surprise.first, surprise.mean].map((bits) => bits.toFixed(2));
   return `Typical removes the most likely token: its surprise, ${first} bits, is too far from the mean, ${mean} bits.`;
+}
+
+/** A screen reader speaks what is written here, so it is written only where it changes. */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 function render({ model, el }) {
@@ -77,7 +82,11 @@ function render({ model, el }) {
     else if (!line.waiting()) append(rank, (text) => `Appended “${text}”.`);
   });
   const paragraph = (name, live) => element("p", { class: `next-token-${name}`, "aria-live": live });
-  const [legend, outcome, remark] = [paragraph("legend"), paragraph("outcome", "polite"), paragraph("remark", "polite")];
+  const [legend, outcome, remark] = [
+    paragraph("legend"),
+    paragraph("outcome", "polite"),
+    paragraph("remark", "polite"),
+  ];
   const figures = Object.fromEntries(
     ["kept", "mass", "entropy"].map((name) => [name, element("dd", { class: `next-token-${name}` })]),
   );
@@ -90,14 +99,7 @@ function render({ model, el }) {
   }
   function takeDraws() {
     us = Array.from({ length: model.get("draws") }, uniforms(model.get("seed")));
-    writeLegend();
     if (read) redraw();
-  }
-  function writeLegend() {
-    const choose = live ? "; click one to append it" : "";
-    const key =
-      us.length > 0 ? " Dot: drawn, as a multiple of what is expected. Frame: where 95 dots of 100 should be." : "";
-    legend.textContent = `The ${bars.rows.length} most likely tokens${choose}. Bar: with the settings. Line: the model's own probability.${key}`;
   }
   const seed = seedBox(model, takeSeed, !live && !full);
   const draws = full ? drawsChoice(model, takeDraws) : null;
@@ -187,7 +189,13 @@ function render({ model, el }) {
       const [place, prob] = [placeOf(rank), probs[rank]];
       const before = own[place];
       const removed = before > 0 ? filters.find(([, { from, to }]) => rank < from || rank >= to)?.[0] : null;
-      row.show({ label: labels.get(place), prob, before, removed, unsure: unsure(rank) || (left.approximate && !removed) });
+      row.show({
+        label: labels.get(place),
+        prob,
+        before,
+        removed,
+        unsure: unsure(rank) || (left.approximate && !removed),
+      });
       row.mark(result.places !== null && seen.has(place));
       others.prob -= prob;
       others.before -= before;
@@ -197,22 +205,39 @@ function render({ model, el }) {
     const about = left.approximate ? "≈ " : "";
     figures.mass.textContent = about + percent(left.mass);
     figures.entropy.textContent = `${about}${entropy.toFixed(2)} bits`;
+    const choose = live ? "; click one to append it" : "";
+    write(
+      legend,
+      `The ${bars.rows.length} most likely tokens${choose}. Bar: with the settings. Line: the model's own probability.` +
+        (result.places ? " Underlined: in the text already." : "") +
+        (us.length > 0
+          ? " Dot: drawn, as a multiple of what is expected. Frame: where 95 dots of 100 should be."
+          : ""),
+    );
     if (full) redrawFull(others);
   }
 
   function redrawFull(others) {
     const prob = others.tokens > 0 ? Math.max(0, others.prob) : 0;
-    const label = `${tokenCount({ ...result.steps.typical, tokens: others.tokens })} others`;
-    bars.others.show({ label, prob, before: Math.max(0, others.before), removed: null, unsure: result.steps.typical.approximate });
+    const label = `${tokenCount({ ...result.steps.typical, tokens: others.tokens })} ${others.tokens === 1 ? "other" : "others"}`;
+    bars.others.show({
+      label,
+      prob,
+      before: Math.max(0, others.before),
+      removed: null,
+      unsure: result.steps.typical.approximate,
+    });
     const shares = [...result.probs.subarray(0, bars.rows.length), prob];
     const counts = tally(shares, us);
-    [...bars.rows, bars.others].forEach((row, number) => row.showDraws(shares[number], counts[number], us.length));
+    [...bars.rows, bars.others].forEach((row, number) =>
+      row.showDraws(shares[number], counts[number], us.length),
+    );
     sliders.writeNotes(result.steps, read.seen.size, shown.vocabulary);
     const labelOf = (row) =>
       row < bars.rows.length ? `“${read.labels.get(placeOf(row))}”` : "a token that has no row of its own";
-    outcome.textContent = sayDraws(shares, counts, us.length, model.get("seed"), labelOf);
+    write(outcome, sayDraws(shares, counts, us.length, model.get("seed"), labelOf));
     bars.head.hidden = us.length === 0;
-    remark.textContent = remarkOn(result);
+    write(remark, remarkOn(result));
   }
 
   const figure = (name, label) => element("div", {}, element("dt", {}, label), figures[name]);
@@ -245,7 +270,6 @@ function render({ model, el }) {
     say(`A saved view: ${work}. To type a prompt or continue the text, run this cell.`);
   }
   takeSeed();
-  writeLegend();
   take();
   el.append(root);
   model.on("change:shown", take);

@@ -54,7 +54,9 @@ class NextToken(CourseWidget):
 
     controls = traitlets.Unicode(_BASIC, read_only=True).tag(sync=True)
     repetition_penalty = _slider(1.0, 0.5, 2.0, "1 turns it off.", controls=_ALL)
-    temperature = _slider(1.0, 0.05, 3.0, "Towards 0 the most likely token takes all; below 0 the order would turn around.")
+    temperature = _slider(
+        1.0, 0.05, 3.0, "Towards 0 the likeliest token takes all; below 0 the order would turn."
+    )
     top_k = _slider(0, 0, 200, "0 turns it off.", kind=traitlets.Int)
     top_p = _slider(1.0, 0.0, 1.0, "It is a share of the probability, and 1 turns it off.")
     min_p = _slider(0.0, 0.0, 1.0, "It is a share of the largest probability, and 0 turns it off.")

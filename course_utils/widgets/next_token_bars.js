@@ -6,7 +6,7 @@ import { percent, whole } from "./next_token_settings.js";
 const AXIS_END = 2; // of counts as multiples of their mean
 const DEVIATIONS = 2; // on both sides of the mean: about 95 of 100 counts lie within
 
-/** How often `draws` draws give what has probability `prob`: the mean, and how far around it most counts lie. */
+/** How often `draws` draws give what has probability `prob`: the mean, and how far around it most counts are. */
 function expected(prob, draws) {
   return { mean: draws * prob, reach: DEVIATIONS * Math.sqrt(draws * prob * (1 - prob)) };
 }
@@ -42,7 +42,9 @@ const part = (name, ...children) => element("span", { class: `next-token-${name}
 /** One row: a button for a token, or without `choose` a line for all tokens that have no row. */
 function barRow(full, choose) {
   const text = element("bdi", { class: "next-token-text" });
-  const [share, bar, own, frame, dot, drawn] = ["share", "bar", "own", "frame", "dot", "drawn"].map((name) => part(name));
+  const [share, bar, own, frame, dot, drawn] = ["share", "bar", "own", "frame", "dot", "drawn"].map((name) =>
+    part(name),
+  );
   const track = part("track", bar, own);
   const multiple = part("multiple", frame, dot);
   for (const picture of [track, multiple]) picture.setAttribute("aria-hidden", "true");
@@ -53,8 +55,8 @@ function barRow(full, choose) {
   return {
     node,
     /**
-     * @param {{ label: string, prob: number, before: number, removed: ?string, unsure: boolean }} now   `before`
-     *   is the probability before any setting, which the bar shows too where the token is `removed` by something
+     * @param {{ label: string, prob: number, before: number, removed: ?string, unsure: boolean }} now
+     *   `before` is the probability before any setting; the bar shows it where the token is `removed` by a filter
      */
     show({ label, prob, before, removed, unsure }) {
       if (text.textContent !== label) text.textContent = label;
@@ -78,8 +80,10 @@ function barRow(full, choose) {
       dot.classList.toggle("next-token-beyond", count > AXIS_END * mean);
       drawn.textContent = `${whole.format(count)} (${drawCount(mean)} ± ${drawCount(reach)})`;
     },
+    /** @param {boolean} seen if the text holds the token already */
     mark(seen) {
-      text.classList.toggle("next-token-seen", seen);
+      if (!text.classList.toggle("next-token-seen", seen)) node.removeAttribute("aria-description");
+      else node.setAttribute("aria-description", "in the text already");
     },
   };
 }

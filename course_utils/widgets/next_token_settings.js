@@ -4,12 +4,31 @@ import { control, element, uniqueId } from "./shared.js";
 
 // In the order in which generate() applies them; the full set has those marked `all` too.
 const SLIDERS = [
-  { name: "repetition_penalty", label: "Repetition penalty", min: 0.5, max: 2, step: 0.05, digits: 2, off: 1, all: true },
+  {
+    name: "repetition_penalty",
+    label: "Repetition penalty",
+    min: 0.5,
+    max: 2,
+    step: 0.05,
+    digits: 2,
+    off: 1,
+    all: true,
+  },
   { name: "temperature", label: "Temperature", min: 0.05, max: 3, step: 0.05, digits: 2 },
   { name: "top_k", label: "Top-k", min: 0, max: 200, step: 1, digits: 0, off: 0, filter: "top-k" },
   { name: "top_p", label: "Top-p", min: 0, max: 1, step: 0.01, digits: 2, off: 1, filter: "top-p" },
   { name: "min_p", label: "Min-p", min: 0, max: 1, step: 0.01, digits: 2, off: 0, filter: "min-p" },
-  { name: "typical_p", label: "Typical", min: 0.01, max: 1, step: 0.01, digits: 2, off: 1, filter: "typical", all: true },
+  {
+    name: "typical_p",
+    label: "Typical",
+    min: 0.01,
+    max: 1,
+    step: 0.01,
+    digits: 2,
+    off: 1,
+    filter: "typical",
+    all: true,
+  },
 ];
 const DRAWS = [0, 1, 100, 1000, 10000];
 const MOST_SEED = 2 ** 32 - 1;
@@ -134,7 +153,9 @@ export function seedBox(model, changed, disabled) {
 export function drawsChoice(model, changed) {
   const name = uniqueId();
   const inputs = DRAWS.map((draws) => control("input", { type: "radio", name, value: draws }));
-  const labels = inputs.map((input) => element("label", {}, input, input.value === "0" ? "none" : whole.format(input.value)));
+  const labels = inputs.map((input) =>
+    element("label", {}, input, input.value === "0" ? "none" : whole.format(input.value)),
+  );
   const node = element("fieldset", { class: "next-token-draws" }, element("legend", {}, "Draws"), ...labels);
   node.addEventListener("change", (event) => {
     model.set("draws", Number(event.target.value));

@@ -153,6 +153,7 @@ def test_the_penalty_puts_the_rows_in_a_new_order(mount, full, gpt2):
     full.answer({"prompt": "Hello world", "chosen": [likely] * 2})
     page = mount(full)
     assert page.locator(".next-token-seen").count() == 0
+    expect(page.locator(".next-token-legend")).not_to_contain_text("Underlined")
     orders = []
     for penalty in (0.9, 1.3):
         move(page, "repetition_penalty", penalty)
@@ -163,6 +164,8 @@ def test_the_penalty_puts_the_rows_in_a_new_order(mount, full, gpt2):
         assert set(page.locator(".next-token-seen").all_inner_texts()) == seen & set(expected)
         orders.append(expected)
     assert orders[0] != orders[1]
+    expect(page.locator(".next-token-legend")).to_contain_text("Underlined: in the text already.")
+    assert page.locator("[aria-description='in the text already']").count() == len(seen & set(orders[1]))
     assert note(page, "repetition_penalty") == "changes 3 tokens"
     # The most likely token is the one that stands first now.
     first = rows_of(page)[0][0]
@@ -207,6 +210,8 @@ def test_the_last_row_holds_all_other_tokens(mount, full, gpt2):
     assert rows_of(page)[15] == ("50,242 others", f"{100 * others:.2f} %")
     move(page, "top_k", 3)
     assert rows_of(page)[15] == ("0 others", "0.00 %")
+    move(page, "top_k", 16)
+    assert rows_of(page)[15][0] == "1 other"
 
 
 def test_settings_that_leave_one_token_say_so(mount, full):
