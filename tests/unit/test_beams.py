@@ -165,3 +165,5 @@ def test_what_a_processor_forbids_is_no_candidate(models):
     assert [len(step) for step in steps] == [4, 6]
     assert all(one.total > -1e8 for step in steps for one in step)
     assert [one.rank for step in steps for one in step] == [*range(4), *range(6)]
+    _, steps = watch_beam_search(models[0], PROMPT, 3, 4, suppress_tokens=[*range(7), *range(8, 24)])
+    assert [[one.tokens for one in step] for step in steps] == [[(7,) * length] for length in (1, 2, 3, 4)]

@@ -113,12 +113,12 @@ def test_the_tree_is_that_of_generate(model, gpt2, ends, settings, early):
 
 @pytest.mark.parametrize("prompt", [PROMPT, "It will rain in the", "The capital of France is"])
 def test_greedys_path_is_that_of_generate(model, gpt2, ends, prompt):
-    tree = BeamTree(model, gpt2, prompt, num_beams=2, max_new_tokens=6, eos_token_id=ends)
+    tree = BeamTree(model, gpt2, prompt, num_beams=2, max_new_tokens=6, length_penalty=0.5, eos_token_id=ends)
     output = generated(model, gpt2, tree, ends, num_beams=1)
     length = len(gpt2(prompt).input_ids)
     greedy = tree.shown["greedy"]
     assert greedy["ids"] == output.sequences[0, length:].tolist()
-    assert greedy["score"] == pytest.approx(sequence_scores(output, 1.0, ends).item(), abs=1e-4)
+    assert greedy["score"] == pytest.approx(sequence_scores(output, 0.5, ends).item(), abs=1e-4)
     marked = [
         (step, index)
         for step, nodes in enumerate(tree.shown["steps"])
@@ -159,6 +159,17 @@ def test_settings_are_assigned_and_asked_for(tree, model, gpt2, ends):
     assert tree.answer(request) is None
     assert tree.shown == {**BeamTree(model, gpt2, PROMPT, eos_token_id=ends).shown, "length_penalty": 1}
     assert tree.greedy.sequences[0, 3:].tolist() == tree.shown["greedy"]["ids"]
+
+
+def test_early_stopping_ends_the_search_with_the_last_beam(model, gpt2):
+    first = BeamTree(model, gpt2, PROMPT).steps[0]
+    ends = [one.tokens[0] for one in first[:2]]
+    tree = BeamTree(model, gpt2, PROMPT, num_beams=2, length_penalty=2.0, eos_token_id=ends)
+    assert [one.fate for one in tree.steps[0]][:4] == ["finished", "finished", "kept", "kept"]
+    assert len(tree.steps) == 5
+    tree.early_stopping = True
+    assert [one.fate for one in tree.steps[0]][:4] == ["finished", "finished", "open", "open"]
+    assert len(tree.steps) == 1
 
 
 def test_the_models_own_end_is_the_default(model, gpt2):
