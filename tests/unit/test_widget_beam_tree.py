@@ -164,7 +164,8 @@ def test_settings_are_assigned_and_asked_for(tree, model, gpt2, ends):
 def test_early_stopping_ends_the_search_with_the_last_beam(model, gpt2):
     first = BeamTree(model, gpt2, PROMPT).steps[0]
     ends = [one.tokens[0] for one in first[:2]]
-    tree = BeamTree(model, gpt2, PROMPT, num_beams=2, length_penalty=2.0, eos_token_id=ends)
+    settings = {"num_beams": 2, "length_penalty": 2.0, "eos_token_id": ends}
+    tree = BeamTree(model, gpt2, PROMPT, early_stopping="never", **settings)
     assert [one.fate for one in tree.steps[0]][:4] == ["finished", "finished", "kept", "kept"]
     assert len(tree.steps) == 5
     tree.early_stopping = True
