@@ -19,13 +19,12 @@ lines are added above it, and fails loudly when its line is gone.
 
 import html
 import inspect
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CourseError
 from .installed import resolve, version
-from .names import version_map, where
+from .names import version_map, where, with_code
 from .old_names import KINDS, SEEN
 
 __all__ = ["KINDS", "SEEN", "Excerpt", "show", "version_map", "where"]
@@ -81,7 +80,7 @@ class Excerpt:
                 end_code()
             pieces += [
                 '<p style="margin:0 0 6px 4em;border-left:3px solid #0072b2;padding-left:8px">'
-                f"▲ {_as_html(note)}</p>"
+                f"▲ {with_code(note)}</p>"
                 for note in notes
             ]
         end_code()
@@ -203,8 +202,3 @@ def _module_of(path):
 
 def _count(lines):
     return f"{lines} line{'s' if lines != 1 else ''}"
-
-
-def _as_html(note):
-    """A note, escaped, with what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(note))

@@ -41,7 +41,7 @@ class VersionMap:
         rows = "".join(map(_as_row, self.entries, self.problems))
         heads = "".join(
             f'<th scope="col" style="text-align:left">{head}</th>'
-            for head in ("", "Older code", "Today it gives", "Write")
+            for head in ("", "Older code, and what it gives today", "Write")
         )
         return (
             f"<p>{html.escape(self.summary)}</p>"
@@ -106,20 +106,15 @@ def _words(entry):
     return set(re.findall(r"[^\W\d]\w*", f"{entry.old} {entry.also}"))
 
 
-def _when(entry):
-    """ "gone by 4.41 · S0": str"""
+def _fate(entry):
+    """ "AttributeError · gone by 4.41 · S0": str"""
+    today = f"in {entry.source.rpartition('.')[2]}" if entry.source else entry.fails or "runs"
     kind = f"{entry.kind} by {entry.by}" if entry.by else entry.kind
-    return f"{kind} · {', '.join(entry.seen)}"
-
-
-def _today(entry):
-    if entry.source:
-        return f"in {entry.source.rpartition('.')[2]}"
-    return entry.fails or "runs"
+    return f"{today} · {kind} · {', '.join(entry.seen)}"
 
 
 def _as_text(entry, trouble):
-    lines = [f"{'✘' if trouble else '✔'} {entry.old}   ({_when(entry)}; {_today(entry)})"]
+    lines = [f"{'✘' if trouble else '✔'} {entry.old}", f"    {_fate(entry)}"]
     if entry.now:
         lines.append(f"  → {entry.now}")
     lines += [f"    {text}" for text in (entry.note, _remark(entry, trouble)) if text]
@@ -134,15 +129,15 @@ def _remark(entry, trouble):
 
 def _as_row(entry, trouble):
     write = [f"<code>{html.escape(entry.now)}</code>" if entry.now else "the same"]
-    write += [_with_code(text) for text in (entry.note, _remark(entry, trouble)) if text]
+    write += [with_code(text) for text in (entry.note, _remark(entry, trouble)) if text]
     cells = (
         "✘" if trouble else "✔",
-        f"<code>{html.escape(entry.old)}</code><br><small>{html.escape(_when(entry))}</small>",
-        html.escape(_today(entry)),
+        f"<code>{html.escape(entry.old)}</code><br><small>{html.escape(_fate(entry))}</small>",
         "<br>".join(write),
     )
     return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def _with_code(text):
+def with_code(text):
+    """A text as HTML: str, escaped, and what stands between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

@@ -24,8 +24,9 @@ from course_utils import library
 library.where("greedy_search")
 
 # %% [markdown]
-# The tick says that this was just proven. The old line was run, on a small GPT-2, and raised the error in the third column. The
-# new line ran. *Gone by 4.41*: the oldest release looked at that has it no more. *S0* is where the name was met:
+# The tick says that this was just proven. The old line was run, on a small GPT-2, and raised the error that stands
+# below it; the new line ran. *Gone by 4.41*: of the releases looked at, the first without it. *S0* is where the name
+# was met:
 
 # %%
 for label, article in library.SEEN.items():
@@ -76,8 +77,8 @@ scores = model.compute_transition_scores(
 scores.shape  # (text, new token)
 
 # %% [markdown]
-# A text's score is the sum of its tokens' scores, divided by a power of its length. These are the example's last lines. It printed
-# `True`:
+# A text's score is the sum of its tokens' scores, divided by a power of its length. The example's last lines
+# rebuild it, and compare. It printed `True`:
 
 # %% tags=["raises-exception"]
 input_length = inputs.input_ids.shape[1]
@@ -147,8 +148,8 @@ library.version_map(topic="decoding")
 # %% [markdown]
 # ### Inside the loop
 #
-# These lines are the library's own. They are not run, but looked for, in the function that the third column
-# names: the old line must not be there, and the new one must.
+# These lines are the library's own. They are not run, but looked for, in the function that is named
+# below: the old line must not be there, and the new one must.
 
 # %%
 library.version_map(topic="loop")

@@ -95,6 +95,7 @@ def test_html_says_the_same_and_escapes_everything():
     excerpt = library.show(SAMPLE, {"-> GenerateNonBeamOutput": "`a<b>` & <i>c</i>"}, context=1)
     page = excerpt._repr_html_()
     assert "<i>" not in page
+    assert "-&gt; GenerateNonBeamOutput" in page
     assert "<code>a&lt;b&gt;</code> &amp; &lt;i&gt;" in page
     assert text_of(page).replace(" >", ">") == " ".join(repr(excerpt).replace("`", "").split())
 
