@@ -113,7 +113,7 @@ def _rows_at_the_last_step():
         lambda module, args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
     )
     try:
-        out = tiny_generate(tiny_rows(), max_new_tokens=20, eos_token_id=tiny_ends())
+        out = tiny_generate(tiny_rows(), max_new_tokens=6, eos_token_id=tiny_ends())
     finally:
         hook.remove()
     assert (out[:2, -1] == 0).all() and (out[2, -1] != 0)

@@ -25,7 +25,7 @@ def check_finish(answer):
         )
         _reject_wrong_flags(got, want, next_tokens, unfinished, ends, pad_id, said)
     if not torch.equal(
-        _looped(answer), tiny_generate(tiny_rows(), max_new_tokens=12, eos_token_id=tiny_ends())
+        _looped(answer), tiny_generate(tiny_rows(), max_new_tokens=8, eos_token_id=tiny_ends())
     ):
         raise Mistake("Each step is right, and the whole loop does not give generate()'s ids. Does your function remember something from call to call? It should need nothing but its four inputs.")  # fmt: skip
     return "Put in the place of generate()'s own lines, your update gives its ids, on rows that end at different steps."
@@ -107,7 +107,7 @@ def _looped(finish):
                 break
         return input_ids
 
-    return tiny_generate(tiny_rows(), max_new_tokens=12, eos_token_id=tiny_ends(), custom_generate=loop)
+    return tiny_generate(tiny_rows(), max_new_tokens=8, eos_token_id=tiny_ends(), custom_generate=loop)
 
 
 @exercise("05/processors", title="Temperature and top-k as processors", minutes=10, difficulty=2)
@@ -212,7 +212,7 @@ def _sampled_with(answer, as_list):
             chosen = {"temperature": 1.0, "top_k": 0, "logits_processor": processors}
         with torch.random.fork_rng():
             torch.manual_seed(5)
-            drawn.append(tiny_generate(tiny_rows(), max_new_tokens=12, do_sample=True, **chosen))
+            drawn.append(tiny_generate(tiny_rows(), max_new_tokens=8, do_sample=True, **chosen))
     if not torch.equal(*drawn):
         raise Mistake("Both are right when they are called alone, and generate() samples other ids with them. Does one of them remember something from an earlier call?")  # fmt: skip
     return (

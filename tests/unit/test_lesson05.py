@@ -6,7 +6,10 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 
+from course_utils import load
 from course_utils.checks import lesson05, lesson05_loops
+from course_utils.checks.lesson05_batch import SENTENCES
+from lesson_code import definitions
 from prove import private_progress, prove_exercise, prove_questions
 
 OFF = float("-inf")
@@ -677,6 +680,13 @@ def test_loops():
             (with_(A=(10, "if done.any():")), "is as it was"),
             (with_(A=(10, "if done.all():\n    break")), "a text of one line"),
             (with_(A=(10, "if finished.all():")), "stops at NameError"),
+            (
+                with_(
+                    A=(3, "while True:"),
+                ),
+                "a forward pass more than",
+            ),
+            (with_(A=(9, "raise ValueError")), "no more is said"),
             (with_(A=(10, "if False:")), "does not stop where all rows have ended"),
             (with_(A=(9, "done = torch.isin(chosen, end_ids)")), "what the longest row gets"),
             (with_(B=(11, "if unfinished.sum() == 0:")), "two steps behind its end"),
@@ -703,3 +713,90 @@ def test_every_loop_goes_wrong_on_both_batches_and_only_by_one_line():
 def test_the_printed_loop_is_the_one_that_runs(letter):
     printed = [line[4:] for line in lesson05_loops.numbered(letter).splitlines()]
     assert "\n".join(printed) == lesson05_loops.source(letter)
+
+
+# ---- the lesson's own loop ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """The lesson's `extended` and `loop`."""
+    known = {"torch": torch}
+    (known["extended"],) = definitions("05", "extended", **known)
+    (loop,) = definitions("05", "loop", **known)
+    return loop
+
+
+@pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-llama"])
+def case(request):
+    """A model, a left-padded batch and two ids that the model writes early in two of the rows."""
+    model, tokenizer = load(request.param)
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+    batch = tokenizer(list(SENTENCES), padding=True, return_tensors="pt").to(model.device)
+    free = model.generate(**batch, max_new_tokens=3, eos_token_id=None, pad_token_id=0)
+    return model, batch, [free[0, -1].item(), free[1, -2].item()]
+
+
+SETTINGS = [
+    {},
+    {"repetition_penalty": 1.4},
+    {"no_repeat_ngram_size": 2, "min_new_tokens": 5},
+    {"do_sample": True},
+    {"do_sample": True, "top_k": 0},
+    {"do_sample": True, "top_k": 6, "temperature": 0.6},
+    {"do_sample": True, "top_p": 0.7, "min_p": 0.02},
+    {"do_sample": True, "top_k": 4, "num_return_sequences": 3},
+    {"do_sample": True, "typical_p": 0.8, "suppress_tokens": [11, 13]},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_loop_of_the_lesson_writes_generates_ids(settings, case, parts):
+    model, batch, ends = case
+    arguments = {**batch, **settings, "eos_token_id": ends, "pad_token_id": 0, "max_new_tokens": 9}
+    for seed in range(2):
+        torch.manual_seed(seed)
+        theirs = model.generate(**arguments)
+        torch.manual_seed(seed)
+        assert torch.equal(model.generate(**arguments, custom_generate=parts), theirs)
+
+
+def test_the_loop_of_the_lesson_takes_one_prompt_without_a_mask(parts):
+    model, tokenizer = load("tiny-gpt2")
+    inputs = tokenizer("My dog is", return_tensors="pt").to(model.device)
+    ids = [
+        model.generate(**inputs, max_new_tokens=6, pad_token_id=0, **own)
+        for own in ({}, {"custom_generate": parts})
+    ]
+    assert torch.equal(*ids)
+
+
+def test_a_loop_that_names_the_mask_takes_it_out_of_the_call(case):
+    """What the lesson says in one sentence, of transformers' own doing."""
+    model, batch, _ = case
+
+    def named(model, input_ids, attention_mask, **rest):
+        return input_ids
+
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'attention_mask'"):
+        model.generate(**batch, max_new_tokens=2, pad_token_id=0, custom_generate=named)
+
+
+def test_top_k_of_none_or_0_in_the_call_leaves_every_token_in_the_draw(case):
+    model, batch, _ = case
+    for top_k, kept in ((None, model.config.vocab_size), (0, model.config.vocab_size), (7, 7)):
+        out = model.generate(
+            **batch,
+            do_sample=True,
+            top_k=top_k,
+            max_new_tokens=1,
+            pad_token_id=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        assert out.scores[0].isfinite().sum(-1).tolist() == [kept] * 3
+
+
+def test_the_lessons_sentences_are_those_of_the_checks():
+    source = definitions.__globals__["SOURCES"] / "05_generate.py"
+    assert repr(list(SENTENCES)).replace("'", '"') in source.read_text(encoding="utf-8")
