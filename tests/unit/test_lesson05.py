@@ -681,9 +681,7 @@ def test_loops():
             (with_(A=(10, "if done.all():\n    break")), "a text of one line"),
             (with_(A=(10, "if finished.all():")), "stops at NameError"),
             (
-                with_(
-                    A=(3, "while True:"),
-                ),
+                with_(B=(4, "while True:")),
                 "a forward pass more than",
             ),
             (with_(A=(9, "raise ValueError")), "no more is said"),
