@@ -106,7 +106,8 @@ function render({ model, el }) {
     else {
       const { branch, step } = view;
       ask({ session: shown.session, forward: { branch, taken: turns.length } }, () => {
-        if (view.branch === branch && view.step === step) arrive(step + 1);
+        const grown = path(branch).length > step + 1;
+        if (grown && view.branch === branch && view.step === step) arrive(step + 1);
       });
     }
   }
@@ -255,6 +256,13 @@ function render({ model, el }) {
   /** Where a branch was left; at first, where it begins. */
   const landing = (number) => left.get(number) ?? shown.branches[number].start;
 
+  /** A cell may take steps faster than they can be drawn. */
+  let frame = null;
+  function follow() {
+    if (line.waiting()) take();
+    else frame ??= requestAnimationFrame(() => ((frame = null), take()));
+  }
+
   /** Draw what the kernel found. A view that did not ask for it follows. */
   function take() {
     const before = shown;
@@ -291,10 +299,11 @@ function render({ model, el }) {
       status,
     ),
   );
-  model.on("change:shown", take);
+  model.on("change:shown", follow);
   return () => {
     clearTimeout(timer);
-    model.off("change:shown", take);
+    cancelAnimationFrame(frame);
+    model.off("change:shown", follow);
     line.close();
   };
 }

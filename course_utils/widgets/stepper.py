@@ -49,7 +49,7 @@ class Stepper(CourseWidget):
     def __init__(self, model, tokenizer, prompts, seed=0, **generate_kwargs):
         self._model, self._tokenizer = model, tokenizer
         self._lock = threading.RLock()  # the page and a cell may ask at the same time
-        self._session, self._given = 0, None
+        self._session, self._times_shown, self._given = 0, 0, None
         super().__init__()
         self.start(prompts, seed, **generate_kwargs)
 
@@ -127,6 +127,8 @@ class Stepper(CourseWidget):
                 wanted = request["forward"]
                 if len(self._tree.path(wanted["branch"])) <= wanted["taken"]:
                     self._forward(wanted["branch"])
+                else:  # an interrupt may have kept the page from hearing of it
+                    self._show(wanted["branch"])
             else:
                 wanted = request["choose"]
                 self._show(
@@ -145,11 +147,13 @@ class Stepper(CourseWidget):
 
     def _show(self, branch):
         self.branch = branch
+        self._times_shown += 1  # makes each state a new one, which the page is told of
         self.set_trait("shown", self._state(self._tree))
 
     def _state(self, tree):
         objects = ", ".join(f"{name}={described(value)}" for name, value in self._objects.items())
         return {
+            "number": self._times_shown,
             "session": self._session,
             "prompts": self._prompts,
             "arguments": ", ".join(f"{name}={value!r}" for name, value in self._plain.items()),

@@ -202,6 +202,23 @@ def test_an_interrupt_leaves_the_page_usable(mount, widget, model):
     assert torch.equal(widget.sequences, other.sequences)
 
 
+def test_a_page_that_missed_a_step_is_told_of_it(mount, widget):
+    page = mount(widget)
+    page.kernel._post, post = lambda message: None, page.kernel._post
+    widget.step()
+    page.kernel._post = post
+    button(page, "Step").click()
+    at_step(page, "Step 1")
+    assert taken(page) == labels(widget)
+
+
+def test_a_cells_steps_are_followed(mount, widget):
+    page = mount(widget)
+    widget.run()
+    at_step(page, "Step 5, the last one")
+    assert taken(page) == labels(widget)
+
+
 # ---- branches
 
 
@@ -416,8 +433,11 @@ def test_all_of_it_by_keyboard(mount, sampled):
 def test_leaving_takes_the_listeners_away(mount, widget):
     page = mount(widget)
     button(page, "Play").click()
+    at_step(page, "Step 1")
     page.evaluate("courseCleanup()")
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0
+    page.wait_for_timeout(800)
+    assert len(page.kernel.received) == 1
 
 
 # ---- saved
@@ -438,6 +458,7 @@ def test_a_saved_page_is_walked_without_a_kernel(saved, sampled):
     expect(saved.locator(".stepper-tree [aria-current]")).to_contain_text("Step 1: , for ")
     button(saved, "Run to the end").click()
     at_step(saved, "Step 5, the last one")
+    expect(button(saved, "Run to the end")).to_be_visible()
     tokens = taken(saved)
     button(saved, "Step back").click()
     at_step(saved, "Step 4 of 5")

@@ -450,10 +450,26 @@ def test_what_was_put_away_is_not_gone_on_with(model, gpt2):
     stepper.answer({"session": 1, "choose": {"branch": 0, "step": 0, "row": 0, "token": 11}})
     assert stepper.shown is shown
     stepper.answer({"session": 2, "forward": {"branch": 0, "taken": 1}})
-    taken = stepper.shown
-    stepper.answer({"session": 2, "forward": {"branch": 0, "taken": 1}})  # the same request, come twice
-    assert stepper.shown is taken
-    assert len(taken["steps"]) == 2
+    assert len(stepper.shown["steps"]) == 2
+
+
+def test_a_page_that_missed_a_step_is_told_of_it(model, gpt2):
+    stepper = Stepper(model, gpt2, "My dog is", **GREEDY)
+
+    def interrupt(change):
+        raise KeyboardInterrupt
+
+    stepper.observe(interrupt, "shown")
+    with pytest.raises(KeyboardInterrupt):
+        stepper.step()
+    stepper.unobserve(interrupt, "shown")
+    told = []
+    stepper.observe(told.append, "shown")
+    stepper.answer({"session": 1, "forward": {"branch": 0, "taken": 1}})
+    assert len(told) == 1
+    assert len(stepper.shown["branches"][0]["turns"]) == 2
+    stepper.run()
+    assert torch.equal(stepper.sequences, generated(model, gpt2, "My dog is", **GREEDY))
 
 
 # ---- arguments as text
