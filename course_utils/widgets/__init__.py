@@ -6,6 +6,7 @@ _HOME = {
     "BeamTree": "beam_tree",
     "CacheGrowth": "cache_growth",
     "CourseWidget": "base",
+    "GradientLink": "gradient_link",
     "MaskView": "mask_view",
     "NextToken": "next_token",
     "PaddingGrid": "padding_grid",
