@@ -1,5 +1,7 @@
 """The widgets in a real JupyterLab: one notebook with all of them, and stored notebooks opened afresh."""
 
+import re
+
 import nbformat
 import pytest
 from browser_kit import axe_violations, watch, worst_contrast
@@ -9,13 +11,13 @@ from playwright.sync_api import expect
 from course_utils import load_tokenizer
 from course_utils.widgets import NextToken, TokenChips
 from course_utils.widgets.base import drop_known_modules
-from lab_session import close_kernels, command, jupyter_lab, open_notebook
+from lab_session import NOTEBOOK, close_kernels, command, jupyter_lab, open_notebook
 from tiny import tiny_gpt2
 
 CELLS = [
     "from course_utils import load, load_tokenizer\n"
     "from course_utils.checks.quiz import Option, Prediction, Question\n"
-    "from course_utils.widgets import MaskView, NextToken, PaddingGrid, Predict, Quiz, TokenChips\n"
+    "from course_utils.widgets import MaskView, NextToken, PaddingGrid, Predict, Quiz, Stepper, TokenChips\n"
     "model, tokenizer = load()\n"
     "gpt2, sentences = load('tiny-gpt2')[0], ['It will rain in the', 'My dog is']\n"
     "vocabulary = load_tokenizer('gpt2', pad_token='<|endoftext|>')\n"
@@ -29,6 +31,8 @@ CELLS = [
     "print(widget.temperature, widget.top_k, widget.top_p, widget.min_p, [widget.text])",
     "import time; time.sleep(4)",
     "print(grid.side, grid.give_mask, grid.sentences, view.fill, view.layer, view.query, view.key)",
+    "stepper = Stepper(gpt2, vocabulary, sentences, max_new_tokens=120, pad_token_id=50256)\nstepper",
+    "stepper.run()",
 ]
 
 
@@ -142,10 +146,32 @@ def test_a_batch_is_typed_switched_and_pointed_at(page):
     runs_to(page, 9, "right False ['My dog is', 'Hello'] -inf 2 1 1")
 
 
-WIDGETS = ["next token", "token chips", "quiz", "prediction", "padding grid", "mask view"]
+def test_steps_are_taken_and_a_run_is_interrupted(page):
+    widget = cell(page, 10)
+    widget.locator(".jp-InputPrompt").click()
+    command(page, "notebook:run-cell")
+    step = widget.get_by_role("button", name="Step", exact=True)
+    place = widget.locator(".stepper-place")
+    step.click()
+    expect(place).to_have_text("Step 1")
+    cell(page, 11).locator(".jp-InputPrompt").click()
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
+    expect(place).to_have_text(re.compile(r"Step \d\d?"))
+    expect(place).not_to_have_text("Step 1")
+    page.evaluate(f"() => {NOTEBOOK}.sessionContext.session.kernel.interrupt()")
+    expect(cell(page, 11).locator(".jp-OutputArea-output")).to_contain_text("KeyboardInterrupt")
+    stopped = place.inner_text()
+    assert "last" not in stopped
+    step.click()
+    expect(place).to_have_text(f"Step {int(stopped.split()[1]) + 1}")
+    widget.locator(".stepper-bars button").nth(1).click()
+    expect(widget.locator(".stepper-tree button")).to_have_count(2)
 
 
-@pytest.mark.parametrize("number", range(1, 7), ids=WIDGETS)
+WIDGETS = ["next token", "token chips", "quiz", "prediction", "padding grid", "mask view", "stepper"]
+
+
+@pytest.mark.parametrize("number", [*range(1, 7), 10], ids=WIDGETS)
 def test_keys_stay_in_the_widget(page, number):
     cells = page.locator(".jp-Notebook .jp-Cell").count()
     cell(page, number).locator(".jp-InputPrompt").click()  # command mode, where one key is a command
