@@ -59,6 +59,34 @@ def grouped_bars(values, title, unit):
     return Figure(_png(canvas), "\n".join([f"{title} ({unit})", *lines]))
 
 
+def lines(places, values, title, across, unit):
+    """Curves over one axis, one colour and one dash a curve.
+
+    places: sequence of float, where the curves were taken, in ascending order
+    values: dict from the name of a curve to a sequence of float, as long as `places`
+    title:  str, what the picture shows
+    across: str, the label of the axis below; unit: str, of the one beside
+    Returns a Figure whose alternative text has each curve's range and its numbers at five places.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(8, 3.2), dpi=100, layout="constrained")
+    axes = canvas.subplots()
+    for number, (name, heights) in enumerate(values.items()):
+        axes.plot(places, heights, label=name, color=COLORS[number], linestyle=("-", "--", "-.", ":")[number])
+    axes.set_xlabel(across)
+    axes.set_ylabel(unit)
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    chosen = [round(share * (len(places) - 1) / 4) for share in range(5)]
+    texts = [f"{title} ({unit}, over: {across})"]
+    for name, heights in values.items():
+        at = ", ".join(f"{heights[place]:.2f} at {places[place]:g}" for place in chosen)
+        texts.append(f"{name}: from {min(heights):.2f} to {max(heights):.2f}; {at}")
+    return Figure(_png(canvas), "\n".join(texts))
+
+
 def _png(canvas):
     """The picture as PNG bytes, in 64 colours: flat bars and text need no more, and a third of the bytes."""
     from PIL import Image

@@ -3,7 +3,7 @@
 import html
 import re
 
-from course_utils.plots import grouped_bars
+from course_utils.plots import grouped_bars, lines
 
 VALUES = {"English": {"A": 13, "B": 14.5}, "<b>Hindi</b>": {"A": 139, "B": 0}}
 
@@ -34,3 +34,16 @@ def test_no_figure_stays_open():
 
     grouped_bars(VALUES, "t", "u")
     assert pyplot.get_fignums() == []
+
+
+def test_curves_say_their_range_and_five_places():
+    places = [number / 10 for number in range(11)]
+    curves = {"flat": [0.5] * 11, "<i>rising</i>": [place**2 for place in places]}
+    figure = lines(places, curves, "Two curves", "moved by", "loss")
+    assert repr(figure).splitlines() == [
+        "Two curves (loss, over: moved by)",
+        "flat: from 0.50 to 0.50; 0.50 at 0, 0.50 at 0.2, 0.50 at 0.5, 0.50 at 0.8, 0.50 at 1",
+        "<i>rising</i>: from 0.00 to 1.00; 0.00 at 0, 0.04 at 0.2, 0.25 at 0.5, 0.64 at 0.8, 1.00 at 1",
+    ]
+    assert figure.png == lines(places, curves, "Two curves", "moved by", "loss").png
+    assert figure.png != lines(places, curves | {"flat": [0.6] * 11}, "Two curves", "moved by", "loss").png

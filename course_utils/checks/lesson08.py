@@ -1,0 +1,422 @@
+"""Lesson 08: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+import functools
+import itertools
+
+from .exercise import Mistake, exercise, expect_close
+from .quiz import Option, Prediction, Question
+
+TITLE = "Why does argmax break gradients?"
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_wrapped = Prediction(
+    "08/predict-wrapped",
+    "`generate()` without its decorator returns logits and sequences. Which of them carry a gradient?",
+    options=(
+        Option("Only the logits", "They are computed from the weights. The ids are chosen by them, which is another thing.", right=True, value=(True, False)),
+        Option("Both", "The ids are integers, and a tensor of integers cannot carry a gradient.", value=(True, True)),
+        Option("Neither", "Without the decorator the forward passes are tracked as in training.", value=(False, False)),
+        Option("Only the sequences", "It is the other way round.", value=(False, True)),
+    ),
+    proof=lambda: _what_carries_a_gradient(),
+)  # fmt: skip
+
+predict_embedding = Prediction(
+    "08/predict-embedding",
+    "Argmax chooses a token, and step 2 looks up its embedding. Does that embedding require a gradient, and does one arrive at step 1's weight?",
+    options=(
+        Option("It requires none", "It was looked up in the embedding matrix, and that requires one.", value=(False, False)),
+        Option("It requires one, which arrives", "The look-up has one edge, and it leads to the matrix. The token has none.", value=(True, True)),
+        Option("It requires one, which does not arrive", "It goes to the embedding matrix of step 2, and to nothing in step 1.", right=True, value=(True, False)),
+    ),
+    proof=lambda: _embedding_of_the_choice(),
+)  # fmt: skip
+
+predict_flat = Prediction(
+    "08/predict-flat",
+    "One weight takes 201 values in a row, and for each the model writes two tokens greedily. Between how many of the 200 neighbours does the loss change?",
+    options=(
+        Option("Fewer than 10", "Most small moves leave the most likely token where it is. Then the loss is the same to the last digit.", right=True, value="few"),
+        Option("About 100", "It would have to jump at every second step. A token has to overtake another for that.", value="half"),
+        Option("Nearly all", "So it is with a smooth function. The logits do change everywhere, but the choice does not.", value="all"),
+    ),
+    proof=lambda: _changes_along_a_weight(),
+)  # fmt: skip
+
+predict_teacher = Prediction(
+    "08/predict-teacher",
+    "The gradient of the chosen tokens' log probability, by way of the undecorated `generate()`. What does it equal?",
+    options=(
+        Option("The gradient of our loss", "No cost went into it. It would be the same for every loss.", value="loss"),
+        Option("What one forward pass over the finished text gives", "The same tokens are scored, given the same tokens before them.", right=True, value="forward"),
+        Option("Zero", "The integers only pick log probabilities, and those hang on the weights.", value="zero"),
+    ),
+    proof=lambda: _gradient_of_the_chosen(),
+)  # fmt: skip
+
+predict_memory = Prediction(
+    "08/predict-memory",
+    "Which keeps more memory for the backward pass: generating 24 tokens with gradients, or one forward pass over the finished text?",
+    options=(
+        Option("Generating", "Each step keeps what one token needs, and a copy of the grown cache besides.", right=True, value="generating"),
+        Option("The forward pass", "It holds all positions at once. But generating ends up with all of them, too, and copies.", value="forward"),
+        Option("Both the same", "The same activations, yes. But the cache is concatenated anew at every step, and each copy is kept.", value="same"),
+    ),
+    proof=lambda: _who_keeps_more(),
+)  # fmt: skip
+
+
+@functools.cache
+def _tiny():
+    from course_utils import load
+
+    model, tokenizer = load("tiny-gpt2", device="cpu")
+    return model.double(), tokenizer
+
+
+@functools.cache
+def _prompt():
+    return _tiny()[1]("Today is", return_tensors="pt")
+
+
+def _bare(**options):
+    model, tokenizer = _tiny()
+    return type(model).generate.__wrapped__(
+        model, **_prompt(), do_sample=False, pad_token_id=tokenizer.eos_token_id,
+        return_dict_in_generate=True, output_logits=True, **options,
+    )  # fmt: skip
+
+
+def _what_carries_a_gradient():
+    output = _bare(max_new_tokens=2)
+    return output.logits[0].requires_grad, output.sequences.requires_grad
+
+
+def _embedding_of_the_choice():
+    import torch
+
+    model, _ = _tiny()
+    logits = model(**_prompt()).logits[:, -1]
+    embedding = model.get_input_embeddings().weight[logits.argmax(-1)]
+    found = torch.autograd.grad(embedding.sum(), logits, allow_unused=True)[0]
+    return embedding.requires_grad, found is not None
+
+
+def _changes_along_a_weight():
+    import torch
+
+    model, tokenizer = _tiny()
+    bias = model.transformer.ln_f.bias
+    at_rest, texts = bias[0].item(), []
+    try:
+        with torch.no_grad():
+            for step in range(-100, 101):
+                bias[0] = at_rest + step / 50
+                ids = model.generate(
+                    **_prompt(), do_sample=False, max_new_tokens=2, pad_token_id=tokenizer.eos_token_id
+                )
+                texts.append("".join("e" if "e" in tokenizer.decode(id) else "-" for id in ids[0, 2:]))
+    finally:
+        with torch.no_grad():
+            bias[0] = at_rest
+    changes = sum(one.count("e") != other.count("e") for one, other in itertools.pairwise(texts))
+    return "few" if changes < 10 else "half" if 80 < changes < 120 else "all" if changes > 180 else changes
+
+
+def _gradient_of_the_chosen():
+    import torch
+
+    model, _ = _tiny()
+    output = _bare(max_new_tokens=3)
+    chosen = output.sequences[:, 2:, None]
+    generated = torch.stack(output.logits, 1).log_softmax(-1).gather(-1, chosen).sum()
+    scored = model(output.sequences[:, :-1]).logits[:, 1:].log_softmax(-1).gather(-1, chosen).sum()
+    weight = model.transformer.h[0].mlp.c_fc.weight
+    one, other = (torch.autograd.grad(total, weight)[0] for total in (generated, scored))
+    if not one.any():
+        return "zero"
+    return "forward" if torch.allclose(one, other, rtol=1e-4, atol=1e-6) else "loss"
+
+
+def _who_keeps_more():
+    model, _ = _tiny()
+    sequences = _bare(max_new_tokens=24).sequences
+    generating = _kept(lambda: _bare(max_new_tokens=24), model)
+    forward = _kept(lambda: model(sequences[:, :-1], logits_to_keep=24), model)
+    return "generating" if generating > 1.05 * forward else "forward" if forward > 1.05 * generating else "same"  # fmt: skip
+
+
+def _kept(run, model):
+    """Bytes that autograd keeps for the backward pass of `run()`, parameters left out."""
+    import torch
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = run()
+    del result
+    return sum(kept.values())
+
+
+# ---- exercises ---------------------------------------------------------------------------------------
+
+SNIPPETS = {
+    "A": """logits = model(**prompt).logits[:, -1]
+probs = logits.softmax(-1).detach()
+loss = (probs @ costs).mean()""",
+    "B": """logits = model(**prompt).logits[:, -1]
+probs = logits.softmax(-1)
+token = probs.argmax(-1)
+loss = costs[token].mean()""",
+    "C": """logits = model(**prompt).logits[:, -1]
+probs = logits.new_tensor(logits.softmax(-1).tolist())
+best = probs.max(-1).values
+loss = -best.log().mean()""",
+    "D": """logits = model(**prompt).logits[:, -1]
+best = logits.log_softmax(-1).max(-1).values
+surprise = -best.mean()
+loss = torch.tensor(surprise.item(), requires_grad=True)""",
+    "E": """logits = model(**prompt).logits[:, -1]
+mixture = logits.softmax(-1) @ embeddings
+nearest = torch.cdist(mixture, embeddings).argmin(-1)
+following = model(inputs_embeds=embeddings[nearest][:, None]).logits[:, -1]
+loss = (following.softmax(-1) @ costs).mean()""",
+}
+CUTS = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
+_LINES = {
+    ("A", 1): "The forward pass is tracked: nothing switches gradients off here.",
+    ("A", 3): "A product passes gradients on. Look at what `probs` is when it comes here.",
+    ("B", 1): "The forward pass is tracked: nothing switches gradients off here.",
+    ("B", 2): "Softmax is the most differentiable thing on this road.",
+    ("B", 4): "By then it has happened: the index is an integer already. Which line made it one?",
+    ("C", 1): "The forward pass is tracked: nothing switches gradients off here.",
+    (
+        "C",
+        3,
+    ): "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut.",
+    ("C", 4): "Logarithm and mean pass gradients on. Look at what comes before.",
+    ("D", 1): "The forward pass is tracked: nothing switches gradients off here.",
+    (
+        "D",
+        2,
+    ): "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut.",
+    ("D", 3): "A mean with its sign turned passes gradients on.",
+    ("E", 1): "The forward pass is tracked: nothing switches gradients off here.",
+    ("E", 2): "A product with the embeddings passes gradients on: section 4 printed both of its edges.",
+    ("E", 4): "By then it has happened: `nearest` is an integer already. Which line made it one?",
+    (
+        "E",
+        5,
+    ): "This loss does have a gradient for the weights, by way of line 4. But not for the logits of line 1.",
+}
+
+
+@exercise("08/cuts", title="Find the line that cuts", minutes=8, difficulty=2)
+def check_cuts(answer):
+    """A line number for each of the five snippets."""
+    if not isinstance(answer, dict):
+        raise Mistake('Give a dictionary from names to lines, {"A": 1, ...}.')
+    if unknown := [name for name in answer if name not in CUTS]:
+        raise Mistake(f"There is no snippet {unknown[0]!r}. They are {', '.join(CUTS)}.")
+    if missing := [name for name in CUTS if name not in answer]:
+        raise Mistake(f"Snippet {missing[0]} has no line yet. In each of the five one line cuts.")
+    for name, line in answer.items():
+        lines = len(SNIPPETS[name].splitlines())
+        if isinstance(line, bool) or not isinstance(line, int) or not 1 <= line <= lines:
+            raise Mistake(f"For snippet {name} you gave {line!r}. Give one of its lines, 1 to {lines}.")
+    for name, line in CUTS.items():
+        if answer[name] != line:
+            raise Mistake(f"Snippet {name}, line {answer[name]}: {_LINES[name, answer[name]]}")
+    return "A detach, two integers, a detour by Python numbers, and a leaf that only looks like a loss."
+
+
+@exercise("08/straight-through", title="Straight-through", minutes=8, difficulty=3)
+def check_straight_through(answer):
+    """The value of the one-hot rows and the gradient of the softmax, in the type of the logits."""
+    import torch
+
+    generator = torch.Generator().manual_seed(8)
+    for rows, vocabulary in ((3, 5), (1, 7), (4, 2)):
+        logits = torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
+        direction = torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
+        probs = logits.softmax(-1)
+        want = torch.nn.functional.one_hot(logits.argmax(-1), vocabulary).double()
+        given = logits.clone().requires_grad_()
+        got = answer(given)
+        if not isinstance(got, torch.Tensor):
+            raise Mistake(f"Return a tensor (batch, vocab); this is {type(got).__name__}.")
+        if got.shape == logits.shape[:1]:
+            raise Mistake("These are ids. Return one-hot rows, (batch, vocab).")
+        if not got.is_floating_point():
+            raise Mistake("These rows are integers, and integers carry no gradient. Turn them into floats.")
+        expect_close(
+            got.detach(),
+            want,
+            (logits,),
+            "The value is the one-hot row of the most likely token.",
+            mistakes=[
+                (probs, "The value is that of the softmax. Forwards the row must be one-hot."),
+                (want * probs, "The row has the probability where a 1 belongs: do not multiply, add and subtract."),
+                (want + probs, "The probabilities are added, and not taken off again: subtract `probs.detach()`."),
+                (lambda got: (got.round().sum(-1) == 1).all() and torch.allclose(got, got.round()), "One-hot rows, but not of the most likely token. Use argmax, not a draw."),
+            ],
+        )  # fmt: skip
+        if not got.requires_grad:
+            raise Mistake("The value is right, and no gradient comes back. Add something whose value is 0 and whose gradient is that of the softmax.")  # fmt: skip
+        # A copy went in above; for the gradient the function itself is asked, on a tensor of ours.
+        (found,) = torch.autograd.grad((answer.original(given) * direction).sum(), given)
+        expected = probs * (direction - (probs * direction).sum(-1, keepdim=True))
+        expect_close(
+            found,
+            expected,
+            (logits,),
+            "The value is right, but the gradient is not that of the softmax.",
+            mistakes=[
+                (torch.zeros_like(expected), "The value is right, and the gradient is 0: what you add and what you subtract both carry it. Detach one of them."),
+                (-expected, "The value is right, and the gradient points the wrong way: detach the `probs` that you subtract, not the one that you add."),
+                (direction, "The value is right, but this is the gradient of the logits themselves. Take the softmax's."),
+                (2 * expected, "The value is right, but the gradient is twice the softmax's."),
+            ],
+        )  # fmt: skip
+    return "Forwards a token, backwards a softmax. That this is a guess is the price of it."
+
+
+@exercise("08/score", title="Score after generating", minutes=6, difficulty=2)
+def check_score(answer):
+    """The sum over the answer, and its gradient, for two lengths of prompt and two rows."""
+    import torch
+
+    model, _ = _tiny()
+    weight = model.transformer.h[0].mlp.c_fc.weight
+    for rows, prompt_length in (
+        ([[3666, 3290, 318, 407, 616], [40, 765, 284, 4483, 257]], 3),
+        ([[1026, 481, 6290, 287, 262, 3329]], 1),
+        ([[1026, 481, 6290, 287]], 2),
+    ):
+        sequences = torch.tensor(rows)
+        with torch.no_grad():
+            logits = model(sequences).logits
+        shifted = logits[:, :-1].log_softmax(-1).gather(-1, sequences[:, 1:, None]).squeeze(-1)
+        of_answer = shifted[:, prompt_length - 1 :]
+        want = of_answer.sum().item()
+        got = answer(model, sequences, prompt_length)
+        if isinstance(got, int | float):
+            raise Mistake("This is a Python number, so the gradient is lost: leave out `.item()`.")
+        if not isinstance(got, torch.Tensor) or got.numel() > 1:
+            raise Mistake("Return one number for the whole batch: a tensor, summed over tokens and rows.")
+        same_place = logits[:, prompt_length:].log_softmax(-1)
+        unshifted = same_place.gather(-1, sequences[:, prompt_length:, None]).sum().item()
+        raw = logits[:, prompt_length - 1 : -1].gather(-1, sequences[:, prompt_length:, None]).sum().item()
+        one_less = shifted[:, prompt_length:].sum().item()
+        expect_close(
+            got.detach().double().cpu().reshape(()),
+            torch.tensor(want, dtype=torch.float64),
+            (rows, prompt_length),
+            "Sum the log probabilities of the ids behind the prompt, each from the logits one place before it.",
+            mistakes=[
+                (_number(shifted.sum().item() if prompt_length > 1 else None), "The prompt's own tokens are in the sum. The answer begins at `prompt_length`."),
+                (_number(unshifted), "Nothing is shifted: the logits at place t speak about the token at place t + 1."),
+                (_number(one_less), "The answer's first token is missing. Its logits stand at `prompt_length - 1`."),
+                (_number(raw), "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
+                (_number(of_answer.mean().item()), "This is the mean over tokens. Return the sum."),
+                (_number(of_answer.sum(1).mean().item() if len(rows) > 1 else None), "This is the mean over rows. Return the sum."),
+                (_number(-want), "The sign is turned: this is a loss. Return the log probability."),
+                (_number(of_answer.exp().sum().item()), "Probabilities are added here. Add their logarithms."),
+            ],
+            tolerance=1e-4,
+        )  # fmt: skip
+        if not got.requires_grad:
+            raise Mistake(
+                "The number is right, and carries no gradient. Leave out `no_grad()` and `detach()`."
+            )
+        with torch.enable_grad():
+            scored = model(sequences[:, :-1]).logits.log_softmax(-1).gather(-1, sequences[:, 1:, None])
+            (expected,) = torch.autograd.grad(scored[:, prompt_length - 1 :].sum(), weight)
+        (found,) = torch.autograd.grad(got, weight, allow_unused=True)
+        if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-6):
+            raise Mistake("The number is right, but its gradient is not: a part of the sum was detached.")
+    return "One forward pass, and the gradient of every chosen token's log probability."
+
+
+def _number(value):
+    import torch
+
+    return None if value is None else torch.tensor(value, dtype=torch.float64)
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "08/quiz-enable",
+        "A colleague calls `generate()` inside `with torch.enable_grad():`. What changes?",
+        options=(
+            Option("Nothing", "The decorator sets its own switch when the call begins. The innermost one counts.", right=True, value=False),
+            Option("The returned scores carry a gradient", "They would without the decorator. It switches gradients off inside the call."),
+            Option("The returned sequences carry a gradient", "Integers never do, with or without a decorator."),
+            Option("It raises an error", "The switches may be nested as you like. The innermost one counts."),
+        ),
+        proof=lambda: _enabled_outside(),
+    ),
+    Question(
+        "08/quiz-picking",
+        "Which of these lines pass a gradient on to `logits`? Mark all.",
+        several=True,
+        options=(
+            Option("`logits.max(-1).values`", "It picks numbers, and the gradient goes to those that it picked.", right=True),
+            Option("`logits.argmax(-1)`", "It returns places, which are integers."),
+            Option("`logits.gather(-1, ids)`", "The ids say where to look, and the numbers found there are on the road.", right=True),
+            Option("`costs[logits.argmax(-1)]`", "It picks from `costs`, by integers. Nothing leads back to the logits."),
+        ),
+        proof=lambda: _passing_lines(),
+    ),
+    Question(
+        "08/quiz-zero",
+        "The loss goes through argmax. What would be its true derivative at a place where no token is about to change?",
+        options=(
+            Option("0", "The loss is constant there. The right answer helps no optimizer.", right=True),
+            Option("Unknown, since PyTorch cannot compute it", "It is known: a constant has the slope 0. The curve of section 6 shows it."),
+            Option("The derivative of the softmax", "That belongs to another function. Straight-through borrows it."),
+            Option("Infinite", "At a cliff the differences grow without end. Between cliffs all is flat."),
+        ),
+    ),
+    Question(
+        "08/quiz-cheapest",
+        "You need the gradient of the log probability of a text that the model has just written. What do you do?",
+        options=(
+            Option("Generate without gradients, then score the text in one forward pass", "The same gradient with less memory, and all positions at once.", right=True),
+            Option("Remove the decorator from `generate()`", "It gives the same gradient, and keeps every step's copy of the cache."),
+            Option("Use straight-through in every step", "That is for gradients through the choice. The chosen tokens are known here."),
+            Option("Use the `scores` that generate() recorded", "Under the decorator they carry no gradient, and they were changed by processors."),
+        ),
+    ),
+)  # fmt: skip
+
+
+def _enabled_outside():
+    import torch
+
+    model, tokenizer = _tiny()
+    with torch.enable_grad():
+        output = model.generate(
+            **_prompt(), do_sample=False, max_new_tokens=2, pad_token_id=tokenizer.eos_token_id,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+    return output.scores[0].requires_grad or output.sequences.requires_grad
+
+
+def _passing_lines():
+    import torch
+
+    logits = torch.randn(2, 5, requires_grad=True)
+    known = {"logits": logits, "ids": torch.tensor([[1], [2]]), "costs": torch.randn(5)}
+    lines = (option.text.strip("`") for option in quiz[1].options)
+    return [line for line in lines if eval(line, dict(known)).requires_grad]
