@@ -183,7 +183,7 @@ function render({ model, el }) {
 
   function progress() {
     if (!live) return SAVED;
-    const made = path(view.branch).length;
+    const made = path(view.branch).length + (shown.most ? ` of at most ${shown.most}` : "");
     const idle = start.hasAttribute("data-edited") ? "Press Start to generate from what you typed." : "";
     return { play: `Playing: step ${view.step}.`, run: `Running: ${made} steps taken.` }[running] ?? idle;
   }

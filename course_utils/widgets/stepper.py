@@ -158,6 +158,7 @@ class Stepper(CourseWidget):
             "prompts": self._prompts,
             "arguments": ", ".join(f"{name}={value!r}" for name, value in self._plain.items()),
             "objects": objects,
+            "most": self._plain.get("max_new_tokens"),
             "sampling": tree.sampling,
             "rows": tree.prompt.tolist(),
             "pad": self._tokenizer.pad_token_id,

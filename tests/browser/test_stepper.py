@@ -251,6 +251,14 @@ def test_another_token_begins_a_branch_and_both_stay(mount, sampled):
     page.locator(".stepper-bars li:not(:has([aria-current])) button").nth(1).click()
     expect(page.locator(".stepper-tree ul ul ul button")).to_have_attribute("aria-current", "true")
     assert page.locator(".stepper-tree button").count() == 3
+    for number, how in (
+        (4, "chosen by you"),
+        (3, "drawn with seed 3"),
+        (2, "chosen by you"),
+        (1, "drawn with"),
+    ):
+        page.locator(".stepper-text button").nth(number).click()
+        expect(page.locator(".stepper-choice")).to_contain_text(how)
 
 
 def test_a_removed_token_can_be_chosen(mount, sampled):
