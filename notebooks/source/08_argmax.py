@@ -284,10 +284,18 @@ through_argmax = [loss_at(move, lambda: two_steps(hard)) for move in moves]
 changes = sum(here != there for here, there in itertools.pairwise(through_argmax))
 print(f"{len(set(through_argmax))} different values; it changes between {changes} of 200 neighbours")
 
+# %% [markdown]
+# Beside it the softmax in the place of argmax, sharpened by a temperature of 0.1:
+
 # %%
 from course_utils.plots import lines
 
-through_softmax = [loss_at(move, lambda: two_steps(lambda logits: logits.softmax(-1))) for move in moves]
+
+def softmax(logits):
+    return (logits / 0.1).softmax(-1)
+
+
+through_softmax = [loss_at(move, lambda: two_steps(softmax)) for move in moves]
 curves = {"argmax": through_argmax, "softmax": through_softmax}
 lines(moves, curves, "The loss of two tokens along one weight", "the weight is moved by", "loss")
 
@@ -314,9 +322,9 @@ for h in (0.1, 0.01):
 # it is what autograd says:
 
 # %%
-expected = two_steps(lambda logits: logits.softmax(-1))
+expected = two_steps(softmax)
 by_autograd = torch.autograd.grad(expected, bias)[0][0].item()
-by_difference = finite_difference(lambda: two_steps(lambda logits: logits.softmax(-1)), 0.0, 1e-5)
+by_difference = finite_difference(lambda: two_steps(softmax), 0.0, 1e-5)
 print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) < 1e-4)
 
 # %% [markdown]
