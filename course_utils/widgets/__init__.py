@@ -6,6 +6,7 @@ _HOME = {
     "BeamTree": "beam_tree",
     "CacheGrowth": "cache_growth",
     "CourseWidget": "base",
+    "EstimatorRace": "estimator_race",
     "GradientLink": "gradient_link",
     "MaskView": "mask_view",
     "NextToken": "next_token",

@@ -169,7 +169,7 @@ class GradientLink(CourseWidget):
         }
 
     def _rows(self):
-        """For each link its loss, gradient and finite difference at the present place: list of list of str."""
+        """Loss, gradient and finite difference of each link at the present place: list of list of str."""
         place = self._place(self.weight)
         rows = []
         for link in LINKS:
