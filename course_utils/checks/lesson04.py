@@ -51,7 +51,7 @@ predict_head_mask = Prediction(
     "04/predict-head-mask",
     "`model(ids, head_mask=torch.zeros(4, 4))`, an argument that the model no longer has. What happens?",
     options=(
-        Option("A TypeError", "So it was for names that a model never knew, in older versions. Today a forward pass takes any name.", value="TypeError"),
+        Option("A TypeError", "So it was for names that a model never knew, in older versions. Today such names are passed on.", value="TypeError"),
         Option("A warning, and the logits as without it", "The logits are as without it. But look for the warning.", value="warning"),
         Option("The logits as without it, and not a word", "Unknown names are passed on, from function to function, until they are lost.", right=True, value="silence"),
         Option("Other logits, as if no head found anything", "So it was in older versions, where attention was eager.", value="other logits"),

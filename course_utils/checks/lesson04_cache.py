@@ -36,11 +36,15 @@ class _Pass(NamedTuple):
 
 @contextlib.contextmanager
 def _watched(model):
-    """A list that grows by a _Pass with each forward pass. generate() is a Mistake inside."""
+    """A list that grows by a _Pass with each forward pass. generate() is a Mistake inside.
+
+    The model without its head is watched: who calls that, and the head by hand, runs the same passes.
+    """
     passes = []
 
     def note(module, args, given):
-        ids = args[0] if args else given.get("input_ids", given.get("inputs_embeds"))
+        ids = args[0] if args else given.get("input_ids")
+        ids = given["inputs_embeds"] if ids is None else ids
         cache = given.get("past_key_values")
         told = (given.get(name) for name in ("attention_mask", "position_ids"))
         told = (tensor if tensor is None else tensor.tolist() for tensor in told)
@@ -49,7 +53,7 @@ def _watched(model):
     def refuse(*args, **given):
         raise Mistake("This calls `generate()`. Write its loop: a forward pass for each token.")
 
-    hook = model.register_forward_pre_hook(note, with_kwargs=True)
+    hook = model.base_model.register_forward_pre_hook(note, with_kwargs=True)
     model.generate = refuse
     try:
         yield passes
@@ -112,13 +116,16 @@ def check_decode(answer):
                 f"{found} The first pass reads {first.ids} ids of the prompt, which has {ids.shape[1]}."
             )
         if got[0][0] != want[0][0]:
-            raise Mistake(f"{found} Already the first is another. The last place predicts what comes next: `logits[:, -1]`.")  # fmt: skip
+            raise Mistake(f"{found} Already the first is another. Take the most likely token at the last place: `logits[:, -1:].argmax(-1)`.")  # fmt: skip
         if later.cached == 0 and later.ids == 1:
             raise Mistake(f"{found} The second pass gets one id and no cache: it has forgotten the prompt. Hand on `past_key_values`.")  # fmt: skip
         if later.cached and later.ids > 1:
             raise Mistake(f"{found} The second pass gets the cache and {later.ids} ids, so the text is read twice. With a cache, give the new id only.")  # fmt: skip
         if passes[-1].cached == first.ids and len(passes) > 2:
             raise Mistake(f"{found} Each pass gets the prompt's cache and nothing of what was written since. Is it copied, or cut back?")  # fmt: skip
+        told = later.positions and later.positions[0][-1]
+        if told not in (None, later.cached):
+            raise Mistake(f"{found} In the second pass the new token stands at position {told}, behind {later.cached} cached places.")  # fmt: skip
         raise Mistake(f"{found} Look at which id goes into the next pass: the one that was chosen last.")
     return "generate()'s ids, and each pass after the first reads one id."
 
@@ -146,7 +153,7 @@ def check_score_endings(answer):
     import torch
 
     for name, text, endings in [
-        ("tiny-gpt2", "The capital of France is", [[6342], [262, 1748], [257, 1263, 1748]]),
+        ("tiny-gpt2", "The capital of France is", [[262, 1748], [257, 1263, 1748], [6342]]),
         ("tiny-llama", "My dog is", [[3772, 13], [3772, 13], [11, 290, 340]]),
     ]:
         model, _ = tiny(name)
@@ -224,6 +231,18 @@ def _misscored(model, prompt, endings):
         "A place of each ending stays in the cache. Cut off as many as the pass has added.",
     )
     yield (
+        scores_behind(lambda cached, ending: cached + ending[:-1]),
+        "A single place is cut off after each ending. Cut off as many as the pass has added.",
+    )
+    no_prompt = [_scored(model, prompt, ending, behind=[]) for ending in endings]
+    yield no_prompt, "The prompt's cache is missing where the endings are read."
+    right = scores()
+    in_order = "The scores are right, but not in the order of the endings."
+    yield sorted(right), in_order
+    yield sorted(right, reverse=True), in_order
+    first = scores(reduce=lambda numbers: numbers[0])
+    yield first, "Only the first token of each ending is counted. Take the sum over its tokens."
+    yield (
         scores_behind(lambda cached, ending: cached[:-1]),
         "After each ending the cache is shorter by a place of the prompt. Cut off no more than the pass has added.",
     )
@@ -232,10 +251,10 @@ def _misscored(model, prompt, endings):
     yield scores(skip=1), "The first token of each ending is missing. The prompt's last place predicts it."
     mean = scores(reduce=lambda numbers: sum(numbers) / len(numbers))
     yield mean, "This is the mean over the tokens. Take their sum."
-    loss = [-score for score in scores()]
+    loss = [-score for score in right]
     yield loss, "The sign is turned round: this is the loss. Log-probabilities are at most 0."
     probabilities = scores(numbers=lambda logits: logits.softmax(-1))
-    yield probabilities, "These are sums of probabilities. Take the log of each first: `log_softmax`."
+    yield probabilities, "These are probabilities. Add up their logarithms: `log_softmax`."
     bare = scores(numbers=lambda logits: logits)
     yield bare, "These are sums of logits. `log_softmax` makes log-probabilities of them."
 
@@ -263,24 +282,31 @@ def check_repaired(answer):
             continue
         right = [mine == theirs for mine, theirs in zip(got, want, strict=True)]
         found = f"For {rows} rows and {steps} steps, these rows are right: `{right}`."
-        _mask_told(*_first_two(passes), length, found)
+        _first_two(passes)
+        _mask_told(passes, batch["attention_mask"].tolist(), found)
         _positions_told(passes, position_ids(batch["attention_mask"]), batch["attention_mask"], found)
         raise Mistake(f"{found} Mask and positions are as they should be. Look at which ids go into the next pass, and at the last place of the logits.")  # fmt: skip
     return "Every row as generate() writes it: the mask grows by a column of ones, and the positions go on."
 
 
-def _mask_told(first, later, length, found):
-    if first.mask is None or later.mask is None:
+def _mask_told(passes, prompt, found):
+    if any(one.mask is None for one in passes):
         raise Mistake(f"{found} A pass gets no attention mask, and reads the fillers.")
-    columns, keys = len(later.mask[0]), later.cached + later.ids
-    if columns == 1:
-        raise Mistake(f"{found} In the second pass the mask is that of the new place alone. It covers the cached places, too.")  # fmt: skip
-    if columns != keys:
-        raise Mistake(
-            f"{found} In the second pass there are {keys} keys, and the mask has {columns} columns."
-        )
-    if not all(row[-1] for row in later.mask):
-        raise Mistake(f"{found} In the second pass the mask has a 0 at the new place, and hides it. A new token is no padding.")  # fmt: skip
+    if passes[0].mask != prompt:
+        raise Mistake(f"{found} The first pass needs the batch's `attention_mask` as it is.")
+    for number, one in enumerate(passes[1:], 2):
+        told = f"{found} In the second pass" if number == 2 else f"{found} In pass {number}"
+        columns, keys = len(one.mask[0]), one.cached + one.ids
+        if columns == 1:
+            raise Mistake(
+                f"{told} the mask is that of the new place alone. It covers the cached places, too."
+            )
+        if columns != keys:
+            raise Mistake(f"{told} there are {keys} keys, and the mask has {columns} columns.")
+        if [row[: len(prompt[0])] for row in one.mask] != prompt:
+            raise Mistake(f"{told} the mask does not begin with the prompts' own: it hides other places.")
+        if not all(all(row[len(prompt[0]) :]) for row in one.mask):
+            raise Mistake(f"{told} the mask has a 0 at a new place, and hides it. A new token is no padding.")
 
 
 def _positions_told(passes, prompt, mask, found):

@@ -125,7 +125,7 @@ def _rows_at_the_last_step():
 quiz = (
     Question(
         "05/quiz-wins",
-        "The model's generation config says `top_k=20` and `temperature=0.7`. You call `generate(**inputs, do_sample=True, generation_config=GenerationConfig(top_k=None, temperature=1.2))`. What is used?",
+        "The model's generation config says `top_k=20` and `temperature=0.7`. You pass `generation_config=GenerationConfig(do_sample=True, top_k=None, temperature=1.2)`. What is used?",
         options=(
             Option("top_k 20, temperature 1.2", "The config that you pass wins where it says something. None says nothing, so the model's 20 comes in.", right=True, value=(20, 1.2)),
             Option("no top_k, temperature 1.2", "In the call itself `top_k=None` would switch it off. In a config None means: not said.", value=(None, 1.2)),
