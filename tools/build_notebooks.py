@@ -12,10 +12,12 @@ has no solved notebook. A lesson that does not run changes no file.
 """
 
 import argparse
+import copy
 import difflib
 import hashlib
 import json
 import os
+import re
 import re
 import sys
 from pathlib import Path
@@ -114,7 +116,27 @@ def build_lesson(root: Path, source: Path) -> None:
         with tqdm(total=code_cells, desc=name, unit="cell", leave=False) as bar:
             notebook_run.run_notebook(notebook, path.parent, strict=solved, on_cell=bar.update)
     for path, notebook in notebooks.items():
-        write_atomically(path, as_stored(notebook))
+        if not (path.exists() and only_measured_anew(path, notebook)):
+            write_atomically(path, as_stored(notebook))
+
+
+def only_measured_anew(path: Path, notebook: NotebookNode) -> bool:
+    """Whether the notebook differs from the stored one in nothing but cells whose output is never the same.
+
+    Timings, for example: a rebuild that changes only them leaves the file, and the history, alone. A widget
+    among them counts by the digest of its module, so that a page does not keep an old one.
+    """
+
+    def without_measurements(notebook):
+        notebook = copy.deepcopy(notebook)
+        for cell in notebook.cells:
+            if "nbval-ignore-output" in cell.metadata.get("tags", []):
+                modules = re.findall(r"data-course-module=\W*([\w-]+)", json.dumps(cell.outputs))
+                cell.metadata["modules"], cell.outputs = modules, []
+        return as_stored(notebook)
+
+    stored = nbformat.reads(path.read_text(encoding="utf-8"), as_version=nbformat.NO_CONVERT)
+    return without_measurements(stored) == without_measurements(notebook)
 
 
 def differences(root: Path, sources: list[Path], *, orphans: bool) -> list[str]:

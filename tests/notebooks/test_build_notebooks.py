@@ -130,6 +130,33 @@ def test_a_source_without_exercises_has_no_solved_notebook(course, capsys):
     assert "solutions/appendix.ipynb has no source" in capsys.readouterr().err.replace("\\", "/")
 
 
+def test_a_rebuild_leaves_a_notebook_of_which_only_measurements_differ(course):
+    source = course / "notebooks/source/02_time.py"
+    measured = '# %% tags=["nbval-ignore-output"]\nimport time\ntime.perf_counter_ns()\n\n# %%\n1 + 1\n'
+    source.write_text(f"# %% [markdown]\n# # When?\n\n{measured}", encoding="utf-8")
+    notebook = course / "notebooks/02_time.ipynb"
+    stored = []
+    for text in ("", "", "\n# %%\n2 + 2\n"):
+        source.write_text(source.read_text(encoding="utf-8") + text, encoding="utf-8")
+        assert build_notebooks.main(["02", "--force"], course) == 0
+        stored.append(notebook.read_text(encoding="utf-8"))
+    assert stored[0] == stored[1] != stored[2]
+    assert outputs(notebook)[0] != nbformat.reads(stored[0], as_version=4).cells[1].outputs
+
+
+def test_a_measurement_in_a_widget_is_renewed_with_the_widgets_module(tmp_path):
+    def measured(seconds, digest):
+        page = f'<i>{seconds}</i><script type="module" data-course-module="course-{digest}"></script>'
+        output = new_output("display_data", {"text/html": page})
+        cell = new_code_cell("w", id="a", outputs=[output], metadata={"tags": ["nbval-ignore-output"]})
+        return nbformat.v4.new_notebook(cells=[cell])
+
+    path = tmp_path / "a.ipynb"
+    path.write_text(build_notebooks.as_stored(measured(1, "aa")), encoding="utf-8")
+    assert build_notebooks.only_measured_anew(path, measured(2, "aa"))
+    assert not build_notebooks.only_measured_anew(path, measured(1, "bb"))
+
+
 def test_a_widget_is_frozen_to_what_a_reader_without_a_kernel_sees(built):
     assert outputs(built / LEARNERS)[1][0].data == {"text/plain": "w", "text/html": "<i>w</i>"}
 
