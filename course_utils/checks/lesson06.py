@@ -1,0 +1,280 @@
+"""Lesson 06: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
+
+from .lesson06_beams import check_sort_out, sort_out
+from .lesson06_filters import check_forbid, check_targets, check_top_p
+from .quiz import Option, Prediction, Question
+
+__all__ = ["TITLE", "check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
+
+TITLE = "How is the next token chosen?"
+SMOLLM2 = "smollm2-135m"
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_cold = Prediction(
+    "06/predict-cold",
+    "At temperature 1 ` pizza` is 1.1 times as likely as ` pasta`. And at temperature 0.1?",
+    options=(
+        Option("1.1 times", "The distance of their logits is multiplied by 10, and the softmax sees it.", value=1),
+        Option("2.7 times", "1.1 (1.105, not rounded) to the power of 10. A close race stays a race for long.", right=True, value=3),
+        Option("11 times", "It is not the ratio that is multiplied by 10, but its logarithm.", value=11),
+        Option("More than a thousand times", "That takes a temperature near 0.01.", value=1000),
+    ),
+    proof=lambda: _ratio_when_cold(),
+)  # fmt: skip
+
+predict_typical = Prediction(
+    "06/predict-typical",
+    "After `I want to eat a big bowl of` the entropy is 8 bits, and the surprise of the likeliest token, ` pizza`, is 3.7 bits. Is it kept by `typical_p=0.5`?",
+    options=(
+        Option("Yes: the likeliest token is always kept", "So it is with the other three filters. Typical starts from the middle.", value="always"),
+        Option("No: it is too likely", "It is 4.3 bits from the mean surprise. Tokens nearer to it fill the mass first.", right=True, value="dropped"),
+        Option("Yes: it comes first in the mass of 0.5", "That is how top-p counts. Typical begins with the tokens nearest to the entropy.", value="first"),
+    ),
+    proof=lambda: _typical_drops_the_likeliest(),
+)  # fmt: skip
+
+predict_shift = Prediction(
+    "06/predict-shift",
+    "` pizza` stands in the text and has a positive logit. Add 20 to *all* logits, then apply the same `repetition_penalty=1.1`. What becomes of its probability?",
+    options=(
+        Option("The same as without the 20", "So it would be for every processor that cares only for differences. This one divides.", value="same"),
+        Option("Lower than without the 20", "A tenth of a larger number is taken off, and the other logits keep all of their 20.", right=True, value="lower"),
+        Option("Higher than without the 20", "A larger logit loses more by the division, not less.", value="higher"),
+    ),
+    proof=lambda: _penalty_after_a_shift(),
+)  # fmt: skip
+
+predict_order = Prediction(
+    "06/predict-order",
+    "Which pair gives the same tokens in either order?",
+    options=(
+        Option("Temperature and top-k", "Top-k looks at the order of tokens only, and the temperature keeps it.", right=True, value="temperature top-k"),
+        Option("Temperature and top-p", "The temperature moves probability between the tokens, and top-p adds it up.", value="temperature top-p"),
+        Option("Temperature and min-p", "The temperature changes the share of the largest that each token has.", value="temperature min-p"),
+        Option("Top-k and top-p", "What top-k leaves has a sum of 1 again, so that top-p counts other shares.", value="top-k top-p"),
+    ),
+    proof=lambda: _the_pair_that_commutes(),
+)  # fmt: skip
+
+predict_assistant = Prediction(
+    "06/predict-assistant",
+    "An assistant with random weights helps a large model in greedy decoding. What are the ids?",
+    options=(
+        Option("Nonsense", "Nothing is written that the large model has not checked.", value="nonsense"),
+        Option("Somewhat worse than without it", "Each of its tokens is either the large model's own choice or thrown away.", value="other"),
+        Option("The same as without it", "A drafted token stays only where the large model would have chosen it.", right=True, value="same"),
+    ),
+    proof=lambda: _assisted(),
+)  # fmt: skip
+
+predict_beams = Prediction(
+    "06/predict-beams",
+    "Eight tokens after `The cat sat on the`, chosen greedily or by three beams. Which text has the higher log probability?",
+    options=(
+        Option("The beams' text", "Often. But each step drops all but three beginnings, and this time a good one among them.", value="beams"),
+        Option("The greedy text", "Its beginning fell out of the three best before its good end came. Beams promise nothing.", right=True, value="greedy"),
+        Option("Both are the same text", "Sometimes they are. Here the beams went another way.", value="same"),
+    ),
+    proof=lambda: _greedy_against_beams(),
+)  # fmt: skip
+
+
+def _model():
+    from course_utils import load
+
+    return load(SMOLLM2, device="cpu")
+
+
+def _logits(text):
+    import torch
+
+    model, tokenizer = _model()
+    with torch.no_grad():
+        return model(**tokenizer(text, return_tensors="pt")).logits[:, -1]
+
+
+def _ratio_when_cold():
+    probs = (_logits("I want to eat a big bowl of") / 0.1).softmax(-1)[0].topk(2).values
+    return round((probs[0] / probs[1]).item())
+
+
+def _typical_drops_the_likeliest():
+    from transformers import TypicalLogitsWarper
+
+    logits = _logits("I want to eat a big bowl of")
+    kept = TypicalLogitsWarper(0.5)(None, logits)[0, logits.argmax()].isfinite()
+    return "first" if kept else "dropped"
+
+
+def _penalty_after_a_shift():
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    text = "Pizza, pizza, pizza, pizza, pizza,"
+    ids, logits = _model()[1](text, return_tensors="pt").input_ids, _logits(text)
+    pizza = logits.argmax()
+    assert logits[0, pizza] > 0 and pizza in ids
+    penalty = RepetitionPenaltyLogitsProcessor(1.1)
+    here, there = (penalty(ids, scores).softmax(-1)[0, pizza] for scores in (logits, logits + 20))
+    if abs(here - there) < 0.01:
+        return "same"
+    return "lower" if there < here else "higher"
+
+
+def _the_pair_that_commutes():
+    import torch
+    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = _logits("I want to eat a big bowl of")
+    made = {
+        "temperature": TemperatureLogitsWarper(2.0),
+        "top-k": TopKLogitsWarper(20),
+        "top-p": TopPLogitsWarper(0.3),
+        "min-p": MinPLogitsWarper(0.2),
+    }
+    (pair,) = [
+        f"{one} {other}"
+        for one, other in (
+            ("temperature", "top-k"),
+            ("temperature", "top-p"),
+            ("temperature", "min-p"),
+            ("top-k", "top-p"),
+        )
+        if torch.equal(
+            made[other](None, made[one](None, logits)).isfinite(),
+            made[one](None, made[other](None, logits)).isfinite(),
+        )
+    ]
+    return pair
+
+
+def _assisted():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from course_utils import load
+
+    model, tokenizer = load("tiny-llama", device="cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        config = LlamaConfig(vocab_size=50257, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)  # fmt: skip
+        assistant = LlamaForCausalLM(config).eval()
+    inputs = tokenizer("My dog is", return_tensors="pt")
+    ids = [
+        _quietly(model, **inputs, max_new_tokens=8, **helper)
+        for helper in ({}, {"assistant_model": assistant})
+    ]
+    return "same" if torch.equal(*ids) else "other"
+
+
+def _greedy_against_beams():
+    model, tokenizer = _model()
+    inputs = tokenizer("The cat sat on the", return_tensors="pt")
+    sums = []
+    for beams in (1, 3):
+        ids = _quietly(model, **inputs, max_new_tokens=8, num_beams=beams, length_penalty=0.0, eos_token_id=None)  # fmt: skip
+        log_probs = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
+        sums.append(log_probs[0, -8:].sum().item())
+    if abs(sums[0] - sums[1]) < 0.1:
+        return "same"
+    return "greedy" if sums[0] > sums[1] else "beams"
+
+
+def _quietly(model, **arguments):
+    """What generate() returns, with transformers' own messages silenced."""
+    import logging
+    import warnings
+
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return model.generate(**{"do_sample": False, "pad_token_id": 1, **arguments})
+    finally:
+        log.setLevel(level)
+
+
+# ---- quiz --------------------------------------------------------------------------------------------
+
+quiz = (
+    Question(
+        "06/quiz-top-p",
+        "Four tokens have the probabilities 1/2, 1/4, 1/8 and 1/8. `generate()` runs with `temperature=0.5` and `top_p=0.7`. How many can be drawn?",
+        options=(
+            Option("1", "The temperature comes first and squares the ratios: the first token then has 0.73, which is enough.", right=True, value=1),
+            Option("2", "That is what top-p would keep without the temperature, which comes before it.", value=2),
+            Option("3", "A low temperature leaves fewer tokens to a top-p, not more.", value=3),
+            Option("4", "Top-p removes what is not needed to reach 0.7.", value=4),
+        ),
+        proof=lambda: _left_after_top_p(),
+    ),
+    Question(
+        "06/quiz-test",
+        "A sampler passes the chi-square test with 1,000 draws. What do you know?",
+        options=(
+            Option("It is right", "No number of draws shows that. A fault of one in a million tokens would pass."),
+            Option("It has no fault as large as 1,000 draws would show", "A temperature of 0.8 was found. One of 0.99 takes many more draws.", right=True),
+            Option("It draws the likeliest 30 tokens only", "All others together are a class of their own in the test, and counted."),
+            Option("It was seeded like the right one", "The test compares frequencies. The order of the draws does not matter."),
+        ),
+    ),
+    Question(
+        "06/quiz-negative",
+        "`generate(**inputs, negative_prompt_ids=unwanted, guidance_scale=1.0)`: what does it write?",
+        options=(
+            Option("What it would write without the unwanted text", "At 1 the unwanted text cancels out of the formula. Above 1 it is pushed away.", right=True, value="plain"),
+            Option("What follows the unwanted text", "That is what the formula gives at 0.", value="unwanted"),
+            Option("Something that avoids the unwanted text", "That takes a scale above 1.", value="guided"),
+        ),
+        proof=lambda: _guided_at_one(),
+    ),
+    Question(
+        "06/quiz-candidates",
+        "Four beams, and two tokens that end a text. How many candidates does beam search weigh at each step for one prompt?",
+        options=(
+            Option("4", "If some of them ended, fewer than four beams would go on.", value=4),
+            Option("8", "With two end tokens up to eight of the best may end, and none would be left to go on.", value=8),
+            Option("12", "(1 + 2) · 4. At most eight of them end, so that four can always go on.", right=True, value=12),
+            Option("Four times the vocabulary", "So many are scored. The best of them are taken, and only those are weighed.", value=4 * 50257),
+        ),
+        proof=lambda: _weighed(),
+    ),
+)  # fmt: skip
+
+
+def _left_after_top_p():
+    import torch
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    scores = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+    return TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)).isfinite().sum().item()
+
+
+def _guided_at_one():
+    import torch
+
+    from course_utils import load
+
+    model, tokenizer = load("tiny-gpt2", device="cpu")
+    inputs, unwanted = (tokenizer(text, return_tensors="pt") for text in ("My dog is", "It will rain in the"))
+    run = {"max_new_tokens": 6, "eos_token_id": None}
+    negative = {"negative_prompt_ids": unwanted.input_ids}
+    plain, at_one, at_three = (
+        _quietly(model, **inputs, **run, **extra)
+        for extra in ({}, {**negative, "guidance_scale": 1.0}, {**negative, "guidance_scale": 3.0})
+    )
+    assert not torch.equal(plain, at_three)
+    return "plain" if torch.equal(plain, at_one) else "guided"
+
+
+def _weighed():
+    from course_utils import load
+
+    from ..beams import watch_beam_search
+
+    model, tokenizer = load("tiny-gpt2", device="cpu")
+    ids = tokenizer("My dog is", return_tensors="pt").input_ids
+    _, steps = watch_beam_search(model, ids, 4, 2, eos_token_id=[5, 6])
+    return len(steps[1])

@@ -1,0 +1,104 @@
+"""Exercise of lesson 06: which candidates of a beam search go on, and which have ended and count."""
+
+from .exercise import Mistake, exercise, expect_equal
+
+BEAMS = 3
+PROMPTS = ("My dog is", "It will rain in the")
+
+
+def sort_out(candidates, num_beams, end_ids, last):
+    """What the exercise asks for: (running, ended), two lists of candidates in their order.
+
+    candidates: list of (total, beam, token), best first: the sum of its log probabilities, the beam that it
+                continues, its new token
+    last:       bool, whether every candidate ends at this step
+
+    As in `_get_running_beams_for_next_iteration` and `_update_finished_beams` of transformers'
+    generation/utils.py: ended candidates count only among the first `num_beams`, and never go on.
+    """
+    ended = [one for one in candidates[:num_beams] if last or one[2] in end_ids]
+    running = [] if last else [one for one in candidates if one[2] not in end_ids][:num_beams]
+    return running, ended
+
+
+@exercise("06/beams", title="Finish beam search", minutes=12, difficulty=2)
+def check_sort_out(answer):
+    """Lists made by hand, then every step of the library's own search on a tiny model, whose candidates and
+    their fates are known."""
+    for tokens, num_beams, end_ids, last in [
+        ([5, 6, 7, 8], 2, [9], False),
+        ([5, 9, 7, 8], 2, [9], False),
+        ([5, 6, 9, 8], 2, [9], False),
+        ([9, 5, 4, 4, 6, 9, 8, 7, 3], 3, [9, 4], False),
+        ([9, 4, 9, 4, 6, 5, 9, 7, 3], 3, [9, 4], False),
+        ([5, 9, 7, 8, 6, 3], 3, [9], True),
+    ]:
+        candidates = [(-1.0 - place, place % num_beams, token) for place, token in enumerate(tokens)]
+        _compare(answer, candidates, num_beams, end_ids, last)
+    for candidates, end_ids, last, fates in _searched():
+        got = _compare(answer, candidates, BEAMS, end_ids, last)
+        expect_equal(
+            got, fates, "a step of the library's own search", "This is not what the library went on with."
+        )
+    return "The same beams go on and the same texts end as in generate()'s own search, at every step."
+
+
+def _compare(answer, candidates, num_beams, end_ids, last):
+    """The two lists that a learner's function returns, if they are right; Mistake otherwise."""
+    got = answer(candidates, num_beams, end_ids, last)
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise Mistake(f"Return two lists, as in `return running, ended`; this is {type(got).__name__}.")
+    if not all(isinstance(part, list | tuple) for part in got):
+        raise Mistake("Return two lists of candidates, as in `return running, ended`.")
+    got = tuple([tuple(one) if isinstance(one, list) else one for one in part] for part in got)
+    if any(one not in candidates for part in got for one in part):
+        raise Mistake("The lists should hold the candidates as they came: `(total, beam, token)`.")
+    want = sort_out(candidates, num_beams, end_ids, last)
+    ends = [one for one in candidates if last or one[2] in end_ids]
+    rest = [one for one in candidates if one not in ends]
+    first = candidates[:num_beams]
+    said = f"the tokens {[token for _, _, token in candidates]}, num_beams={num_beams}, the ends {end_ids} and last={last}"  # fmt: skip
+    expect_equal(
+        got,
+        want,
+        said,
+        "What has not ended goes on, up to `num_beams` of them; what has ended counts among the first `num_beams`.",
+        mistakes=[
+            (lambda got: got == want[::-1], "The two lists are swapped: return those that go on first."),
+            (lambda got: last and not got[1], "In the last step every candidate ends, whatever its token."),
+            (lambda got: last and got[0], "After the last step nothing goes on: what ended there is a result only."),
+            (lambda got: any(one in got[0] for one in ends), "A text that has ended goes on here. It is a result, or it is gone."),
+            (lambda got: got[0] == [one for one in first if one in rest] != want[0], f"Only {len([one for one in first if one in rest])} go on here, though {num_beams} beams should: those behind fill the places of the ones that ended."),
+            (lambda got: len(got[0]) > num_beams, "More candidates go on than there are beams."),
+            (lambda got: got[1] == ends != want[1], "A text that ended behind the first `num_beams` counts as a result here. The library drops it."),
+            (lambda got: got[1] == ends[:num_beams] != want[1], "The first `num_beams` *ended* texts count here. It is the place among **all** candidates that decides."),
+            (lambda got: sorted(got[0]) == sorted(want[0]) and sorted(got[1]) == sorted(want[1]), "The right candidates, and not in their order: best first."),
+        ],
+    )  # fmt: skip
+    return got
+
+
+def _searched():
+    """Each step of generate()'s beam search on a tiny model: (candidates, end_ids, last, (running, ended))."""
+    from course_utils import load
+
+    from ..beams import watch_beam_search
+
+    model, tokenizer = load("tiny-gpt2", device="cpu")
+    steps = 5
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        free, _ = watch_beam_search(model, ids, BEAMS, 3)
+        # What the beams write at their second and third step, so that texts end early.
+        end_ids = sorted(set(free.sequences[:, -2:].flatten().tolist()))[:2]
+        _, found = watch_beam_search(model, ids, BEAMS, steps, end_ids)
+        beams = [()]
+        for number, step in enumerate(found, 1):
+            step = sorted(step, key=lambda one: one.rank)
+            triples = [(one.total, beams.index(one.tokens[:-1]), one.tokens[-1]) for one in step]
+            fates = (
+                [triple for triple, one in zip(triples, step, strict=True) if one.fate in ("kept", "open")],
+                [triple for triple, one in zip(triples, step, strict=True) if one.fate == "finished"],
+            )
+            beams = [one.tokens for one in step if one.fate == "kept"]
+            yield triples, end_ids, number == steps, fates

@@ -1,0 +1,269 @@
+"""Exercises of lesson 06: filters and bans, held to transformers' own logits processors."""
+
+import functools
+
+from .exercise import Mistake, exercise, expect_close, expect_equal
+from .guard import NotYet
+
+PROMPT = "I want to eat a big bowl of"
+OFF = float("-inf")
+
+# ---- top-p -------------------------------------------------------------------------------------------
+
+
+@exercise("06/top-p", title="Write top-p", minutes=10, difficulty=2)
+def check_top_p(answer):
+    """Held to TopPLogitsWarper: several rows, some scores forbidden already, p from 0 to 1."""
+    import torch
+    from transformers import TopPLogitsWarper
+
+    generator = torch.Generator().manual_seed(6)
+    wide = torch.randn(3, 40, generator=generator) * 3
+    small = torch.tensor([[1.0, 3, 0, 2, -1], [0.5, 0, 2.5, 1, 2]])
+    cut = torch.tensor([[2.0, OFF, 1, 0, OFF, 3], [OFF, 0, 1, 4, 2, 0.5]])
+    for scores, p in [(small, 0.8), (small, 0.5), (cut, 0.9), (wide, 0.7), (wide, 0.95), (small, 0.0), (cut, 1.0)]:  # fmt: skip
+        want = TopPLogitsWarper(p)(None, scores)
+        got = answer(scores, p)
+        if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
+            found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
+            raise Mistake(f"Return scores for all tokens, {tuple(scores.shape)}; here: {found}.")
+        said = f"the scores {scores.tolist()} and p={p}" if scores.numel() < 20 else f"a batch of shape {tuple(scores.shape)} and p={p}"  # fmt: skip
+        expect_close(got, want, said, **_top_p_mistakes(scores, p, want))
+    return "The same tokens as the library's top-p, in every row, and no other score is changed."
+
+
+def _top_p_mistakes(scores, p, want):
+    """The message and the known mistakes of a top-p filter, as expect_close takes them."""
+    import torch
+
+    def kept(removed):
+        return _unless_same(scores.masked_fill(removed, OFF), want)
+
+    def back(removed):
+        return torch.zeros_like(removed).scatter(-1, order, removed)
+
+    probs, order = scores.softmax(-1).sort(descending=True)
+    before = probs.cumsum(-1) - probs
+    first = torch.arange(scores.shape[-1]) == 0
+    sorted_removed = (before >= p) & ~first
+    short = (before + probs > p) & ~first
+    rising, up = scores.softmax(-1).sort(descending=False)
+    least = torch.zeros_like(short).scatter(-1, up, rising.cumsum(-1) > p)
+    flat, flat_order = scores.softmax(-1).flatten().sort(descending=True)
+    over_all = torch.zeros_like(flat, dtype=torch.bool).scatter(0, flat_order, flat.cumsum(0) - flat >= p)
+    removed = ~want.isfinite() & scores.isfinite()
+    return {
+        "message": "Keep the fewest likeliest tokens of each row whose probabilities reach p, and set the others to −∞.",
+        "mistakes": [
+            (lambda got: p == 0 and not got.isfinite().any(-1).all(), "Nothing is left for p = 0. The likeliest token always stays."),
+            (lambda got: got.isnan().any(), "There is NaN in the result. A score of −∞ is no reason for one: its probability is 0."),
+            (scores if removed.any() else None, "Nothing is removed."),
+            (kept(back(short)), "The token that takes the sum to p has gone too. Keep it: a token stays while those *before* it have not reached p."),
+            (kept(back(before + probs > p)), "The token that takes the sum to p has gone too, even where it is the likeliest. A token stays while those *before* it have not reached p."),
+            (kept(sorted_removed), "The flags are in sorted order, and the scores are not: carry them back to the ids with `scatter`."),
+            (_unless_same(scores.gather(-1, order).masked_fill(sorted_removed, OFF), want), "The scores come back sorted. Each must stay at the place of its id."),
+            (kept(least), "The least likely tokens are kept: sort downwards."),
+            (kept(over_all.view_as(scores)), "The sum runs over the whole batch. Each row has its own: `dim=-1`."),
+            (kept(back(sorted_removed[:1].expand_as(scores))), "The first row's number of tokens is used for all rows."),
+            (kept(scores.softmax(-1) < p * scores.softmax(-1).amax(-1, keepdim=True)), "Each probability is compared with the largest. That is min-p; top-p looks at their sum."),
+            (_unless_same(want.softmax(-1), want), "These are probabilities. Return scores: the softmax comes after the last processor."),
+            (_unless_same(want.masked_fill(removed, 0), want) if removed.any() else None, "Removed tokens get the score 0, and after the softmax that is no small probability. They need −∞."),
+            (lambda got: removed.any() and (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞."),
+            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
+        ],
+    }  # fmt: skip
+
+
+def _unless_same(wrong, want):
+    """A mistake's result, or None on inputs where the mistake does not show."""
+    import torch
+
+    return None if torch.equal(wrong, want) else wrong
+
+
+# ---- targets -----------------------------------------------------------------------------------------
+
+SETTINGS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p")
+
+
+@exercise("06/targets", title="Meet a target", minutes=8, difficulty=2)
+def check_targets(answer):
+    """Three dicts of settings, run through the library's processors on the model's own logits."""
+    if not isinstance(answer, dict):
+        raise Mistake('Give a dictionary, {"A": {"temperature": 1.0, "top_k": 7}, "B": {…}, "C": {…}}.')
+    for name in "ABC":
+        if not isinstance(answer.get(name), dict):
+            raise Mistake(f"There are no settings for {name} yet: a dictionary such as {{'temperature': 1.0, 'top_k': 7}}.")  # fmt: skip
+    ids, logits = _bowl()
+    for name in "ABC":
+        scores = _processed(name, answer[name], ids, logits)
+        kept, bits = scores.isfinite().sum().item(), _entropy(scores)
+        found = f"{name} keeps {kept:,} tokens, and their entropy is {bits:.2f} bits."
+        if name == "A" and kept != 5:
+            raise Mistake(f"{found} Five tokens are wanted: which setting counts them?")
+        if name == "A" and bits <= 2.2:
+            raise Mistake(
+                f"{found} More than 2.2 is wanted: make the five more equal, with a higher temperature."
+            )
+        if name == "B" and kept < 20:
+            raise Mistake(f"{found} At least twenty are wanted.")
+        if name == "B" and bits >= 1:
+            raise Mistake(f"{found} Less than 1 bit is wanted: one token must have nearly everything.")
+        if name == "C" and scores[0, logits.argmax()].isfinite():
+            raise Mistake(f"{found} The likeliest of all is still among them. Only one filter may drop it.")
+        if name == "C" and kept > 60:
+            raise Mistake(f"{found} At most 60 are wanted, without the likeliest.")
+    return "Three distributions as asked for: how many tokens are left, and how unsure the choice is, are two things."
+
+
+@functools.cache
+def _bowl():
+    """The ids of the prompt, (1, length), and the default model's logits after it, (1, vocab)."""
+    import torch
+
+    from course_utils import load
+
+    model, tokenizer = load(device="cpu")
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return ids, model(ids).logits[:, -1]
+
+
+def _processed(name, settings, ids, logits):
+    """The scores after `settings`, as generate() would make them; Mistake for settings that cannot be."""
+    import transformers
+
+    classes = {
+        "repetition_penalty": transformers.RepetitionPenaltyLogitsProcessor,
+        "temperature": transformers.TemperatureLogitsWarper,
+        "top_k": transformers.TopKLogitsWarper,
+        "top_p": transformers.TopPLogitsWarper,
+        "min_p": transformers.MinPLogitsWarper,
+        "typical_p": transformers.TypicalLogitsWarper,
+    }
+    if unknown := [setting for setting in settings if setting not in SETTINGS]:
+        raise Mistake(f"{name} has {unknown[0]!r}, which is none of the settings: {', '.join(SETTINGS)}.")
+    scores = logits
+    for setting, make in classes.items():
+        value = settings.get(setting)
+        if value is None or value == {"top_k": 0, "min_p": 0}.get(setting, 1):  # off
+            continue
+        try:
+            scores = make(value if setting == "top_k" else float(value))(ids, scores)
+        except (TypeError, ValueError):
+            raise Mistake(f"{name} cannot have {setting}={value!r}: generate() would refuse it.") from None
+    return scores
+
+
+def _entropy(scores):
+    """The entropy of one row of scores, in bits: float."""
+    log_probs = scores.double().log_softmax(-1)
+    return -(log_probs.exp() * log_probs).nansum().item() / 0.6931471805599453
+
+
+# ---- forbid ------------------------------------------------------------------------------------------
+
+
+@exercise("06/forbid", title="Forbid a word", minutes=15, difficulty=3, seconds=30)
+def check_forbid(answer):
+    """A processor, called with GPT-2's vocabulary and texts in which the word is near, begun, or there."""
+    import torch
+
+    from ..masks import pad, token_rows
+
+    tokenizer, texts = _vocabulary()
+    for word, rows in [
+        ("pizza", ["I ate"]),
+        ("pizza", ["I ate a p", "I ate a PIZ", "They saw it"]),
+        ("rain", ["In Spain, the train is in", "I like the ra", "Rain and rain again,"]),
+    ]:
+        processor = answer(tokenizer, word)
+        if not callable(processor):
+            raise Mistake(f"Return the processor itself, something that can be called; this is {type(processor).__name__}.")  # fmt: skip
+        ids, _ = pad(token_rows(tokenizer, rows), tokenizer.eos_token_id)
+        scores = torch.randn(len(rows), len(texts), generator=torch.Generator().manual_seed(1))
+        got = _called(processor, ids, scores)
+        for row, text in enumerate(rows):
+            want = {id for id, piece in enumerate(texts) if word in (_tail(text, word) + piece).lower()}
+            banned = set(got[row].isneginf().nonzero().flatten().tolist())
+            said = f"the word {word!r} after {text!r}"
+            _compare_bans(banned, want, word, row, rows, said)
+            left = ~got[row].isneginf()
+            if not torch.equal(got[row][left], scores[row][left]):
+                low = (got[row] < -1e3).any()
+                raise Mistake(
+                    f"For {said} "
+                    + (
+                        "forbidden tokens get a large negative number. Set them to −∞."
+                        if low
+                        else "scores of tokens are changed that are not forbidden."
+                    )  # fmt: skip
+                )
+        if not torch.equal(_called(processor, ids, scores), got):
+            raise Mistake("Called again with the same ids it answers differently. A processor should need nothing but what it is given.")  # fmt: skip
+    return "However the word is cut into tokens, spelled with capitals or begun by the prompt, it cannot be completed; and nothing else is lost."
+
+
+def _tail(text, word):
+    return text[-(len(word) - 1) :]
+
+
+@functools.cache
+def _vocabulary():
+    """GPT-2's tokenizer and the text of each of its tokens."""
+    from course_utils import load_tokenizer
+
+    tokenizer = load_tokenizer("gpt2")
+    return tokenizer, tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
+
+
+def _called(processor, ids, scores):
+    """What a learner's processor returns; Mistake if it changes its input or returns no scores."""
+    import torch
+
+    given = scores.clone()
+    try:
+        got = processor(ids.clone(), given)
+    except NotImplementedError as error:
+        raise NotYet from error
+    if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
+        found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
+        raise Mistake(
+            f"The processor should return scores for all tokens, {tuple(scores.shape)}; here: {found}."
+        )
+    if not torch.equal(given, scores):
+        raise Mistake("The processor changes the scores that it is given: work on a copy, `scores.clone()`.")
+    return got
+
+
+def _compare_bans(banned, want, word, row, rows, said):
+    """Mistake unless the ids in `banned` are those in `want`."""
+    tokenizer, texts = _vocabulary()
+    tail = _tail(rows[row], word)
+    whole = {id for id, text in enumerate(texts) if word in text.lower()}
+    exact = {id for id in want if word in tail + texts[id]}
+    forms = {id for id in want if texts[id].strip().lower() == word}
+    other = {id for id, text in enumerate(texts) if word in (_tail(rows[0], word) + text).lower()}
+    parts = {id for form in (word, " " + word, word.title(), " " + word.title()) for id in tokenizer.encode(form)}  # fmt: skip
+    here = word in rows[row].lower()
+
+    def unless_right(ids):
+        return ids if ids != want else None
+
+    examples = ", ".join(repr(texts[id]) for id in sorted(banned ^ want)[:4])
+    expect_equal(
+        banned,
+        want,
+        said,
+        f"Too {'many' if banned > want else 'few'} or other tokens are forbidden, for instance these are wrong: {examples}.",
+        mistakes=[
+            (set() if want else None, "Nothing is forbidden."),
+            (lambda banned: here and len(banned) == len(texts), "Everything is forbidden, because the word stands in the text already. Look for words that *end* in the new token."),
+            (unless_right(whole), "Only tokens that hold the whole word are forbidden. Here the text has begun it, and a token can complete it."),
+            (unless_right(exact), "Only this way to write it is forbidden. Compare in small letters: `.lower()`."),
+            (unless_right(other) if row else None, "The first row's text decides for all rows. Each row has its own."),
+            (unless_right(forms), "Only tokens that *are* the word are forbidden. A longer token may hold it, too."),
+            (unless_right(parts), "The tokens of the word's own encodings are forbidden, the parts as well. A part alone is no such word, and other parts can spell it."),
+            (lambda banned: banned > want, f"Tokens are forbidden that do not complete the word: {examples}."),
+        ],
+    )  # fmt: skip
