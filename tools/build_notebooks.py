@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import re
-import re
 import sys
 from pathlib import Path
 
