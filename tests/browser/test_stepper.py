@@ -113,6 +113,26 @@ def test_each_stage_can_be_looked_at(mount, sampled):
     expect(page.get_by_role("radio", name="TopKLogitsWarper")).to_be_checked()
 
 
+class Flip(LogitsProcessor):
+    """Makes the least likely token the most likely."""
+
+    def __call__(self, input_ids, scores):
+        return -scores
+
+
+def test_each_stage_has_its_own_order(mount, model, gpt2):
+    widget = Stepper(model, gpt2, "My dog is", logits_processor=[Flip()], **SAMPLED)
+    page = mount(widget)
+    own = widget.shown["steps"][0]["rows"][0]
+    for stage, name in enumerate(["the model’s logits", "Flip"]):
+        page.get_by_role("radio", name=name).check()
+        order = sorted(zip(own["shares"][stage], own["top"], strict=True), reverse=True)[:5]
+        texts = page.locator(".stepper-bars .stepper-token").all_inner_texts()[:5]
+        assert texts == [widget.shown["labels"][token] for _, token in order]
+    page.get_by_role("radio", name="TopKLogitsWarper").check()
+    assert page.locator(".stepper-share").all_inner_texts()[5:] == ["removed"] * 5
+
+
 def test_back_and_forth_needs_no_kernel(mount, widget):
     widget.run()
     page = mount(widget)
