@@ -55,10 +55,9 @@ function radios(model, legend, trait, options) {
 
 function render({ model, el }) {
   const shown = model.get("shown");
-  const { places, tokens, chains, temperatures, seeds } = shown;
-  const [low, high] = shown.weights;
-  const step = (high - low) / (places - 1);
-  const weights = Array.from({ length: places }, (_, at) => low + step * at);
+  const { places, span, choices, chains, temperatures, seeds } = shown;
+  const step = (2 * span) / (places - 1);
+  const weights = Array.from({ length: places }, (_, at) => step * at - span);
   const curves = readCurves(shown);
   const decimal = (number) => (Number.isInteger(number) ? `${number}.0` : String(number)); // as Python writes it
   const curveOf = (link, seed) => curves[link === GUMBEL ? `${link} ${decimal(model.get("temperature"))} ${seed}` : link];
@@ -101,9 +100,9 @@ function render({ model, el }) {
   function say(link, gradient, finite, noisy, [before, at, after]) {
     const width = short(weights[after] - weights[before]);
     const token =
-      tokens[before] === tokens[after]
-        ? `The choice is token ${tokens[at]}, here and a step to each side: the loss is flat.`
-        : `The choice changes here from token ${tokens[before]} to token ${tokens[after]}. The finite difference is the ` +
+      choices[before] === choices[after]
+        ? `The choice is token ${choices[at]}, here and a step to each side: the loss is flat.`
+        : `The choice changes here from token ${choices[before]} to token ${choices[after]}. The finite difference is the ` +
           `jump divided by ${width}, the distance taken; over half the distance it is twice as large.`;
     if (link === "argmax") return `${token} Autograd has nothing to report: weight.grad stays None.`;
     if (link === "straight-through")
@@ -126,7 +125,7 @@ function render({ model, el }) {
       const height = (number) => base - ((base - top) * (number - first)) / (last - first);
       return (number) => Math.min(Math.max(height(number), top), base);
     };
-    const x = (weight) => LEFT + ((RIGHT - LEFT) * (weight - low)) / (high - low);
+    const x = (weight) => LEFT + ((RIGHT - LEFT) * (weight + span)) / (2 * span);
     const y = Object.fromEntries(Object.entries(PANELS).map(([name, panel]) => [name, scale(panel, rows[name])]));
     const text = (across, down, anchor, content, name = "") =>
       svg("text", { x: across, y: down, "text-anchor": anchor, class: name }, content);
@@ -143,7 +142,7 @@ function render({ model, el }) {
           line(LEFT, y[panel](row), RIGHT, y[panel](row), panel === "gradient" && Math.abs(row) < 1e-9 ? "zero" : "grid"),
           text(LEFT - 6, y[panel](row) + 4, "end", short(row)),
         );
-    for (const weight of [low, low / 2, 0, high / 2, high])
+    for (const weight of [-span, -span / 2, 0, span / 2, span])
       node.append(text(x(weight), PANELS.gradient[1] + 17, "middle", short(weight)));
     node.append(
       text(LEFT, PANELS.loss[0] - 11, "start", `Loss, −log p(token ${shown.target}) after the second step`, "gradient-link-title"),
@@ -157,16 +156,16 @@ function render({ model, el }) {
     node.append(path(finite, "gradient", "difference"));
     if (curve.weight) node.append(path(curve.weight, "gradient", "autograd"));
 
-    // Of a choice of one token the loss has plateaus, each with the token's name, and cliffs between them.
-    const chosen = link === "argmax" || link === "straight-through" ? tokens : tokens.map(() => null);
-    const starts = chosen.map((_, i) => i).filter((i) => i === 0 || chosen[i] !== chosen[i - 1]);
+    // Of one token the loss has plateaus, each with the token's name, and cliffs between them.
+    const hard = link === "argmax" || link === "straight-through";
+    const starts = choices.map((_, i) => i).filter((i) => i === 0 || (hard && choices[i] !== choices[i - 1]));
     starts.forEach((from, i) => {
       const to = (starts[i + 1] ?? places) - 1;
       node.append(path(curve.loss.slice(from, to + 1), "loss", "loss", from));
       if (to + 1 < places) node.append(path(curve.loss.slice(to, to + 2), "loss", "cliff", to));
-      if (chosen[from] === null) return;
+      if (!hard) return;
       const middle = Math.min(Math.max((x(weights[from]) + x(weights[to])) / 2, LEFT + 24), RIGHT - 24);
-      node.append(text(middle, y.loss(curve.loss[from]) + 17, "middle", `token ${chosen[from]}`));
+      node.append(text(middle, y.loss(curve.loss[from]) + 17, "middle", `token ${choices[from]}`));
     });
 
     // The tangent as autograd has it, as long on the page at every slope.
@@ -174,7 +173,7 @@ function render({ model, el }) {
     if (curve.weight) {
       const [top, base] = PANELS.loss;
       const rise = (-curve.weight[at] * (base - top)) / (rows.loss.at(-1) - rows.loss[0]);
-      const run = (RIGHT - LEFT) / (high - low);
+      const run = (RIGHT - LEFT) / (2 * span);
       const [dx, dy] = [run, rise].map((part) => (46 * part) / Math.hypot(run, rise));
       node.append(
         line(spot[0] - dx, spot[1] - dy, spot[0] + dx, spot[1] + dy, "tangent"),
@@ -190,7 +189,7 @@ function render({ model, el }) {
     return tensors.map(([name, code, dtype, needs, operation, reached], number) => {
       const gradient = name === "loss" ? 1 : reached && curve[name][at];
       const size = name === "weight" || name === "loss" ? "gradient" : "‖gradient‖";
-      const cut = !reached && tensors[number + 1]?.[5];
+      const cut = !needs && tensors[number - 1][3]; // the first that autograd does not follow
       const facts = [dtype, `requires_grad=${needs ? "True" : "False"}`, operation ?? (needs ? "a leaf" : "grad_fn=None")];
       return element(
         "li",
@@ -204,7 +203,7 @@ function render({ model, el }) {
               "span",
               { class: "gradient-link-cut" },
               element("span", { "aria-hidden": "true" }, "✂ "),
-              "The gradient stops here. Ids are whole numbers and carry none; backward() ends at the embedding table.",
+              "The gradient stops here: ids are whole numbers, and carry none.",
             )
           : "",
       );
@@ -232,7 +231,7 @@ function render({ model, el }) {
   );
   const take = () => {
     for (const { show } of [links, ...noise]) show();
-    slider.value = Math.round((model.get("weight") - low) / step);
+    slider.value = Math.round((model.get("weight") + span) / step);
     draw(Number(slider.value));
   };
   take();
