@@ -517,8 +517,8 @@ print("without end-of-text:", no_end[0].tolist())
 # %% [markdown]
 # ### Exercise 3: stop after some sentences · difficulty 2 of 3 · 10 minutes
 #
-# End each row when its new text has so many sentences. A token closes a sentence if its text ends with `.`, `!` or
-# `?`; so `...` is one end, and so is `?!`. Sentences in the prompt do not count.
+# End each row when its new text has as many sentences as asked for. A token closes a sentence if its text ends with `.`,
+# `!` or `?`; so `...` is one end, and so is `?!`. Sentences in the prompt do not count.
 
 # %% tags=["exercise"]
 def stop_after(tokenizer, prompt_length: int, sentences: int):
@@ -672,7 +672,7 @@ for label, settings in asked.items():
 
 # %% [markdown]
 # That is the loop that `generate()` runs, but for bookkeeping: collecting scores, feeding a streamer, waiting for other
-# GPUs.
+# GPUs. Now put your own `finish` into it, and your own processors into `by_hand`, and run the cells again.
 
 # %% [markdown]
 # ## 10. Step through it

@@ -323,12 +323,10 @@ def test_a_processor_that_remembers_is_found_in_generate():
         calls = []
 
         def late(input_ids, scores):
+            """Right when called once; from the second call on it prefers late ids."""
+            slope = torch.linspace(0, 90, scores.shape[-1], device=scores.device)
             calls.append(scores)
-            return (
-                scores / temperature
-                + len(calls) * torch.linspace(0, 90, scores.shape[-1])
-                - torch.linspace(0, 90, scores.shape[-1], device=scores.device)
-            )
+            return scores / temperature + (len(calls) - 1) * slope
 
         return [late, both()(temperature, top_k)[1]]
 
