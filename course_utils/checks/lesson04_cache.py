@@ -153,7 +153,7 @@ def check_score_endings(answer):
     import torch
 
     for name, text, endings in [
-        ("tiny-gpt2", "The capital of France is", [[262, 1748], [257, 1263, 1748], [6342]]),
+        ("tiny-gpt2", "The capital of France is", [[262, 1748], [6342], [257, 1263, 1748]]),
         ("tiny-llama", "My dog is", [[3772, 13], [3772, 13], [11, 290, 340]]),
     ]:
         model, _ = tiny(name)
@@ -304,7 +304,9 @@ def _mask_told(passes, prompt, found):
         if columns != keys:
             raise Mistake(f"{told} there are {keys} keys, and the mask has {columns} columns.")
         if [row[: len(prompt[0])] for row in one.mask] != prompt:
-            raise Mistake(f"{told} the mask does not begin with the prompts' own: it hides other places.")
+            raise Mistake(
+                f"{told} the mask does not begin with the prompts' own. Keep it, and put ones behind it."
+            )
         if not all(all(row[len(prompt[0]) :]) for row in one.mask):
             raise Mistake(f"{told} the mask has a 0 at a new place, and hides it. A new token is no padding.")
 

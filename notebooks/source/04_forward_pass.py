@@ -105,8 +105,8 @@ smollm2, smollm2_tokenizer = load("smollm2-135m")
 print(smollm2)
 
 # %% [markdown]
-# Write the sum for any `LlamaConfig`. No matrix has a bias, a norm has only a scale, `rotary_emb` has no weights. The
-# names in the configuration:
+# Write the sum for any `LlamaConfig` without biases. A norm has only a scale, `rotary_emb` has no weights. The names in
+# the configuration:
 
 # %%
 llama_names = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
@@ -380,8 +380,8 @@ masked = model(ids, head_mask=torch.zeros(4, 4, device=model.device))
 print("the same logits:", torch.equal(masked.logits, out.logits))
 
 # %% [markdown]
-# Nothing happened, and nothing was said. A forward pass takes *any* name: what it does not know, it passes on until
-# it is lost. A typo is as silent:
+# Nothing happened, and nothing was said. What a forward pass does not know, it passes on from function to function,
+# until it is lost. A typo is as silent:
 
 # %%
 torch.equal(model(ids, atention_mask=torch.zeros_like(ids)).logits, out.logits)
@@ -793,8 +793,12 @@ for share in (0, 0.25, 0.5, 0.75, 1):
     print(f"{share:.0%} Germany:", *capital(share))
 
 # %% [markdown]
-# The answer moves with the vector. Ids cannot be mixed: there is nothing between 4649 and 4521. Lesson 09 builds on
-# this difference.
+# The answer moves with the vector. Ids cannot be mixed: the one halfway between the two is a third token's, which has
+# to do with neither. Lesson 09 builds on this difference.
+
+# %%
+one, other = france[0, 3].item(), germany[0, 3].item()
+[(id, smollm2_tokenizer.decode(id)) for id in (one, (one + other) // 2, other)]
 
 # %% [markdown]
 # `generate()` takes vectors, too. It then has no prompt ids to give back, and returns the new ones only:
@@ -830,7 +834,8 @@ from transformers import GPT2DoubleHeadsModel
 torch.manual_seed(0)
 double = GPT2DoubleHeadsModel(copy.deepcopy(model.config)).to(model.device).eval()
 print("more parameters:", double.num_parameters() - model.num_parameters())
-choices = tokenizer(["My dog is happy", "My dog is Paris"], return_tensors="pt").input_ids.to(model.device)
+choices = tokenizer(["My dog is very happy", "My dog is Paris"], padding=True, return_tensors="pt")
+choices = choices.input_ids.to(model.device)  # (choice, length)
 shapes({name: value for name, value in double(choices[None]).items() if name != "past_key_values"})
 
 # %% [markdown]
@@ -839,9 +844,11 @@ shapes({name: value for name, value in double(choices[None]).items() if name != 
 # and these 65 numbers are random until someone trains them.
 
 # %% [markdown]
-# Which place is read? Without `mc_token_ids` the last one, as if there were no padding:
+# Which place is read? Without `mc_token_ids` the last one, as if there were no padding. In the second text that is a
+# filler:
 
 # %%
+assert choices[1, -1] == tokenizer.pad_token_id
 last_hidden = double.transformer(choices).last_hidden_state[:, -1]  # (choice, width)
 by_hand = double.multiple_choice_head.summary(last_hidden).T  # (batch, choice)
 torch.testing.assert_close(by_hand, double(choices[None]).mc_logits, atol=1e-5, rtol=0)

@@ -304,6 +304,34 @@ def one_pass_more(model, input_ids, steps):
     return torch.cat(chosen, dim=1)
 
 
+def head_by_hand(model, input_ids, steps):
+    cache, given, chosen = None, input_ids, []
+    for _ in range(steps):
+        out = model.base_model(given, past_key_values=cache, use_cache=True)
+        cache, given = out.past_key_values, model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
+
+
+def by_vectors(model, input_ids, steps):
+    cache, given, chosen = None, input_ids, []
+    for _ in range(steps):
+        out = model(inputs_embeds=model.get_input_embeddings()(given), past_key_values=cache, use_cache=True)
+        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
+
+
+def always_from_position_0(model, input_ids, steps):
+    cache, given, chosen = None, input_ids, []
+    for _ in range(steps):
+        places = torch.arange(given.shape[1], device=given.device)[None]
+        out = model(given, position_ids=places, past_key_values=cache, use_cache=True)
+        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
+
+
 def without_cache(model, input_ids, steps):
     ids = input_ids
     for _ in range(steps):
@@ -404,13 +432,14 @@ def generated(model, input_ids, steps):
 def test_decode():
     prove_exercise(
         lesson04.check_decode,
-        right=[by_given, by_slices_with_a_mask, prefilled_first, one_pass_more],
+        right=[by_given, by_slices_with_a_mask, prefilled_first, one_pass_more, head_by_hand, by_vectors],
         wrong=[
             (without_cache, "the whole text again"),
             (forgetful, "it has forgotten the prompt"),
             (read_twice, "the text is read twice"),
             (always_the_prompts_cache, "nothing of what was written since"),
             (read_at_the_first_place, "already the first is another"),
+            (always_from_position_0, "stands at position 0, behind 7 cached places"),
             (prompt_goes_in_again, "the one that was chosen last."),
             (token_by_token, "read the prompt in one pass"),
             (last_id_only, "ids of the prompt, which has"),
@@ -489,6 +518,34 @@ def cropped_too_much(model, prompt_ids, endings):
     return scores(model, prompt_ids, endings, left=lambda ending: len(ending) + 1)
 
 
+def cropped_by_one(model, prompt_ids, endings):
+    return scores(model, prompt_ids, endings, left=lambda ending: 1)
+
+
+def without_the_prompts_cache(model, prompt_ids, endings):
+    last, found = model(prompt_ids).logits[:, -1:], []
+    for ending in endings:
+        logits = model(torch.tensor([ending], device=model.device)).logits
+        found.append(log_probs(shifted(last, logits), ending).sum())
+    return found
+
+
+def best_first(model, prompt_ids, endings):
+    return sorted(scores(model, prompt_ids, endings), reverse=True)
+
+
+def worst_first(model, prompt_ids, endings):
+    return sorted(scores(model, prompt_ids, endings))
+
+
+def first_tokens_only(model, prompt_ids, endings):
+    return scores(model, prompt_ids, endings, reduce=lambda numbers: numbers[:, 0].sum())
+
+
+def product(model, prompt_ids, endings):
+    return scores(model, prompt_ids, endings, reduce=lambda numbers: numbers.sum().exp())
+
+
 def at_their_own_place(model, prompt_ids, endings):
     return scores(model, prompt_ids, endings, predicting=lambda after_prompt, logits: logits)
 
@@ -544,11 +601,15 @@ def test_score_endings():
             (not_cropped, "the cache was not cut back"),
             (cropped_too_little, "a place of each ending stays"),
             (cropped_too_much, "shorter by a place of the prompt"),
+            (cropped_by_one, "a single place is cut off"),
+            (without_the_prompts_cache, "the prompt's cache is missing"),
+            (best_first, "not in the order of the endings"),
+            (first_tokens_only, "only the first token of each ending"),
             (at_their_own_place, "read at its own place"),
             (without_the_first, "the first token of each ending is missing"),
             (mean, "this is the mean"),
             (loss, "the sign is turned round"),
-            (probabilities, "sums of probabilities"),
+            (probabilities, "add up their logarithms"),
             (bare_logits, "sums of logits"),
             (prompt_too, "place t of prompt and ending"),
             (one_number, "a list of numbers, one for each ending"),
@@ -616,6 +677,24 @@ def both(*batch):
 
 def zeros_in_the_mask(*batch):
     return loop(*batch, mask=lambda mask: with_column(mask, 0))
+
+
+def column_in_front(*batch):
+    return loop(*batch, mask=lambda mask: torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1))
+
+
+def fillers_uncovered(*batch):
+    return loop(*batch, mask=lambda mask: torch.ones_like(with_column(mask, 1)))
+
+
+def ones_from_the_start(model, input_ids, attention_mask, steps):
+    ones, told = torch.ones_like(attention_mask), position_ids(attention_mask)
+    return loop(model, input_ids, ones, steps, first=lambda mask: told)
+
+
+def mask_grows_once(model, input_ids, attention_mask, steps):
+    once = with_column(attention_mask, 1)
+    return loop(model, input_ids, attention_mask, steps, mask=lambda mask: once)
 
 
 def mask_of_the_new_place(*batch):
@@ -699,6 +778,9 @@ def test_repaired():
             (same_mask, "there are 9 keys, and the mask has 8 columns"),
             (same_positions, "where the prompts' last tokens stand already"),
             (zeros_in_the_mask, "a new token is no padding"),
+            (fillers_uncovered, "does not begin with the prompts' own"),
+            (ones_from_the_start, "as it is"),
+            (mask_grows_once, "in pass 3 there are 10 keys, and the mask has 9 columns"),
             (mask_of_the_new_place, "that of the new place alone"),
             (no_mask, "gets no attention mask"),
             (no_positions, "counts places, fillers included"),
@@ -713,6 +795,20 @@ def test_repaired():
             (first_token_only, "the model ran one pass"),
         ],
     )
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "words"),
+    [
+        ("check_score_endings", product, "add up their logarithms"),
+        ("check_score_endings", worst_first, "not in the order of the endings"),
+        ("check_repaired", column_in_front, "does not begin with the prompts' own"),
+    ],
+)
+def test_another_form_of_a_mistake_gets_its_message(check, answer, words):
+    result = getattr(lesson04, check)(answer)
+    assert result.outcome == "wrong"
+    assert words in result.message.lower()
 
 
 def test_the_lessons_loop_has_both_bugs_and_each_is_named():
@@ -743,5 +839,5 @@ def test_a_check_leaves_the_model_as_it_was():
     model, _ = tiny()
     for answer in (generated, by_given):
         lesson04.check_decode(answer)
-        assert not model._forward_pre_hooks
+        assert not model.base_model._forward_pre_hooks
         assert "generate" not in vars(model)
