@@ -195,8 +195,8 @@ _LINES = {
     ("A", 1): "The forward pass is tracked: nothing switches gradients off here.",
     ("A", 3): "A product passes gradients on. Look at what `probs` is when it comes here.",
     ("B", 1): "The forward pass is tracked: nothing switches gradients off here.",
-    ("B", 2): "Softmax is the most differentiable thing on this road.",
-    ("B", 4): "By then it has happened: the index is an integer already. Which line made it one?",
+    ("B", 2): "Softmax makes floats of floats, and passes gradients on.",
+    ("B", 4): "The index is an integer already, so the cut lies before. Which line made it one?",
     ("C", 1): "The forward pass is tracked: nothing switches gradients off here.",
     (
         "C",
@@ -211,7 +211,7 @@ _LINES = {
     ("D", 3): "A mean with its sign turned passes gradients on.",
     ("E", 1): "The forward pass is tracked: nothing switches gradients off here.",
     ("E", 2): "A product with the embeddings passes gradients on: section 4 printed both of its edges.",
-    ("E", 4): "By then it has happened: `nearest` is an integer already. Which line made it one?",
+    ("E", 4): "`nearest` is an integer already, so the cut lies before. Which line made it one?",
     (
         "E",
         5,
@@ -272,7 +272,9 @@ def check_straight_through(answer):
         if not got.requires_grad:
             raise Mistake("The value is right, and no gradient comes back. Add something whose value is 0 and whose gradient is that of the softmax.")  # fmt: skip
         # A copy went in above; for the gradient the function itself is asked, on a tensor of ours.
-        (found,) = torch.autograd.grad((answer.original(given) * direction).sum(), given)
+        (found,) = torch.autograd.grad((answer.original(given) * direction).sum(), given, allow_unused=True)
+        if found is None:
+            raise Mistake("The value is right, and its gradient does not reach the logits. Add something that is computed from them.")  # fmt: skip
         expected = probs * (direction - (probs * direction).sum(-1, keepdim=True))
         expect_close(
             found,
@@ -286,7 +288,7 @@ def check_straight_through(answer):
                 (2 * expected, "The value is right, but the gradient is twice the softmax's."),
             ],
         )  # fmt: skip
-    return "Forwards a token, backwards a softmax. That this is a guess is the price of it."
+    return "Forwards a token, backwards a softmax. The gradient is a guess."
 
 
 @exercise("08/score", title="Score after generating", minutes=6, difficulty=2)
@@ -297,7 +299,7 @@ def check_score(answer):
     model, _ = _tiny()
     weight = model.transformer.h[0].mlp.c_fc.weight
     for rows, prompt_length in (
-        ([[3666, 3290, 318, 407, 616], [40, 765, 284, 4483, 257]], 3),
+        ([[3666, 3290, 318, 407, 616], [40, 765, 284, 4483, 257]], 2),
         ([[1026, 481, 6290, 287, 262, 3329]], 1),
         ([[1026, 481, 6290, 287]], 2),
     ):
@@ -316,6 +318,8 @@ def check_score(answer):
         unshifted = same_place.gather(-1, sequences[:, prompt_length:, None]).sum().item()
         raw = logits[:, prompt_length - 1 : -1].gather(-1, sequences[:, prompt_length:, None]).sum().item()
         one_less = shifted[:, prompt_length:].sum().item()
+        over_places = logits.log_softmax(1)[:, prompt_length - 1 : -1]
+        over_places = over_places.gather(-1, sequences[:, prompt_length:, None]).sum().item()
         expect_close(
             got.detach().double().cpu().reshape(()),
             torch.tensor(want, dtype=torch.float64),
@@ -327,7 +331,10 @@ def check_score(answer):
                 (_number(one_less), "The answer's first token is missing. Its logits stand at `prompt_length - 1`."),
                 (_number(raw), "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
                 (_number(of_answer.mean().item()), "This is the mean over tokens. Return the sum."),
+                (_number(of_answer.mean(1).sum().item()), "This is each row's mean over its tokens. Return the sum."),
                 (_number(of_answer.sum(1).mean().item() if len(rows) > 1 else None), "This is the mean over rows. Return the sum."),
+                (_number(of_answer[0].sum().item() if len(rows) > 1 else None), "Only the first row is scored. Sum over all rows."),
+                (_number(over_places), "The softmax runs over the places here. Take it over the vocabulary, `log_softmax(-1)`."),
                 (_number(-want), "The sign is turned: this is a loss. Return the log probability."),
                 (_number(of_answer.exp().sum().item()), "Probabilities are added here. Add their logarithms."),
             ],

@@ -12,7 +12,7 @@
 # - replace the cut by a link that carries a gradient, and say what the model then reads,
 # - compare the memory of the two ways to a gradient.
 #
-# *50 minutes, and 25 more for the exercises. You need: lesson 05, and `backward()` in PyTorch.*
+# *50 minutes, and 25 more for the exercises. You need: lessons 05 and 07, and `backward()` in PyTorch.*
 
 # %% [markdown]
 # ## 1. The wish
@@ -21,8 +21,8 @@
 # with an *e* the **loss**. If that loss has a gradient, an optimizer can do the rest.
 
 # %% [markdown]
-# The model is GPT-2's architecture with random weights: what breaks here breaks in every model, and small numbers
-# in float64 will let us see it exactly.
+# The model is GPT-2's architecture with random weights. The cuts that we look for are made by the code, whatever the
+# weights are. The model computes in float64, so that small differences can be seen.
 
 # %%
 import itertools
@@ -56,7 +56,7 @@ loss.backward()
 # ## 2. The first cut: a decorator
 #
 # `generate()` is decorated with `@torch.no_grad()`. We look from inside, with a logits processor that notes what it
-# sees, and ask for gradients outside as loudly as we can:
+# sees, and switch gradients on around the call:
 
 # %%
 def spy(input_ids, scores):
@@ -68,8 +68,8 @@ with torch.enable_grad():
     output = model.generate(**prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
-# The inner setting wins: the decorator switches gradients off when `generate()` begins, and on again at its end.
-# Many have wished for it to be removed. We can do that: `functools.wraps` has kept the bare function.
+# The inner setting wins: the decorator switches gradients off when `generate()` begins, and goes back to the outer
+# setting at its end. We can do without it: `functools.wraps` has kept the bare function as `__wrapped__`.
 
 # %%
 bare = type(model).generate.__wrapped__
@@ -86,6 +86,7 @@ recorded = bare(model, **prompt, **asked, return_dict_in_generate=True, output_l
 print("what the undecorated call returns, and the function that made it:")
 print("logits[0]:", type(recorded.logits[0].grad_fn).__name__)
 print("sequences:", type(recorded.sequences.grad_fn).__name__, recorded.sequences.dtype)
+print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().requires_grad)
 
 # %% [markdown]
 # The logits hang on the weights, the sequence does not. Our loss is computed from the sequence, so `backward()`
@@ -125,26 +126,28 @@ print(drawn.dtype, drawn.grad_fn)
 embeddings = model.get_input_embeddings().weight  # (vocab, width)
 looked_up = torch.nn.functional.embedding(token, embeddings)  # (batch, width)
 print(looked_up.grad_fn.name())
-print([edge[0].name() for edge in looked_up.grad_fn.next_functions if edge[0]])
+print([edge[0].name() for edge in looked_up.grad_fn.next_functions])
 
 # %% [markdown]
 # `next_functions` are the edges along which a gradient would go back. There is one, and it leads to the **matrix**
 # (`AccumulateGrad` stores it there). None leads to the token: a row number is no quantity.
 
 # %% [markdown]
-# The same look-up as a product has two edges. A row of zeros with a single 1, times the matrix, picks a row:
+# The same look-up can be written as a product, which has room for two edges: a row of zeros with a single 1, times
+# the matrix, picks a row. With the one-hot row the first edge leads nowhere. With the probabilities it does not:
 
 # %%
 one_hot = torch.nn.functional.one_hot(token, len(embeddings)).double()  # (batch, vocab)
-assert torch.equal(one_hot @ embeddings, looked_up)
+picked = one_hot @ embeddings  # (batch, width)
+assert torch.equal(picked, looked_up)
 
-probs = logits.softmax(-1)
-mixture = probs @ embeddings  # (batch, width)
-print([edge[0].name() for edge in mixture.grad_fn.next_functions])
+mixture = logits.softmax(-1) @ embeddings  # (batch, width)
+for product in (picked, mixture):
+    print([edge[0].name() if edge[0] else None for edge in product.grad_fn.next_functions])
 
 # %% [markdown]
 # Put the probabilities in place of the one-hot row, and there is an edge back to the softmax. But the next step
-# then reads a **mixture** of all embeddings, which no token has. We come back to that.
+# then reads a **mixture** of all embeddings, which no token has.
 
 # %% [markdown]
 # ## 5. Every tensor on the way
@@ -176,8 +179,8 @@ def road(link):
     return tensors
 
 # %% [markdown]
-# For each tensor: its type, whether it requires a gradient, the function that made it, and how much of a gradient
-# arrives at the weight if we go back from there. (A tensor is multiplied by fixed random numbers and summed, since
+# For each tensor: its type, whether it requires a gradient, the function that made it, and whether a gradient arrives
+# at the weight if we go back from there. (A tensor is multiplied by fixed random numbers and summed, since
 # `backward` starts from one number.)
 
 # %%
@@ -206,7 +209,8 @@ report(road(lambda logits: logits.argmax(-1)))
 # none at all, because its cost is looked up, too.
 
 # %% [markdown]
-# With the softmax in the token's place, nothing is cut:
+# With the softmax in the token's place, nothing is cut. But step 2 reads a mixture, so this loss is not the loss of
+# a text:
 
 # %%
 report(road(lambda logits: logits.softmax(-1)))
@@ -230,8 +234,8 @@ cuts = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
 
 # %% [markdown] tags=["solution"]
 # A: `.detach()` says it openly. B: argmax gives an integer, and `costs[token]` is a look-up. C: `.tolist()` makes
-# Python numbers, and a tensor made of them knows nothing of their past. D is the meanest: `requires_grad=True`
-# silences the error, and the gradient goes to a new leaf that nobody trains. E: `argmin` is argmax's sister.
+# Python numbers, and a tensor made of them knows nothing of their past. D: `requires_grad=True` silences the error,
+# and the gradient goes to a new leaf that nobody trains. E: `argmin` returns an integer, as argmax does.
 
 # %% tags=["check"]
 lesson.check_cuts(cuts)
@@ -301,7 +305,8 @@ lines(moves, curves, "The loss of two tokens along one weight", "the weight is m
 
 # %% [markdown]
 # Through argmax the loss is **flat, with cliffs**. On a flat piece its derivative is exactly 0, on a cliff there is
-# none. Zero is the right answer, and it is useless: it says "stay where you are" nearly everywhere.
+# none. Zero is the right answer, and it is useless: it says "stay where you are" nearly everywhere. The softmax
+# gives a smooth curve, of another loss: it need not lie near the first.
 
 # %% [markdown]
 # Finite differences say the same. (loss(w + h) − loss(w − h)) / 2h, on a flat piece and across a cliff:
@@ -328,7 +333,8 @@ by_difference = finite_difference(lambda: two_steps(softmax), 0.0, 1e-5)
 print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) < 1e-4)
 
 # %% [markdown]
-# So autograd hides nothing. Where a slope exists, it finds it. The choice of a token has none.
+# So PyTorch is not to blame. Where the loss has a slope to follow, autograd finds it. Through argmax the slope is 0
+# or does not exist, and autograd returns none.
 
 # %% [markdown]
 # ## 7. Links that carry a gradient
@@ -340,7 +346,7 @@ print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) 
 # ### Exercise 2: straight-through · difficulty 3 of 3 · 8 minutes
 #
 # Return a tensor (batch, vocab) whose *value* is the one-hot row of the most likely token, and whose *gradient* is
-# that of the softmax. `tensor.detach()` has the same value and no gradient: two of its uses are all you need.
+# that of the softmax. `tensor.detach()` has the same value and no gradient: one use of it is enough.
 
 # %% tags=["exercise"]
 def straight_through(logits: torch.Tensor) -> torch.Tensor:
@@ -368,14 +374,16 @@ lesson.check_straight_through(straight_through)
 
 # %% [markdown]
 # Here are the links side by side, between two steps of a real (small) model. Choose one, move the number, and
-# watch the value, the slope that autograd reports, and the chain of tensors with its cut.
+# watch the value, the slope that autograd reports, and the chain of tensors with its cut. The chain shows the
+# gradient of the *loss* at each tensor; the table of section 5 went from each tensor back to the weight.
 
 # %%
 GradientLink()
 
 # %% [markdown]
-# Note what straight-through does on the flat pieces: it reports a slope where there is none. That slope is a guess,
-# borrowed from the softmax. Lesson 09 measures how good such guesses are against a gradient that is exact.
+# Note what straight-through does on the flat pieces: it reports a slope where there is none. That slope is a guess.
+# It is not the slope of the softmax curve either, since step 2 has read the hard token and not the mixture. Lesson 09
+# measures how good such guesses are against a gradient that is exact.
 
 # %% [markdown]
 # ## 8. What the undecorated call is good for
@@ -395,22 +403,26 @@ print("parameters with a gradient:", len(gradient), "of", len(list(model.paramet
 Predict(lesson.predict_teacher)
 
 # %% tags=["answer"]
-print("beside one forward pass over the finished text (teacher forcing):")
+print("beside one forward pass over the finished text:")
 scored = model(recorded.sequences[:, :-1]).logits[:, 1:].log_softmax(-1)  # (batch, new, vocab)
 by_forward = scored.gather(-1, chosen[..., None]).sum()
 again = torch.autograd.grad(by_forward, list(model.parameters()))
 apart = sum((one - other).square().sum() for one, other in zip(gradient, again, strict=True)) ** 0.5
 size = sum(one.square().sum() for one in again) ** 0.5
-print("relative difference below 0.00001:", (apart / size).item() < 1e-5)
+print("relative difference below 0.000001:", (apart / size).item() < 1e-6)
 
 # %% [markdown]
-# The same gradient. It says how to make *these* tokens more or less likely. It does not say how the choice would
+# The same gradient, up to rounding: `generate()` hands its logits out in float32, which is the `ToCopyBackward0`
+# above. To score a finished text in this way is called **teacher forcing**.
+
+# %% [markdown]
+# This gradient says how to make *these* tokens more or less likely. It does not say how the choice would
 # change, and it knows nothing of our *e*. Whoever wants this gradient gets it from one forward pass over the text,
 # which scores all positions at once.
 
 # %% [markdown]
-# And at a lower price. PyTorch keeps tensors for the way back; we add up how much, on SmolLM2, with the parameters
-# left out:
+# What do the two ways cost? PyTorch keeps tensors for the way back. We add up how much memory they take, on SmolLM2,
+# with the parameters left out:
 
 # %%
 def kept_mib(run, parameters):
@@ -438,15 +450,15 @@ story = words("Once upon a time", return_tensors="pt").to(smollm.device)
 for new in (8, 24):
     length = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 2}
     text = smollm.generate(**story, **length)
-    generating, _ = kept_mib(lambda: bare(smollm, **story, **length, return_dict_in_generate=True, output_logits=True), smollm.parameters())
+    length |= {"return_dict_in_generate": True, "output_logits": True}
+    generating, _ = kept_mib(lambda: bare(smollm, **story, **length), smollm.parameters())
     scoring, _ = kept_mib(lambda: smollm(text[:, :-1], logits_to_keep=new), smollm.parameters())
     print(f"{new:2} tokens: {generating:.0f} and {scoring:.0f}")
     assert generating > scoring
 
 # %% [markdown]
-# Generating keeps more, and its share grows: at every step the cache is concatenated anew, and each copy is kept.
-# The rule that follows is the one everybody uses: **generate without gradients, then score the text with one
-# forward pass.**
+# Generating keeps more, and the gap widens with the length: at every step the cache is concatenated anew, and each
+# copy is kept. Hence the rule: **generate without gradients, then score the text with one forward pass.**
 
 # %% [markdown]
 # ### Exercise 3: score after generating · difficulty 2 of 3 · 6 minutes

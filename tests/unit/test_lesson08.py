@@ -63,7 +63,7 @@ def test_cuts():
             (cuts | {"A": 9}, "give one of its lines"),
             (cuts | {"A": 1}, "snippet A, line 1"),
             (cuts | {"A": 3}, "snippet A, line 3"),
-            (cuts | {"B": 2}, "most differentiable"),
+            (cuts | {"B": 2}, "softmax makes floats of floats"),
             (cuts | {"B": 4}, "snippet B, line 4"),
             (cuts | {"C": 3}, "snippet C, line 3"),
             (cuts | {"D": 2}, "snippet D, line 2"),
@@ -157,6 +157,7 @@ def test_straight_through():
             (gradient_of_logits, "the logits themselves"),
             (twice, "twice the softmax's"),
             (least_likely, "not of the most likely"),
+            (lambda logits: hard(logits).requires_grad_(), "does not reach the logits"),
             (lambda logits: logits.argmax(-1), "these are ids"),
             (lambda logits: one_hot(logits.argmax(-1), logits.shape[-1]), "these rows are integers"),
             (lambda logits: logits.tolist(), "this is list"),
@@ -209,6 +210,11 @@ def raw(model, sequences, prompt_length):
     return logits.gather(-1, sequences[:, prompt_length:, None]).sum()
 
 
+def over_places(model, sequences, prompt_length):
+    logits = model(sequences).logits.log_softmax(1)[:, prompt_length - 1 : -1]
+    return logits.gather(-1, sequences[:, prompt_length:, None]).sum()
+
+
 def last_token_only_with_gradient(model, sequences, prompt_length):
     scored = log_probs(model, sequences)[:, prompt_length - 1 :]
     return scored[:, :-1].detach().sum() + scored[:, -1].sum()
@@ -233,6 +239,12 @@ def test_score():
             (raw, "these are logits"),
             (answer(lambda scored, start: scored[:, start - 1 :].mean()), "mean over tokens"),
             (answer(lambda scored, start: scored[:, start - 1 :].sum(1).mean()), "mean over rows"),
+            (
+                answer(lambda scored, start: scored[:, start - 1 :].mean(1).sum()),
+                "each row's mean over its tokens",
+            ),
+            (answer(lambda scored, start: scored[0, start - 1 :].sum()), "only the first row"),
+            (over_places, "over the places"),
             (answer(lambda scored, start: -scored[:, start - 1 :].sum()), "this is a loss"),
             (answer(lambda scored, start: scored[:, start - 1 :].exp().sum()), "probabilities are added"),
             (answer(lambda scored, start: scored[:, start - 1 :].sum().item()), "this is a python number"),
