@@ -13,11 +13,11 @@ TITLE = "How likely was that?"
 
 predict_processed = Prediction(
     "07/predict-processed",
-    "The tokens above were drawn with `top_k=5`. The log probability of a drawn token, taken from `scores`, against the one from `logits`?",
+    "The tokens above were drawn with `top_k=5`. How does the log probability of a drawn token differ, taken from `scores` and not from `logits`?",
     options=(
-        Option("Closer to 0 from `scores`", "Five tokens share the whole probability there, so each has more of it.", right=True, value="above"),
-        Option("Further from 0 from `scores`", "Removing tokens takes nothing from those that stay. Their shares grow.", value="below"),
-        Option("The same from both", "That holds where no processor changed anything. Top-k has set 49,147 scores to −∞.", value="equal"),
+        Option("It is closer to 0", "Five tokens share the whole probability there, so each has more of it.", right=True, value="above"),
+        Option("It is further from 0", "Removing tokens takes nothing from those that stay. Their shares grow.", value="below"),
+        Option("It does not differ", "That holds where no processor changed anything. Top-k has set 49,147 scores to −∞.", value="equal"),
     ),
     proof=lambda: _processed(),
 )  # fmt: skip
@@ -26,9 +26,9 @@ predict_padding = Prediction(
     "07/predict-padding",
     "What does `compute_transition_scores` return for the six padded places of the first row?",
     options=(
-        Option("0", "That would leave the sum alone, and it is so after beam search. Here the method knows of no end.", value="zeros"),
-        Option("−∞", "The padding was not impossible for the model: it had a score at every step.", value="infinite"),
-        Option("What the model thought of the padding", "The batch ran on, and every place has scores from which to gather.", right=True, value="numbers"),
+        Option("0 at each", "That would leave the sum alone, and it is so after beam search. Here the method knows of no end.", value="zeros"),
+        Option("−∞ at each", "The padding was not impossible for the model: it had a score at every step.", value="infinite"),
+        Option("A number of its own at each", "The batch ran on, and every place has scores from which to gather.", right=True, value="numbers"),
     ),
     proof=lambda: _at_padding(),
 )  # fmt: skip
@@ -144,12 +144,15 @@ def check_row_sums(answer):
         without_end, want = (numbers * keep for keep in (ends == 0, ends - is_end.long() == 0))
         got = answer(numbers, tokens, end_ids)
         inputs = (numbers, tokens, end_ids)
-        one_end = torch.isin(tokens, torch.tensor(end_ids[:1])).long()
-        first_only = numbers * (one_end.cumsum(1) - one_end == 0)
+        first_only, last_only = (
+            numbers * ((tokens == one).long().cumsum(1) - (tokens == one).long() == 0)
+            for one in (end_ids[0], end_ids[-1])
+        )
         known = [
             (numbers, "The padding is added too. Stop after the first end."),
             (without_end, "The end token itself was chosen, and its number belongs to the sum."),
             (first_only, "Only the first of `end_ids` ends a row here. Each of them does."),
+            (last_only, "Only the last of `end_ids` ends a row here. Each of them does."),
             (numbers * (tokens != end_ids[0]), "Comparing with one id loses the end where padding is the same id, and keeps padding that is not."),
         ]  # fmt: skip
         if isinstance(got, torch.Tensor) and got.shape == numbers.shape and got.numel() > len(rows):
@@ -242,9 +245,11 @@ def check_batch_perplexity(answer):
     ):
         mask = torch.tensor(rows)
         ids = torch.randint(1, 9, mask.shape, generator=generator) * mask
+        ids[1, 1] = 0  # a token with the filler's id, as an end of text may be
         logits = 3 * torch.randn(*mask.shape, 9, generator=generator)
         shifted = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
         target, read = mask[:, 1:] == 1, mask[:, :-1] == 1
+        by_id = (ids[:, 1:] != 0) & (ids[:, :-1] != 0)
         counts = target & read
         want = (-shifted[counts].mean()).exp().item()
         got = answer(logits, ids, mask)
@@ -267,6 +272,7 @@ def check_batch_perplexity(answer):
                 (value(shifted) if padded else None, "Padding counts here too. Keep only the tokens of `mask`."),
                 (value(shifted[target]) if left else None, "On the left side a row's first token stands behind a filler, whose logits mean nothing. Leave it out."),
                 (value(shifted[read]) if right else None, "On the right side the filler behind a row's last token counts here. Look whether the *target* is a token."),
+                (value(shifted[by_id]), "A token with the filler's id is left out here. `mask` alone tells what is padding."),
                 (value(row_means) if padded else None, "Each row has one vote here. Each token should have one."),
                 ((-row_means).exp().mean().item() if padded else None, "This is the mean of the rows' perplexities. Average the surprise over all tokens first, then take `exp` once."),
                 (value(own[mask == 1]), "Nothing is shifted: logits at place t speak about the token at place t + 1."),

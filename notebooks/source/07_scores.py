@@ -80,7 +80,7 @@ print("equal within 0.001:  ", torch.allclose(chosen, library, atol=1e-3))
 print("equal within 0.00001:", torch.allclose(chosen, library, atol=1e-5))
 
 # %% [markdown]
-# Which of the two is off in the fourth decimal? Float64 is the judge. The library lays all steps side by side
+# Which of the two is off in the fourth decimal? We compare with float64. The library lays all steps side by side
 # and normalises along the *first* dimension of that table, where a sum over 49,152 numbers rounds more.
 
 # %%
@@ -91,7 +91,7 @@ print("by hand within 0.00001 of float64:", torch.allclose(chosen.double(), exac
 # ## 2. Whose probability?
 #
 # `output.scores` are what the choice was made from: the logits **after** all processors. `output.logits` are what
-# the model put out. In greedy decoding without processors they are the same. Now we sample with `top_k=5`:
+# the model put out. Without processors, as in section 1, they are the same. Now we sample with `top_k=5`:
 
 # %%
 torch.manual_seed(0)
@@ -114,8 +114,8 @@ print([f"{number:.2f}" for number in from_logits[0]])
 # the token.
 
 # %% [markdown]
-# Training needs the first kind: lesson 09 asks how likely the draw was. Comparing two texts needs the second,
-# or the settings of the draw are mixed into the judgement.
+# A method that learns from its own draws, as in lesson 09, asks how likely the draw was: the first kind. Comparing
+# two texts needs the second, or the settings of the draw are mixed into the judgement.
 
 # %% [markdown]
 # ## 3. Where the answer begins
@@ -144,7 +144,8 @@ print("after the prompt:     ", answer.sequences[0, question.shape[1] :].tolist(
 
 # %% [markdown]
 # No error, just a shorter text. With a decoder-only model it is the other way round. Counting from the end is
-# right for both, and for a prompt given as `inputs_embeds`, which `sequences` does not hold at all.
+# right for both, and for a prompt given as `inputs_embeds`, which `sequences` does not hold at all. (After beam
+# search we count otherwise: section 7.)
 
 # %% [markdown]
 # ## 4. Rows that ended early
@@ -168,14 +169,11 @@ Predict(lesson.predict_padding)
 print("compute_transition_scores for the row that ended after two tokens:")
 library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
 print([f"{number:.2f}" for number in library[0]])
+print(f"the two tokens add up to {library[0, :2].sum():.2f}, the whole row to {library[0].sum():.2f}")
 
 # %% [markdown]
-# The model went on in all rows, since the batch has one shape, and the method gathers what it thought of the
-# padding there. The two real tokens add up to −0.64. The whole row adds up to −40.78, as if "Paris." were all but
-# impossible.
-
-# %%
-print(f"two tokens {library[0, :2].sum():.2f}, whole row {library[0].sum():.2f}")
+# The model went on in all rows, since the batch has one shape, and the method gathers how likely it found the
+# padding there. By the sum of the whole row "Paris." would be all but impossible.
 
 # %% [markdown]
 # ### Exercise 1: add up what was written · difficulty 2 of 3 · 7 minutes
@@ -237,9 +235,9 @@ print("probability of ĠParis, which stands at place 5, by the logits of places 
 print([f"{logits[0, place].softmax(-1)[ids[0, 5]]:.2f}" for place in range(6)])
 
 # %% [markdown]
-# Place 4 has read "The capital of France is" and expects what comes at place 5. So ids and logits are laid against each other
-# **shifted by one**: `logits[:, :-1]` speaks about `ids[:, 1:]`. The last logits speak about a token that is not
-# there, and the first token has no probability: nothing comes before it.
+# Place 4 has read "The capital of France is" and expects what comes at place 5. So ids and logits are laid
+# against each other **shifted by one**: `logits[:, :-1]` speaks about `ids[:, 1:]`. The last logits speak about a
+# token that is not there, and the first token has no probability: nothing comes before it.
 
 # %% [markdown]
 # ### Exercise 2: rank three sentences · difficulty 2 of 3 · 6 minutes
@@ -285,8 +283,9 @@ for sentence in sentences:
 # other way round. A log probability says what *this model* expects in texts. It is no measure of truth.
 
 # %% [markdown]
-# Here is each token's share of that. Move over the tokens to see what the model expected instead. **Surprise** is
-# the same number in bits, −log₂ of the probability: 1 bit for a coin's toss. Type a text of your own.
+# Here is another text, token by token. Move over the tokens to see what the model expected instead. **Surprise**
+# is minus the log probability; in bits it is −log₂ of the probability, 1 bit for the toss of a coin. Type a text
+# of your own.
 
 # %%
 ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the capital of cheese.")
@@ -294,9 +293,9 @@ ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the 
 # %% [markdown]
 # ## 6. Perplexity
 #
-# Long texts have lower log probabilities than short ones, only because they are long. The mean over tokens mends
-# that, and `exp` of minus the mean is the **perplexity**: a model with perplexity 10 is as unsure, on average, as
-# if it chose among 10 equally likely tokens.
+# Every further token lowers the log probability of a text, so sums of long and short texts do not compare. The
+# mean over tokens does, and `exp` of minus the mean is the **perplexity**: a model with perplexity 10 is as
+# unsure, on average, as if it chose among 10 equally likely tokens. For "The capital of France is Paris":
 
 # %%
 log_probs, scored = token_log_probs(model, ids)
@@ -310,7 +309,8 @@ print(f"{(-log_probs[scored].mean()).exp():.1f}")
 # ### Exercise 3: perplexity on a padded batch · difficulty 3 of 3 · 8 minutes
 #
 # `logits` is (batch, length, vocab), `ids` and `mask` are (batch, length), padded on the left or on the right.
-# The logits are right at every token. Return the perplexity as a float.
+# The logits were computed with the right mask and positions, and `mask` alone tells what is padding. Return the
+# perplexity as a float.
 
 # %% tags=["exercise"]
 def batch_perplexity(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> float:
@@ -338,22 +338,22 @@ lesson.check_batch_perplexity(batch_perplexity)
 # - Take the mean over all places that count, of the whole batch at once. Then `exp` of minus that mean.
 
 # %% [markdown]
-# Why does it matter? Here are two sentences, alone and in one padded batch. A mean over rows or over padding
-# would give another number in each case:
+# Here are two sentences, alone and in one padded batch, which `perplexity` of `course_utils.scores` gets right on
+# either side:
 
 # %%
 from course_utils.scores import perplexity
 
-pair = ["The mouse chased the cat.", "Paris is the capital of France, which lies in the west of Europe."]
+pair = ["The cat chased the mouse.", "Paris is the capital of France, which lies in the west of Europe."]
 for side in ("left", "right"):
     both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side)
     print(f"{side:5}  {perplexity(model, both.input_ids, both.attention_mask):.1f}")
 alone = [perplexity(model, tokenizer(text, return_tensors="pt").input_ids) for text in pair]
-print(f"alone  {alone[0]:.1f} and {alone[1]:.1f}")
+print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 
 # %% [markdown]
-# Both sides agree, though the fillers are the same id as a real end of text. And the batch's number lies near
-# the long sentence's, which has most of the tokens.
+# Both sides agree, and the mean over rows is another number. The batch's number lies nearer the long sentence's,
+# which has most of the tokens.
 
 # %% [markdown]
 # ## 7. The score of a beam
@@ -375,8 +375,8 @@ print(output.beam_indices)
 print(tuple(output.scores[0].shape))  # (batch · beams, vocabulary)
 
 # %% [markdown]
-# The first sequence's tokens were chosen in rows 0, 0, 2, 0, 0. Beam search normalises *before* the processors, so
-# the scores are log probabilities already. Gather by row and token, add up:
+# The first sequence's tokens were chosen in rows 0, 0, 2, 0, 0. Beam search takes the `log_softmax` *before* the
+# processors. There are none here, so the scores are log probabilities already. Gather by row and token, add up:
 
 # %%
 def beam_sums(output):
@@ -423,24 +423,32 @@ for penalty in (0.0, 1.0, 2.0):
     print(f"penalty {penalty}: {len(rebuilt)} sequences of {lengths.min()} to {lengths.max()} tokens, equal to 1e-5")
 
 # %% [markdown]
-# Eight sequences under each of three penalties, and all scores are the library's.
+# Eight sequences under each of three penalties, and all scores are the library's. We took the new tokens by the
+# columns of `beam_indices`, not by `len(scores)`. The search may run on after the best sequence has ended:
+
+# %%
+france = tokenizer("The capital of France is", return_tensors="pt").to(model.device)
+one = beams | {"num_return_sequences": 1, "max_new_tokens": 8}
+output = model.generate(**france, **one, length_penalty=0.0, eos_token_id=stops, **record)
+print(tokenizer.decode(output.sequences[0]))
+print(len(output.scores), "steps,", output.beam_indices.shape[1], "new tokens")
 
 # %% [markdown]
 # ## 8. Why the old recipe fails
 #
-# This is what many pages still print, from the library's own documentation of 2023. Its first line asks the
-# model for the penalty:
+# Many pages print a recipe for this number, from the library's own documentation of 2023. One of its lines asks
+# the model for the penalty:
 
 # %% tags=["raises-exception"]
 length_penalty = model.generation_config.length_penalty
-output.sequences_scores.sum() / 5**length_penalty
+beam_sums(output) / output.beam_indices.shape[1] ** length_penalty
 
 # %% [markdown]
 # Since version 5 a field that nobody has set is `None`, and the default of 1.0 is filled in when `generate()` is
 # called. Write the penalty that you passed, or 1.0.
 
 # %% [markdown]
-# Its second line computes the length: `output_length = input_length + np.sum(transition_scores < 0)`. With the
+# Another line computes the length: `output_length = input_length + np.sum(transition_scores < 0)`. With the
 # penalty of 1, for our five tokens after a prompt of two:
 
 # %%
@@ -451,11 +459,12 @@ ratios = output.sequences_scores / (found.sum(1) / output_length)
 print("the library's scores / the recipe's:", [f"{ratio:.2f}" for ratio in ratios])
 
 # %% [markdown]
-# Off by 7/5: the recipe counts the prompt. It was written for the library's TensorFlow models, which are gone.
-# Here **only the new tokens count**.
+# Off by 7/5: the recipe counts the prompt. So did the library's beam search up to version 4.35, and the recipe was
+# right. Since 4.36 **only the new tokens count**.
 
 # %% [markdown]
-# One more silence. `beam_indices` is an argument of `compute_transition_scores`, and nothing insists on it:
+# A third mistake raises no error either. `beam_indices` is an argument of `compute_transition_scores`, and may be
+# left out:
 
 # %%
 forgotten = model.compute_transition_scores(output.sequences, output.scores)
@@ -469,9 +478,9 @@ print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
 # %% [markdown]
 # ### Exercise 4: which line is it? · difficulty 2 of 3 · 5 minutes
 #
-# Four people have scored sequences of the call below, and none got the library's number. What did each of them do?
-# Try out what the names say, and match.
-
+# A beam search has run, and its first sequence ended early. Four people have scored that sequence, and none got the
+# library's number. Each made one mistake. Find out which:
+#
 # %%
 claims = lesson.claims(model, tokenizer)
 print(f"the library's score: {claims.library:.3f}")
@@ -479,9 +488,13 @@ for name, number in claims.wrong.items():
     print(f"{name}: {number:.3f}")
 
 # %% [markdown]
-# `claims.output` is what `generate()` returned and `claims.penalty` the length penalty; the sequence is row 0. The
-# mistakes are `"prompt counted"`, `"penalty forgotten"`, `"beam_indices forgotten"` and `"padding counted"`, the
-# last of which means that the length is the number of columns.
+# `claims.output` is what `generate()` returned, the sequence is its row 0, and `claims.penalty` is the length
+# penalty. The mistakes:
+#
+# - `"prompt counted"`: the length includes the prompt,
+# - `"padding counted"`: the length is the number of columns of `beam_indices`,
+# - `"penalty forgotten"`: nothing was divided,
+# - `"beam_indices forgotten"`: the sequence's tokens, up to its end, were all read from row 0.
 
 # %% tags=["exercise"]
 mistakes = ...  # a dictionary such as {"Ada": "prompt counted", ...}
@@ -512,7 +525,8 @@ lesson.check_mistakes(mistakes)
 
 # %% [markdown] tags=["hints"]
 # - `beam_sums(claims.output)[0]` is the sum. Which person has just that?
-# - Divide the library's score by each of the others. A wrong length shows as (wrong / right) ** penalty.
+# - Divide the library's score by each of the others. A wrong length shows as (wrong / right) ** penalty. The
+#   prompt's length is what `sequences` has more columns than `beam_indices`.
 # - The one that no length explains has read the wrong beams.
 
 # %% [markdown]
@@ -522,7 +536,7 @@ lesson.check_mistakes(mistakes)
 # - `scores` are what the choice was made from, `logits` what the model put out.
 # - In a text, the logits at place t speak about the token at place t + 1, and the first token has none.
 # - A perplexity averages over tokens: no padding, no first tokens, no rows.
-# - A beam's score is its sum over its own rows, divided by (new tokens) ** `length_penalty`.
+# - A beam's score is the sum of its `scores`, each from its own row, divided by (new tokens) ** `length_penalty`.
 
 # %%
 Quiz(lesson.quiz)

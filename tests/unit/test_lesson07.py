@@ -89,6 +89,10 @@ def only_the_first_end_id(numbers, tokens, end_ids):
     return sums_by_shift(numbers, tokens, end_ids[:1])
 
 
+def only_the_last_end_id(numbers, tokens, end_ids):
+    return sums_by_shift(numbers, tokens, end_ids[-1:])
+
+
 def means(numbers, tokens, end_ids):
     ends = is_end(tokens, end_ids)
     lengths = (ends.cumsum(1) - ends.long() == 0).sum(1)
@@ -103,6 +107,7 @@ def test_row_sums():
             (everything, "the padding is added too"),
             (without_the_end, "the end token itself was chosen"),
             (only_the_first_end_id, "only the first of `end_ids`"),
+            (only_the_last_end_id, "only the last of `end_ids`"),
             (means, "these are means"),
             (lambda numbers, tokens, end_ids: numbers, "numbers for each token"),
             (lambda numbers, tokens, end_ids: numbers.sum(), "one number for the whole batch"),
@@ -230,6 +235,7 @@ def test_batch_perplexity():
         wrong=[
             (lambda x, ids, mask: over(x, ids, mask[:, 1:] >= 0), "padding counts here too"),
             (lambda x, ids, mask: over(x, ids, mask[:, 1:] == 1), "whose logits mean nothing"),
+            (lambda x, ids, mask: over(x, ids, counted(ids != 0)), "a token with the filler's id"),
             (lambda x, ids, mask: over(x, ids, mask[:, :-1] == 1), "whether the *target* is a token"),
             (lambda *given: (-mean_of_rows(*given).mean()).exp(), "each row has one vote"),
             (lambda *given: (-mean_of_rows(*given)).exp().mean(), "mean of the rows' perplexities"),
@@ -303,6 +309,10 @@ def test_each_claim_is_wrong_in_its_own_way():
     prompt = claims.output.sequences.shape[1] - claims.output.beam_indices.shape[1]
     total = right * length**claims.penalty
     assert (prompt, length, claims.output.beam_indices.shape[1]) == (5, 2, 8)  # what the messages say
+    # forgetting beam_indices reads row 0 at each step
+    steps = torch.stack([scores[0].cpu() for scores in claims.output.scores[:length]])
+    read = steps[torch.arange(length), claims.output.sequences[0, prompt : prompt + length].cpu()]
+    assert claims.wrong["Ben"] == pytest.approx(read.sum().item() / length**0.5, abs=1e-5)
     assert claims.wrong["Ada"] == pytest.approx(total / 7**0.5, abs=1e-5)
     assert claims.wrong["Cleo"] == pytest.approx(total / 8**0.5, abs=1e-5)
     assert claims.wrong["Dan"] == pytest.approx(total, abs=1e-5)
