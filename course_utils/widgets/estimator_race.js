@@ -1,13 +1,18 @@
 import { arrowKeys, connect, control, element, uniqueId } from "./shared.js";
 
 const MOST_SEED = 2 ** 32 - 1;
-const MOST_DISTANCE = 10; // the top of the second chart; a first estimate may be further off
+const TELLING = 3; // standard errors: noise alone hardly ever puts a mean further away
+const COLUMNS = ["Estimator", "By proof", "Along", "Across", "Bias ± error", "More than noise", "Noise"];
+const LEGEND =
+  "Cross: the exact gradient. Disc: unbiased by proof. Square: biased. Dotted: 1/√estimates, as noise falls. " +
+  "Bias: the distance, ± one standard error. Noise: how far one estimate scatters. Choose a name to pick it out.";
 // A chart, in its own units; it is drawn about as large as it says.
-const CHART = { left: 40, right: 400, top: 22, base: 262, bottom: 298 };
-const TELLING = 3; // standard errors; hardly any noise puts a mean further away
+const [LEFT, RIGHT, TOP, BASE, BOTTOM] = [40, 398, 24, 262, 302];
 
 const whole = new Intl.NumberFormat("en-US");
+/** A number as text: two decimals, no minus before 0. */
 const two = (number) => (Math.abs(number) < 0.005 ? "0.00" : number.toFixed(2).replace("-", "−"));
+/** A number as text, as short as it is. */
 const short = (number) => String(Number(number.toFixed(4))).replace("-", "−");
 
 function svg(tag, attributes, ...children) {
@@ -21,25 +26,109 @@ const text = (x, y, anchor, content, name = "") => svg("text", { x, y, "text-anc
 const line = (x1, y1, x2, y2, name) => svg("line", { x1, y1, x2, y2, class: `estimator-race-${name}` });
 
 /** The mark of an estimator: a disc for an unbiased one, a square for another. */
-function mark(x, y, unbiased) {
+function mark({ unbiased }, x, y) {
   return unbiased ? svg("circle", { cx: x, cy: y, r: 4.5 }) : svg("rect", { x: x - 4, y: y - 4, width: 8, height: 8 });
 }
 
-/** Labels at [x, y] moved up or down until none covers another. */
-function apart(labels) {
-  labels.sort((a, b) => a.y - b.y);
-  labels.forEach((label, at) => {
-    for (const other of labels.slice(0, at))
-      if (Math.abs(label.x - other.x) < 16 && label.y - other.y < 12) label.y = other.y + 12;
+/** True where noise alone does not explain how far the mean is from the exact gradient. */
+function biased({ bias, bias_error }) {
+  return bias > TELLING * bias_error + 0.001; // without noise, rounding is left
+}
+
+/**
+ * A chart with a line and a mark for each estimator.
+ * @param {{ at: number, label?: string }[]} across   where the axes have a grid line or a label, in the chart's
+ * @param {{ at: number, label: string }[]} up        units
+ * @param {[x: number, y: number][][]} paths          of each estimator, in the chart's units; may leave the frame
+ */
+function chart({ title, name, axes: [below, beside], across, up, racers, paths, picked, extra }) {
+  const node = svg("svg", { viewBox: `0 0 ${RIGHT + 24} ${BOTTOM}`, role: "img", "aria-label": name });
+  const box = { x: LEFT, y: TOP, width: RIGHT - LEFT, height: BASE - TOP };
+  const inner = svg("svg", { ...box, viewBox: Object.values(box).join(" ") }); // cuts off what leaves the frame
+  for (const { at, label, grid = true } of across) {
+    if (grid) node.append(line(at, TOP, at, BASE, "grid"));
+    node.append(text(at, BASE + 20, "middle", label));
+  }
+  for (const { at, label } of up) node.append(line(LEFT, at, RIGHT, at, "grid"), text(LEFT - 6, at + 4, "end", label));
+  node.append(text((LEFT + RIGHT) / 2, BOTTOM - 3, "middle", below), text(4, TOP - 9, "start", beside), inner, ...extra);
+  const look = ({ unbiased }, number) =>
+    (unbiased ? "estimator-race-unbiased" : "estimator-race-biased") +
+    (picked === null || picked === number ? "" : " estimator-race-faded");
+  paths.forEach((path, number) => {
+    const points = path.map((place) => place.map((part) => part.toFixed(1)).join(","));
+    inner.append(svg("polyline", { points: points.join(" "), class: look(racers[number], number) }));
+  });
+  const ends = paths.map((path, number) => ({ x: path.at(-1)[0], y: path.at(-1)[1], number }));
+  for (const { x, y, number } of ends)
+    node.append(svg("g", { class: look(racers[number], number) }, mark(racers[number], x, y)));
+  // The numbers stand beside the marks, lower where they would cover each other.
+  ends.sort((a, b) => a.y - b.y);
+  ends.forEach((end, rank) => {
+    for (const other of ends.slice(0, rank))
+      if (Math.abs(end.x - other.x) < 16 && end.y - other.y < 12) end.y = other.y + 12;
+    const faded = picked === null || picked === end.number ? "" : " estimator-race-faded";
+    node.append(text(end.x + 8, end.y + 4, "start", String(end.number + 1), `estimator-race-number${faded}`));
+  });
+  return element("div", {}, element("p", {}, title), node);
+}
+
+/** Where the means are, along the exact gradient and across it. Both axes have one scale. */
+function plane({ racers, estimates }, picked) {
+  const some = estimates > 0 ? racers : [];
+  const low = Math.min(-0.25, ...some.map(({ along }) => along - 0.15));
+  const high = Math.max(1.5, ...some.map(({ along }) => along + 0.25));
+  const tall = Math.max(0.8, ...some.map(({ across }) => across + 0.15));
+  const unit = Math.min((RIGHT - LEFT) / (high - low), (BASE - TOP) / tall);
+  const zero = (LEFT + RIGHT) / 2 - ((low + high) / 2) * unit;
+  const place = ([along, across]) => [zero + along * unit, BASE - across * unit];
+  const step = [0.5, 1, 2, 5, 10, 20, 50, 100].find((one) => one * unit >= 40) ?? 1000;
+  const steps = (from, to) => {
+    const first = Math.ceil(from / step - 1e-9);
+    return Array.from({ length: Math.floor(to / step + 1e-9) - first + 1 }, (_, at) => (first + at) * step);
+  };
+  const [one] = place([1, 0]);
+  return chart({
+    title: "Where the means are",
+    name: "The part of each mean along the exact gradient, and across it; the table has the numbers",
+    axes: ["along the exact gradient, in its lengths", "across it"],
+    across: steps((LEFT - zero) / unit, (RIGHT - zero) / unit).map((at) => ({ at: zero + at * unit, label: short(at) })),
+    up: steps(0, (BASE - TOP) / unit).map((at) => ({ at: BASE - at * unit, label: short(at) })),
+    racers,
+    paths: some.map(({ trail, along, across }) => [...trail, [along, across]].map(place)),
+    picked,
+    extra: [
+      line(zero, BASE, one, BASE, "exact"),
+      svg("path", { d: `M${one - 7},${BASE - 7}l14,14m0,-14l-14,14`, class: "estimator-race-exact" }),
+    ],
   });
 }
 
-/** The frame of a chart: an svg that can be drawn into, and one within it that cuts off what leaves the frame. */
-function frame(title, name) {
-  const { left, right, top, base, bottom } = CHART;
-  const node = svg("svg", { viewBox: `0 0 ${right + 22} ${bottom}`, role: "img", "aria-label": name });
-  const inner = svg("svg", { x: left, y: top, width: right - left, height: base - top, viewBox: `${left} ${top} ${right - left} ${base - top}` });
-  return { node, inner, head: element("p", {}, title) };
+/** How far the means are from the exact gradient as estimates come in; both axes are logarithmic. */
+function distances({ racers, estimates, trail }, picked, goal) {
+  const most = Math.max(estimates, goal);
+  const paths = (estimates > 0 ? racers : []).map((racer) => [
+    ...racer.trail.map(([along, across], at) => [trail[at], Math.hypot(along - 1, across)]),
+    [estimates, racer.bias],
+  ]);
+  const all = paths.flatMap((path) => path.map(([, distance]) => distance));
+  const [low, high] = [Math.max(0.004, Math.min(0.1, ...all) * 0.8), Math.max(2, ...all) * 1.1];
+  const x = (n) => LEFT + ((RIGHT - LEFT) * Math.log(n)) / Math.log(most);
+  const share = (distance) => Math.log(Math.max(distance, low / 2) / low) / Math.log(high / low);
+  const y = (distance) => BASE - (BASE - TOP) * share(distance);
+  const decades = [0.001, 0.01, 0.1, 1, 10, 100];
+  const rows = decades.flatMap((decade) => (high / low > 300 ? [decade] : [decade, 2 * decade, 5 * decade]));
+  const counts = [1, 10, 100, 1000, 10000, 100000].filter((n) => n === 1 || x(n) < RIGHT - 30);
+  return chart({
+    title: "How far they are from it",
+    name: "The distance of each mean from the exact gradient, over the estimates; the table has the last ones",
+    axes: ["estimates", "distance"],
+    across: [...counts, most].map((n) => ({ at: x(n), label: whole.format(n), grid: false })),
+    up: rows.filter((row) => row >= low && row <= high).map((row) => ({ at: y(row), label: short(row) })),
+    racers,
+    paths: paths.map((path) => path.map(([n, distance]) => [x(n), y(distance)])),
+    picked,
+    extra: [line(x(1), y(1), x(Math.min(most, low ** -2)), y(Math.max(most ** -0.5, low)), "guide")],
+  });
 }
 
 function render({ model, el }) {
@@ -68,8 +157,10 @@ function render({ model, el }) {
     ...inputs.map((input) => element("label", {}, input, whole.format(input.value))),
     "estimates each",
   );
-  const button = control("button", { type: "button", class: "course-action estimator-race-go", disabled: !live, onclick: () => (running ? pause() : start()) });
-  const again = control("button", { type: "button", class: "course-action", disabled: !live, onclick: () => reset(model.get("shown").seed) }, "Reset");
+  const action = (onclick, label) =>
+    control("button", { type: "button", class: "course-action", disabled: !live, onclick }, label);
+  const button = action(() => (running ? pause() : start()), "Start");
+  const again = action(() => reset(model.get("shown").seed), "Reset");
   const id = uniqueId();
   const seed = control("input", { type: "number", id, min: 0, max: MOST_SEED, step: 1, disabled: !live });
   seed.addEventListener("change", () => reset(Math.min(Math.max(Math.trunc(seed.value) || 0, 0), MOST_SEED)));
@@ -78,9 +169,8 @@ function render({ model, el }) {
   const verdict = element("p", { class: "estimator-race-verdict" });
   const charts = element("div", { class: "estimator-race-charts" });
   const body = element("tbody");
-  const columns = ["Estimator", "By proof", "Along", "Across", "Bias ± standard error", "More than noise", "Noise"];
-  const head = element("thead", {}, element("tr", {}, ...columns.map((column) => element("th", { scope: "col" }, column))));
-  const numbers = element("div", { class: "estimator-race-scroll" }, element("table", {}, head, body));
+  const head = element("tr", {}, ...COLUMNS.map((column) => element("th", { scope: "col" }, column)));
+  const numbers = element("div", { class: "estimator-race-scroll" }, element("table", {}, element("thead", {}, head), body));
   arrowKeys(body, "button");
 
   const chosen = () => Number(inputs.find((input) => input.checked).value);
@@ -137,133 +227,60 @@ function render({ model, el }) {
     button.textContent = running ? "Pause" : estimates > 0 ? "Continue" : "Start";
     for (const input of inputs) input.disabled = !live || running;
     again.disabled = !live || (estimates === 0 && !running);
-    seed.value = own;
+    if (!seed.matches(":focus")) seed.value = own; // what is being typed stays
     progress.max = goal;
     progress.value = Math.min(estimates, goal);
     progress.hidden = !running;
-    count.textContent = `${whole.format(estimates)} estimates each, of ${samples} ${samples === 1 ? "sample" : "samples"}`;
+    count.textContent =
+      `${whole.format(estimates)} ${estimates === 1 ? "estimate" : "estimates"} each, ` +
+      `from ${samples} ${samples === 1 ? "sample" : "samples"} an estimate`;
     verdict.textContent = judge(racers, estimates);
-    charts.replaceChildren(...[plane(), distances()].map(({ node, head }) => element("div", {}, head, node)));
+    charts.replaceChildren(plane(model.get("shown"), picked), distances(model.get("shown"), picked, goal));
     // Rows are kept, so that the focus stays on a button.
-    racers.forEach((racer, number) => fill(body.children[number] ?? row(number), racer, number));
+    racers.forEach((racer, number) => fill(body.children[number] ?? row(racer, number), racer, number));
   }
 
   function judge(racers, estimates) {
+    if (estimates === 0 && running) return "The first estimates are on their way.";
     if (estimates === 0)
       return live
         ? "Nothing is estimated yet. Press Start: the means move as the estimates come in."
         : "Nothing was estimated when this page was saved. Run the cell and press Start.";
-    if (estimates === 1) return "One estimate each: how much they scatter can be told from two on.";
-    const far = racers.filter(beyond).length;
-    const them = far === 1 ? "One mean is" : `${far} of ${racers.length} means are`;
-    if (far === 0) return "No mean is further from the exact gradient than its noise explains. More estimates tell more.";
+    if (estimates === 1) return "One estimate each. How much they scatter shows from the second on.";
+    const far = racers.filter(biased).length;
+    if (far === 0) return "No mean is further from the exact gradient than its noise explains.";
     return (
-      `${them} further from the exact gradient than three standard errors: that is bias. ` +
-      (far < racers.length ? "Of the others so few estimates cannot tell." : "")
+      `${far} of ${racers.length} ${far === 1 ? "means is" : "means are"} further from the exact gradient than three ` +
+      "standard errors, which noise hardly explains." +
+      (far < racers.length ? " Of the others, so few estimates cannot tell whether they are biased." : "")
     );
   }
 
-  function row(number) {
-    const toggle = control("button", { type: "button", tabindex: number === 0 ? 0 : -1, onclick: () => pick(number) });
-    const node = element("tr", {}, element("th", { scope: "row" }, toggle), ...columns.slice(1).map(() => element("td")));
+  function row(racer, number) {
+    const tabindex = number === 0 ? 0 : -1;
+    const toggle = control("button", { type: "button", tabindex, onclick: () => pick(number) });
+    const look = svg("g", { class: `estimator-race-${racer.unbiased ? "unbiased" : "biased"}` }, mark(racer, 0, 0));
+    const picture = svg("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true" }, look);
+    toggle.append(picture, `${number + 1} ${racer.name}`);
+    const cells = COLUMNS.slice(1).map(() => element("td"));
+    const node = element("tr", {}, element("th", { scope: "row" }, toggle), ...cells);
     body.append(node);
     return node;
   }
 
   function fill(node, racer, number) {
-    const [toggle, proof, ...cells] = [node.querySelector("button"), ...node.querySelectorAll("td")];
+    const [toggle, ...cells] = node.querySelectorAll("button, td");
     toggle.setAttribute("aria-pressed", String(picked === number));
-    const look = svg("svg", { width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true", class: kind(racer) }, mark(0, 0, racer.unbiased));
-    toggle.replaceChildren(look, `${number + 1} ${racer.name}`);
-    proof.textContent = racer.unbiased ? "unbiased" : "biased";
-    const { along, across, bias, bias_error, noise } = racer;
-    const known = bias_error !== null && bias_error !== undefined;
-    const values = bias === undefined ? ["", "", "", "", ""] : [two(along), two(across), two(bias) + (known ? ` ± ${two(bias_error)}` : ""), !known ? "" : beyond(racer) ? "yes" : "not so far", known ? two(noise) : ""];
-    values.forEach((value, at) => (cells[at].textContent = value));
-  }
-
-  const beyond = ({ bias, bias_error }) => bias > TELLING * bias_error + 0.001;
-  const kind = ({ unbiased }) => (unbiased ? "estimator-race-unbiased" : "estimator-race-biased");
-  const faded = (number) => (picked === null || picked === number ? "" : " estimator-race-faded");
-
-  /** Where the means are: along the exact gradient, and across. Both axes have one scale. */
-  function plane() {
-    const { racers, estimates } = model.get("shown");
-    const { left, right, top, base } = CHART;
-    const chart = frame(
-      "Where the means are",
-      "Each mean's part along the exact gradient and across it; the table has the numbers",
-    );
-    const some = estimates > 0 ? racers : [];
-    const low = Math.min(-0.25, ...some.map(({ along }) => along - 0.15));
-    const high = Math.max(1.5, ...some.map(({ along }) => along + 0.25));
-    const tall = Math.max(0.8, ...some.map(({ across }) => across + 0.15));
-    const unit = Math.min((right - left) / (high - low), (base - top) / tall);
-    const middle = (left + right) / 2 - ((low + high) / 2) * unit;
-    const [x, y] = [(along) => middle + along * unit, (across) => base - across * unit];
-    const step = [0.5, 1, 2, 5, 10, 20, 50].find((one) => one * unit >= 40) ?? 100;
-    const { node, inner } = chart;
-    for (let at = Math.ceil((left - middle) / unit / step) * step; x(at) <= right; at += step) {
-      inner.append(line(x(at), top, x(at), base, "grid"));
-      node.append(text(x(at), base + 16, "middle", short(at)));
+    const values = [racer.unbiased ? "unbiased" : "biased"];
+    if (racer.bias !== undefined) {
+      const { along, across, bias, bias_error, noise } = racer;
+      values.push(two(along), two(across), two(bias));
+      if (noise !== null) {
+        values[3] += ` ± ${two(bias_error)}`;
+        values.push(biased(racer) ? "yes" : "not yet", two(noise));
+      }
     }
-    for (let at = 0; y(at) >= top; at += step) {
-      inner.append(line(left, y(at), right, y(at), "grid"));
-      node.append(text(left - 6, y(at) + 4, "end", short(at)));
-    }
-    node.append(text((left + right) / 2, CHART.bottom - 3, "middle", "along the exact gradient, in its lengths"), text(left - 34, top - 8, "start", "across it"));
-    node.append(inner, line(x(0), base, x(1), base, "exact"));
-    const labels = [];
-    racers.forEach((racer, number) => {
-      if (estimates === 0) return;
-      const group = svg("g", { class: kind(racer) + faded(number) });
-      const path = [...racer.trail, [racer.along, racer.across]].map(([along, across]) => `${x(along).toFixed(1)},${y(across).toFixed(1)}`);
-      group.append(svg("polyline", { points: path.join(" ") }));
-      inner.append(group);
-      const [across, up] = [x(racer.along), y(racer.across)];
-      node.append(svg("g", { class: kind(racer) + faded(number) }, mark(across, up, racer.unbiased)));
-      labels.push({ x: across, y: up + 4, number });
-    });
-    apart(labels);
-    for (const label of labels) node.append(text(label.x + 8, label.y, "start", String(label.number + 1), `estimator-race-number${faded(label.number)}`));
-    node.append(svg("path", { d: `M${x(1) - 7},${base - 7}l14,14m0,-14l-14,14`, class: "estimator-race-target" }));
-    return chart;
-  }
-
-  /** How far the means are from the exact gradient as estimates come in, both axes logarithmic. */
-  function distances() {
-    const { racers, estimates, trail } = model.get("shown");
-    const { left, right, top, base } = CHART;
-    const chart = frame("How far they are from it", "Distance of each mean from the exact gradient over the estimates; the table has the last ones");
-    const { node, inner } = chart;
-    const most = Math.max(estimates, chosen());
-    const far = racers.flatMap(({ trail: path, bias }) => [...(path ?? []).map(([a, b]) => Math.hypot(a - 1, b)), bias ?? 1]);
-    const least = Math.max(0.005, Math.min(0.1, ...far)) * 0.8;
-    const top10 = Math.min(MOST_DISTANCE, Math.max(2, ...far) * 1.1);
-    const x = (n) => left + ((right - left) * Math.log(n)) / Math.log(most);
-    const y = (distance) => base - ((base - top) * Math.log(Math.max(distance, 1e-4) / least)) / Math.log(top10 / least);
-    for (const decade of [0.01, 0.1, 1, 10])
-      for (const at of [decade, 2 * decade, 5 * decade])
-        if (at >= least && at <= top10) {
-          inner.append(line(left, y(at), right, y(at), "grid"));
-          node.append(text(left - 6, y(at) + 4, "end", short(at)));
-        }
-    for (let n = 1; n <= most; n *= 10) node.append(text(x(n), base + 16, "middle", whole.format(n)));
-    if (x(10 ** Math.floor(Math.log10(most))) < right - 40) node.append(text(right, base + 16, "middle", whole.format(most)));
-    node.append(text((left + right) / 2, CHART.bottom - 3, "middle", "estimates"), text(left - 34, top - 8, "start", "distance"));
-    inner.append(line(x(1), y(1), x(most), y(1 / Math.sqrt(most)), "guide"));
-    node.append(inner);
-    if (estimates === 0) return chart;
-    const labels = racers.map((racer, number) => {
-      const points = [...racer.trail.map(([a, b], at) => [trail[at], Math.hypot(a - 1, b)]), [estimates, racer.bias]];
-      const path = points.map(([n, distance]) => `${x(n).toFixed(1)},${y(distance).toFixed(1)}`);
-      inner.append(svg("g", { class: kind(racer) + faded(number) }, svg("polyline", { points: path.join(" ") })));
-      node.append(svg("g", { class: kind(racer) + faded(number) }, mark(x(estimates), y(racer.bias), racer.unbiased)));
-      return { x: x(estimates), y: y(racer.bias) + 4, number };
-    });
-    apart(labels);
-    for (const label of labels) node.append(text(label.x + 8, label.y, "start", String(label.number + 1), `estimator-race-number${faded(label.number)}`));
-    return chart;
+    cells.forEach((cell, at) => (cell.textContent = values[at] ?? ""));
   }
 
   draw();
@@ -272,11 +289,20 @@ function render({ model, el }) {
     element(
       "div",
       { class: "course-widget estimator-race" },
-      element("div", { class: "estimator-race-controls" }, goalChoice, button, again, element("span", { class: "estimator-race-seed" }, element("label", { for: id }, "Seed"), seed), progress, count),
+      element(
+        "div",
+        { class: "estimator-race-controls" },
+        goalChoice,
+        button,
+        again,
+        element("span", { class: "estimator-race-seed" }, element("label", { for: id }, "Seed"), seed),
+        progress,
+        count,
+      ),
       wrong,
       verdict,
       charts,
-      element("p", { class: "estimator-race-legend" }, "Cross: the exact gradient. Disc: unbiased by proof. Square: biased. Dotted: a distance that falls with the root of the number of estimates, as noise does."),
+      element("p", { class: "estimator-race-legend" }, LEGEND),
       numbers,
       status,
     ),

@@ -1,5 +1,6 @@
 """Estimators of a gradient side by side: their running means on the way to the exact gradient, or past it."""
 
+import copy
 import html
 import threading
 from pathlib import Path
@@ -17,8 +18,6 @@ _MOST = 12  # estimators
 _GOALS = (50, 200, 1000)  # estimates, as the page offers them
 _SLICE = 10  # estimates at most between two looks at the page
 _TRAIL = 1.1  # a mean is kept where it comes from so many times the estimates of the one kept before
-
-
 _HEADER = ("Estimator", "By proof", "Along", "Across", "Bias", "Noise")
 
 
@@ -47,7 +46,7 @@ class EstimatorRace(CourseWidget):
     """Estimates of one gradient by several estimators, slice by slice when the page asks for them.
 
     problem:    gradients.Problem, which has the exact gradient
-    estimators: iterable of 1 to 12 `gradients.Estimator`, of different names
+    estimators: list of 1 to 12 `gradients.Estimator`, of different names
     samples:    int, at least 1: how many sequences each estimate is made from, the same for all
     seed:       int, 0 to 2 ** 32 - 1; each estimator has a generator of its own with this seed, so that its
                 estimates do not depend on who else takes part, nor on when the race is paused
@@ -119,15 +118,13 @@ class EstimatorRace(CourseWidget):
             count = min(goal - done, _SLICE, max(1, done // 2))
             if count <= 0:
                 return 0
-            before = [racer.generator.get_state() for racer in self._racers]
+            states = [racer.generator.get_state() for racer in self._racers]
             try:
-                slices = [racer.draw(count) for racer in self._racers]
+                self._racers = [racer.after(count) for racer in self._racers]
             except BaseException:  # an interrupt too: nobody is a slice ahead, and none is drawn twice
-                for racer, state in zip(self._racers, before, strict=True):
+                for racer, state in zip(self._racers, states, strict=True):
                     racer.generator.set_state(state)
                 raise
-            for racer, estimates in zip(self._racers, slices, strict=True):
-                racer.add(estimates)
             self._show(self.shown["seed"], goal)
             return goal - self.shown["estimates"]
 
@@ -160,7 +157,7 @@ class EstimatorRace(CourseWidget):
             (
                 one.name,
                 "unbiased" if one.unbiased else "biased",
-                f"{one.along + 0.0:.2f}",
+                f"{round(one.along, 2) + 0.0:.2f}",
                 f"{one.across:.2f}",
                 f"{one.bias:.2f}" + ("" if one.bias_error is None else f" ± {one.bias_error:.2f}"),
                 "" if one.noise is None else f"{one.noise:.2f}",
@@ -201,18 +198,24 @@ class _Racer:
             )
         return estimates
 
-    def add(self, estimates):
-        """Take estimates into mean and spread (Chan, Golub & LeVeque 1979, the pairwise update)."""
-        new, mean = len(estimates), estimates.mean(0)
+    def after(self, count):
+        """The racer as it is after so many more estimates: another _Racer, with the same generator.
+
+        Mean and spread are merged as in Chan, Golub & LeVeque 1979, "Updating formulae and a pairwise
+        algorithm for computing sample variances".
+        """
+        estimates = self.draw(count)
+        mean = estimates.mean(0)
         gap = mean - self.mean
-        total = self.count + new
-        self.spread += (estimates - mean).square().sum().item()
-        self.spread += gap.square().sum().item() * self.count * new / total
-        self.mean += gap * (new / total)
-        self.count = total
-        if not self.trail or total >= _TRAIL * self.trail[-1][0]:
-            standing = self.standing()
-            self.trail.append((total, standing.along, standing.across))
+        ahead = copy.copy(self)
+        ahead.count = self.count + count
+        ahead.mean = self.mean + gap * (count / ahead.count)
+        between = gap.square().sum() * self.count * count / ahead.count
+        ahead.spread = self.spread + ((estimates - mean).square().sum() + between).item()
+        if not self.trail or ahead.count >= _TRAIL * self.trail[-1][0]:
+            standing = ahead.standing()
+            ahead.trail = [*self.trail, (ahead.count, standing.along, standing.across)]
+        return ahead
 
     def standing(self):
         exact, size = self.problem.gradient, self.problem.gradient.norm()
@@ -234,15 +237,10 @@ class _Racer:
         state = {"name": self.estimator.name, "unbiased": self.estimator.unbiased}
         if self.count:
             numbers = self.standing()._asdict()
-            state |= {
-                name: _rounded(numbers[name]) for name in ("along", "across", "bias", "bias_error", "noise")
-            }
-            state["trail"] = [[_rounded(along), _rounded(across)] for _, along, across in self.trail]
+            for name in ("along", "across", "bias", "bias_error", "noise"):
+                state[name] = None if numbers[name] is None else round(numbers[name], 9)
+            state["trail"] = [[round(along, 3), round(across, 3)] for _, along, across in self.trail]
         return state
-
-
-def _rounded(number):
-    return None if number is None else round(number, 4) + 0.0
 
 
 def _checked(estimators, samples):

@@ -111,7 +111,7 @@ function render({ model, el }) {
     const both = agree
       ? "Autograd and the finite difference agree: this is the slope of the curve"
       : `Autograd has the slope at this point, the finite difference the mean over a distance of ${width}`;
-    if (link !== GUMBEL) return `${both}. But the second step has read a mixture of all tokens, which is not any token.`;
+    if (link !== GUMBEL) return `${both}. But what the second step reads is a mixture of all tokens, and not one of them.`;
     return (
       `${both}, with this noise held still. The noise of the ${noisy.length} seeds gives gradients from ` +
       `${two(Math.min(...noisy))} to ${two(Math.max(...noisy))} here, and training draws new noise at each step.`
