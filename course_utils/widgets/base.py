@@ -6,6 +6,7 @@ scripts do not run, a still table stands in its place.
 """
 
 import base64
+import functools
 import hashlib
 import html
 import itertools
@@ -19,10 +20,13 @@ import traitlets
 from ..errors import CourseError
 
 _HERE = Path(__file__).parent
+_SHARED = "shared.js"
+_SHARED_NAMES = ("element", "control", "uniqueId", "typed", "arrowKeys", "connect", "saved")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _STYLE = re.compile(r'^@import "\./(\w+\.css)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 _COMMENT_OR_INDENT = re.compile(r"^[ \t]*(?://.*\n|/\*(?:.|\n)*?\*/[ \t]*\n)|^[ \t]+", re.MULTILINE)
+_AROUND_SIGN = re.compile(r"\s*([{};,])\s*")
 _GOES_ON = re.compile(r"(?:[{(\[,;:?=]|=>|&&|\|\|)$")
 _CONTINUES = re.compile(r"[})\].?:]|&&|\|\|")
 
@@ -40,11 +44,18 @@ class CourseWidget(anywidget.AnyWidget):
 
     live = traitlets.Bool(True, read_only=True).tag(sync=True)
 
+    # What a saved page needs beside what all widgets share.
+    _own_module, _own_style = "", ""
+
     def __init_subclass__(cls, **kwargs):
-        if isinstance(cls.__dict__.get("_esm"), Path):
-            cls._esm = _one_module(cls._esm)
-        if isinstance(cls.__dict__.get("_css"), Path):
-            cls._css = _text(_HERE / "shared.css") + _one_style(cls._css)
+        module, style = cls.__dict__.get("_esm"), cls.__dict__.get("_css")
+        if isinstance(module, Path):
+            cls._esm, cls._own_module = _one_module(module), _one_module(module, {_SHARED})
+        elif isinstance(module, str):
+            cls._own_module = module
+        if isinstance(style, Path):
+            cls._own_style = _one_style(style)
+            cls._css = _text(_HERE / "shared.css") + cls._own_style
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **traits):
@@ -101,24 +112,55 @@ class CourseWidget(anywidget.AnyWidget):
         return data, metadata
 
     def page(self):
-        """The widget as a piece of HTML that is alive without a kernel: str, the still and two scripts. The
-        first holds the module, the same for all widgets of a class, so that a notebook need keep it only
-        once (`drop_known_modules`); the second shows this widget, as soon as the first has run."""
+        """The widget as a piece of HTML that is alive without a kernel: str, the still and three scripts. The
+        first holds what all widgets share, the second the module, the same for all widgets of a class, so
+        that a notebook need keep each only once (`drop_known_modules`). The third shows this widget. Each
+        waits for what it needs, since a page may run them in any order."""
         still = self.still()
-        css = str(getattr(self, "_css", "")).replace("\n", " ")  # a line feed takes six bytes in a notebook
-        module = f"const css = {_as_script(css)};\n{self._esm}\n"
-        module = _in_fewer_lines(module + _text(_HERE / "page_host.js"))
-        event = f"course-{_digest(module)}"
+        shared, common = _shared_module()
+        module = _in_fewer_lines(
+            f"const {{ {', '.join(_SHARED_NAMES)} }} = await {_arrival(shared)};\n"
+            f"const css = {_as_script(_in_one_line(self._own_style))};\n{self._own_module}"
+        )
+        own = f"course-{_digest(module)}"
         state = _as_script(self.page_state() | {"live": False})
-        view = _digest(still + state + event)
+        view = _digest(still + state + own)
         return (
             f'<div data-course-view="{view}">{still}</div>\n'
-            f'<script type="module" data-course-module="{event}">\n{module}\n'
-            f'globalThis["{event}"] = showSaved;\ndispatchEvent(new Event("{event}"));\n</script>\n'
-            f'<script type="module">\nconst show = () => globalThis["{event}"]("{view}", {state});\n'
-            f'if (globalThis["{event}"]) show(); else addEventListener("{event}", show, {{ once: true }});\n'
-            "</script>"
+            f"{common}{_named_script(own, module, 'saved(css, render)')}"
+            f'<script type="module">\n(await {_arrival(own)})("{view}", {state});\n</script>'
         )
+
+
+@functools.cache
+def _shared_module():
+    """The name of the script that all saved widgets share, and the script: (str, str)."""
+    style = _as_script(_in_one_line(_text(_HERE / "shared.css")))
+    module = _EXPORT.sub("", _one_module(_HERE / _SHARED))
+    module = _in_fewer_lines(f"const sharedCss = {style};\n{module}\n{_text(_HERE / 'page_host.js')}")
+    name = f"course-{_digest(module)}"
+    return name, _named_script(name, module, f"{{ {', '.join(_SHARED_NAMES)} }}")
+
+
+def _named_script(name, module, value):
+    """A script that runs `module` (str) and then gives `value`, an expression of it, to whoever waits."""
+    return (
+        f'<script type="module" data-course-module="{name}">\n{module}\n'
+        f'globalThis["{name}"] = {value};\ndispatchEvent(new Event("{name}"));\n</script>\n'
+    )
+
+
+def _arrival(name):
+    """JavaScript for what the script `name` gives, or a promise of it: str."""
+    here = f'globalThis["{name}"]'
+    later = f'new Promise((go) => addEventListener("{name}", () => go({here}), {{ once: true }}))'
+    return f"({here} ?? {later})"
+
+
+def _in_one_line(style):
+    """CSS (str) without line feeds, which take six bytes in a notebook, and without spaces beside brackets,
+    commas and semicolons. None of the sheets has these in a string."""
+    return _AROUND_SIGN.sub(r"\1", style).replace(";}", "}").replace("\n", " ")
 
 
 _MODULE = re.compile(r'<script type="module" data-course-module="([\w-]+)">.*?</script>\n', re.DOTALL)

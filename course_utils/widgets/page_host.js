@@ -1,18 +1,21 @@
-// The second host: shows a saved widget in a page without a kernel. `render` and `css` are the widget's own.
+// The second host: shows a saved widget in a page without a kernel.
 
 /**
- * Replace the still pictures of one saved widget by the widget itself.
+ * A function (view, state) that replaces the still pictures of one saved widget by the widget itself, whose own
+ * style is `css` and whose module has the function `render`.
  * A notebook may hold the same output twice; each gets its own copy of the state.
  */
-function showSaved(view, state) {
-  for (const place of document.querySelectorAll(`[data-course-view="${view}"]:not([data-ready])`)) {
-    place.dataset.ready = "";
-    const style = document.createElement("style");
-    style.textContent = css;
-    const el = document.createElement("div");
-    render({ model: savedModel(withBytes(state)), el });
-    place.replaceChildren(style, el); // only now: if `render` fails, the still picture stays
-  }
+function saved(css, render) {
+  return (view, state) => {
+    for (const place of document.querySelectorAll(`[data-course-view="${view}"]:not([data-ready])`)) {
+      place.dataset.ready = "";
+      const style = document.createElement("style");
+      style.textContent = sharedCss + css;
+      const el = document.createElement("div");
+      render({ model: savedModel(withBytes(state)), el });
+      place.replaceChildren(style, el); // only now: if `render` fails, the still picture stays
+    }
+  };
 }
 
 /** What anywidget's model offers to a module, without a kernel behind it. */

@@ -3,7 +3,8 @@ import json
 import traitlets
 
 from course_utils import CourseError
-from course_utils.widgets import base
+from course_utils.checks import lesson00
+from course_utils.widgets import Quiz, base
 
 
 class Echo(base.CourseWidget):
@@ -36,7 +37,7 @@ def test_bundle_has_text_still_and_view():
     data, _ = Echo()._repr_mimebundle_()
     assert data["text/plain"] == repr(Echo()) == "Echo('</script><b>')"
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert data["text/html"].count("</script>") == 2  # the module, and this view of it
+    assert data["text/html"].count("</script>") == 3  # what all share, the module, and this view of it
     assert '<td style="text-align:left">&lt;/script&gt;&lt;b&gt;</td>' in data["text/html"]
 
 
@@ -45,6 +46,27 @@ def test_page_state_is_the_widgets_own_traits_with_bytes_as_base64():
     assert state == {"data": b"\x00\xff", "word": "</script><b>", "live": False}
     assert '{"data":{"$bytes":"AP8="},"live":false' in Echo().page()
     assert json.loads(json.dumps(state, default=base._bytes_as_json))["data"] == {"$bytes": "AP8="}
+
+
+class Other(Echo):
+    _esm = "function render() { return 1; }\nexport default { render };\n"
+
+
+def test_a_page_with_several_widgets_holds_each_module_once():
+    known = set()
+    pages = [base.drop_known_modules(widget().page(), known) for widget in (Echo, Echo, Other, Other)]
+    assert [page.count("</script>") for page in pages] == [3, 1, 2, 1]
+    assert len(known) == 3
+
+
+def test_what_all_widgets_share_is_no_part_of_a_widgets_own_module():
+    widget = Quiz(lesson00.quiz)
+    shared, own, _ = widget.page().split("</script>\n", 2)
+    for piece in ("function element(", "--course-edge:"):
+        assert piece in shared
+        assert piece not in own
+    assert "function element(" in widget._esm
+    assert "--course-edge:" in widget._css
 
 
 def test_view_name_follows_the_content():
@@ -90,6 +112,13 @@ def test_style_sheets_are_joined(tmp_path):
     (tmp_path / "batch.css").write_text(".a { top: 0; }\n")
     (tmp_path / "b.css").write_text('@import "./batch.css";\n.b { top: 1px; }\n')
     assert base._one_style(tmp_path / "b.css") == ".a { top: 0; }\n.b { top: 1px; }\n"
+
+
+def test_a_saved_style_loses_spaces_that_mean_nothing_and_no_others():
+    style = ".a :is(b, c) {\n  margin: 0 1px;\n  .d > e { top: calc(1px + 2px); }\n}\n.f\n.g { left: 0; }\n"
+    assert base._in_one_line(style) == (
+        ".a :is(b,c){margin: 0 1px;.d > e{top: calc(1px + 2px)}}.f .g{left: 0}"
+    )
 
 
 def test_a_saved_module_loses_the_line_feeds_that_mean_nothing_and_no_others():
