@@ -34,17 +34,6 @@ predict_typical = Prediction(
     proof=lambda: _typical_drops_the_likeliest(),
 )  # fmt: skip
 
-predict_shift = Prediction(
-    "06/predict-shift",
-    "` pizza` stands in the text and has a positive logit. Add 20 to *all* logits, then apply the same `repetition_penalty=1.1`. What becomes of its probability?",
-    options=(
-        Option("The same as without the 20", "So it would be for every processor that cares only for differences. This one divides.", value="same"),
-        Option("Lower than without the 20", "A tenth of a larger number is taken off, and the other logits keep all of their 20.", right=True, value="lower"),
-        Option("Higher than without the 20", "A larger logit loses more by the division, not less.", value="higher"),
-    ),
-    proof=lambda: _penalty_after_a_shift(),
-)  # fmt: skip
-
 predict_order = Prediction(
     "06/predict-order",
     "Which pair gives the same tokens in either order?",
@@ -55,17 +44,6 @@ predict_order = Prediction(
         Option("Top-k and top-p", "What top-k leaves has a sum of 1 again, so that top-p counts other shares.", value="top-k top-p"),
     ),
     proof=lambda: _the_pair_that_commutes(),
-)  # fmt: skip
-
-predict_assistant = Prediction(
-    "06/predict-assistant",
-    "An assistant with random weights helps a large model in greedy decoding. What are the ids?",
-    options=(
-        Option("Nonsense", "Nothing is written that the large model has not checked.", value="nonsense"),
-        Option("Somewhat worse than without it", "Each of its tokens is either the large model's own choice or thrown away.", value="other"),
-        Option("The same as without it", "A drafted token stays only where the large model would have chosen it.", right=True, value="same"),
-    ),
-    proof=lambda: _assisted(),
 )  # fmt: skip
 
 predict_beams = Prediction(
@@ -107,20 +85,6 @@ def _typical_drops_the_likeliest():
     return "first" if kept else "dropped"
 
 
-def _penalty_after_a_shift():
-    from transformers import RepetitionPenaltyLogitsProcessor
-
-    text = "Pizza, pizza, pizza, pizza, pizza,"
-    ids, logits = _model()[1](text, return_tensors="pt").input_ids, _logits(text)
-    pizza = logits.argmax()
-    assert logits[0, pizza] > 0 and pizza in ids
-    penalty = RepetitionPenaltyLogitsProcessor(1.1)
-    here, there = (penalty(ids, scores).softmax(-1)[0, pizza] for scores in (logits, logits + 20))
-    if abs(here - there) < 0.01:
-        return "same"
-    return "lower" if there < here else "higher"
-
-
 def _the_pair_that_commutes():
     import torch
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -146,25 +110,6 @@ def _the_pair_that_commutes():
         )
     ]
     return pair
-
-
-def _assisted():
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from course_utils import load
-
-    model, tokenizer = load("tiny-llama", device="cpu")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(1)
-        config = LlamaConfig(vocab_size=50257, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)  # fmt: skip
-        assistant = LlamaForCausalLM(config).eval()
-    inputs = tokenizer("My dog is", return_tensors="pt")
-    ids = [
-        _quietly(model, **inputs, max_new_tokens=8, **helper)
-        for helper in ({}, {"assistant_model": assistant})
-    ]
-    return "same" if torch.equal(*ids) else "other"
 
 
 def _greedy_against_beams():

@@ -6,10 +6,10 @@
 #
 # You will be able to
 #
-# - compute by hand what temperature, top-k, top-p, min-p, typical and the repetition penalty make of a distribution,
-# - say which of them may change places, and which may not,
+# - compute what temperature, top-k, top-p, min-p, typical and the repetition penalty make of a distribution,
+# - say where their order matters,
 # - judge a sampler by a statistic instead of by eye,
-# - forbid a word, allow only some, and steer by a second prompt or a second model,
+# - forbid a word, allow only some, and steer by a second text or a second model,
 # - write beam search, and say what it does not promise.
 #
 # *60 minutes, and 45 more for the exercises. You need: lesson 05.*
@@ -38,8 +38,8 @@ for p, id in zip(*bowl[0].softmax(-1).topk(3)):
     print(f"{tokenizer.decode(id):10} {p:.3f}")
 
 # %% [markdown]
-# **Greedy** decoding takes the first. **Temperature** divides the logits before the softmax, as you saw in lesson
-# 00. ` pizza` and ` pasta` are close; what does a low temperature make of that?
+# **Greedy** decoding takes the first. **Temperature** divides the logits before the softmax (lesson 00). ` pizza` and
+# ` pasta` are close; what does a low temperature make of that?
 
 # %%
 Predict(lesson.predict_cold)
@@ -67,17 +67,18 @@ for temperature in (100, 10, 1, 0.5, 0.1, 0.01):
 
 # %%
 tied = torch.tensor([2.0, 2.0, 1.0])
-print("0.01:", (tied / 0.01).softmax(-1).tolist(), "  0:", (tied / 0).softmax(-1).tolist())
+for temperature in (0.01, 0):
+    print(temperature, [f"{p:.2f}" for p in (tied / temperature).softmax(-1)])
 
 # %% [markdown]
-# Equal logits share to the end, where greedy takes one of them. At 0 there is no number left. So `generate()` refuses
-# `temperature=0.0`, as lesson 05 showed, and greedy decoding is `do_sample=False`.
+# Equal logits share to the end; greedy takes one of them. At 0 no number is left, so `generate()` refuses it (lesson
+# 05). Greedy decoding is `do_sample=False`.
 
 # %% [markdown]
 # ## 2. Is this sampler right?
 #
-# Sampling draws each token with its probability. Here are four ways. One adds **Gumbel noise**, −log(−log *u*) with
-# uniform *u*, to the logits, and takes the largest sum. Another takes uniform noise. Which of them are right?
+# Sampling draws each token with its probability. Here are four ways. Two add noise to the logits and take the largest
+# sum: **Gumbel noise**, −log(−log *u*) with uniform *u*, or uniform noise. Which of the four are right?
 
 # %%
 random = torch.Generator().manual_seed(0)
@@ -103,9 +104,9 @@ samplers = {
 }
 
 # %% [markdown]
-# A few draws look plausible from each. So we count: how often did each of the 30 likeliest tokens come, and all others
-# together? **Chi-square** sums (counted − expected)² / expected. For a right sampler it is near 30, and its standard
-# deviation is √60. We say how many of those it is off.
+# A few draws look plausible from each. So we count, for each of the 30 likeliest tokens and all others together, and
+# **chi-square** sums (counted − expected)² / expected. For a right sampler that is about 30, with a standard deviation
+# of √60. How many of those is it off?
 
 # %%
 def off_by(draws, scores, bins=30):
@@ -126,8 +127,8 @@ for name, sampler in samplers.items():
     assert (off < 6) == (name in ("multinomial", "Gumbel noise, then argmax"))
 
 # %% [markdown]
-# Gumbel noise is right, and no accident: lesson 09 needs it. The test can show that a sampler is wrong. It cannot show that
-# one is right: a fault that is small enough takes more than 1,000 draws.
+# Gumbel noise is right (lesson 09 needs it). The test can show that a sampler is wrong. It cannot show that one is
+# right: a small fault takes more than 1,000 draws.
 
 # %% [markdown]
 # Now `generate()` itself, on a tiny model with random weights. `num_return_sequences=300` is the prompt 300 times:
@@ -157,15 +158,15 @@ for extra in ({}, {"top_k": 0}):
 # %% [markdown]
 # ## 3. Filters
 #
-# Most of the 49,152 tokens are nonsense here, each with a tiny probability. Together?
+# Most of the 49,152 tokens are nonsense here, each with a tiny probability. Together:
 
 # %%
 likeliest_first = bowl[0].softmax(-1).sort(descending=True).values
 print(f"beyond the likeliest 1,000: {likeliest_first[1000:].sum():.2f}")
 
 # %% [markdown]
-# In a text of a hundred tokens that is several slips into the tail, and a slip is read back as context. A filter sets
-# scores to −∞. Four rules for what stays:
+# So one draw of twenty slips into the tail, and is read back as context. A filter sets scores to −∞. Four rules for what
+# stays:
 #
 # - **top-k**: the *k* likeliest,
 # - **top-p**: the fewest likeliest whose probabilities reach *p* together,
@@ -186,8 +187,8 @@ print("top-k 2 keeps", count(TopKLogitsWarper(2)(None, ties)))
 print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0.4, 0.6, 0.8, 1)})
 
 # %% [markdown]
-# Top-k keeps what ties with the *k*-th. Top-p keeps the token that takes the sum *to* p, and always one, for
-# `top_p=0` too. What if the sum meets p exactly?
+# Top-k keeps what ties with the *k*-th. Top-p keeps the token that takes the sum *to* p, and always one. What if the
+# sum meets p exactly?
 
 # %%
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
@@ -195,8 +196,7 @@ kept = {count(TopPLogitsWarper(max(row[:2]))(None, torch.tensor([row]).log())) f
 print("p is the largest probability; kept:", kept)
 
 # %% [markdown]
-# On paper one is enough. In floats the sum may lie a last digit short of p, and then a second token stays. Do not
-# build on exact boundaries.
+# On paper one is enough. In floats the sum may lie a last digit short of p, and a second token stays.
 
 # %% [markdown]
 # ### Exercise 1: top-p · difficulty 2 of 3 · 10 minutes
@@ -218,9 +218,9 @@ def top_p_filter(scores: torch.Tensor, p: float) -> torch.Tensor:
     return scores.masked_fill(removed.scatter(-1, order, removed), float("-inf"))
 
 # %% [markdown] tags=["solution"]
-# A token stays while those *before* it have not reached p: so the one that crosses the line is in. `scatter` carries
-# the flags back from sorted places to ids. The library sorts upwards, and removes while the sum from below is at most
-# 1 − p. On paper that is the same.
+# A token stays while those *before* it have not reached p, so the one that crosses the line is in. `scatter` carries
+# the flags back to the ids. The library sorts upwards and removes while the sum from below is at most 1 − p: the same
+# on paper.
 
 # %% tags=["check"]
 lesson.check_top_p(top_p_filter)
@@ -268,34 +268,35 @@ for prompt in prompts:
     print(f"{prompt:28} {entropy(scores)[0]:8.1f} {kept}  {bool(left[-1][0, scores.argmax()].isfinite())}")
 
 # %% [markdown]
-# Top-k knows nothing of how sure the model is. Top-p and min-p follow it: one token after *France is*, many for the
-# bowl. And **typical** may drop the likeliest token of all: ` pizza` is far less surprising than the average
-# token, so it is not typical.
+# Top-k knows nothing of how sure the model is; top-p and min-p follow it. And **typical** may drop the likeliest token of
+# all: ` pizza` is far less surprising than the average token, so it is not typical.
 
 # %% [markdown]
-# Settings that make no sense are refused, in one sentence each:
+# Settings that make no sense are refused. Each has a value that removes nothing:
 
 # %%
-def refused(make, *arguments):
+from transformers import TemperatureLogitsWarper
+
+wrong = {TemperatureLogitsWarper: -1.0, TopKLogitsWarper: 0, TopPLogitsWarper: 1.5, MinPLogitsWarper: -0.1, TypicalLogitsWarper: 0}
+for make, value in wrong.items():
     try:
-        make(*arguments)
-    except (ValueError, TypeError) as error:
-        print(f"{make.__name__}{arguments}: {error}")
+        make(value)
+    except ValueError as error:
+        print(f"{make.__name__}: {str(error)[:74]}")
 
-
-for make, wrong in ((TopKLogitsWarper, 0), (TopPLogitsWarper, 1.5), (MinPLogitsWarper, -0.1), (TypicalLogitsWarper, 0)):
-    refused(make, wrong)
+record = {"return_dict_in_generate": True, "output_scores": True}
+off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+inputs = tokenizer("My dog is", return_tensors="pt").to(model.device)
+assert model.generate(**inputs, **off, do_sample=True, max_new_tokens=1, **record).scores[0].isfinite().all()
 
 # %% [markdown]
-# Settings of `generate()` have values for "off": `top_k=0`, `top_p=1.0`, `min_p=0.0`, `typical_p=1.0`, and then no
-# filter is made. Filters cannot contradict each other, since each leaves one token. What leaves nothing comes
-# from bans, in section 7.
+# Filters cannot contradict each other: each leaves at least one token of what it is given. Bans can (section 7).
 
 # %% [markdown]
 # ## 4. All at once
 #
-# The whole distribution under every setting, in the library's order. Give ` pizza` the penalty; find the
-# typical mass at which it drops out; draw 1,000 times, with another seed.
+# The whole distribution under every setting, in the library's order. Find the typical mass at which ` pizza` drops out.
+# Draw 1,000 times, then with another seed.
 
 # %%
 NextToken(model, tokenizer, "I want to eat a big bowl of", controls="all", temperature=0.8, top_p=0.9)
@@ -317,9 +318,8 @@ targets = {
 }
 
 # %% [markdown] tags=["solution"]
-# Five tokens have at most log₂ 5 = 2.32 bits, and a high temperature brings them there. B shows that the number of
-# tokens kept says little: one of the twenty has nearly everything. C is typical's alone: every other filter keeps
-# the likeliest.
+# Five tokens have at most log₂ 5 = 2.32 bits, and a high temperature brings them near. In B one of the twenty has nearly
+# everything. C is typical's alone: every other filter keeps the likeliest.
 
 # %% tags=["check"]
 lesson.check_targets(targets)
@@ -352,32 +352,28 @@ assert torch.equal(penalised(ids, scores, 1.3), RepetitionPenaltyLogitsProcessor
 # So the penalty asks where 0 is. Softmax does not: add a number to all logits, and the distribution is the same.
 
 # %%
-Predict(lesson.predict_shift)
-
-# %% tags=["answer"]
-print("probability of ' pizza' without a penalty, and with 1.1, after adding to all logits")
+print("added to all logits: probability of ' pizza', and with a penalty of 1.1")
 for added in (0, 20, -40):
     moved = scores + added
     both = [one.softmax(-1)[0, pizza].item() for one in (moved, penalised(ids, moved, 1.1))]
     print(f"{added:4}: {both[0]:.2f} {both[1]:.2f}")
 
 # %% [markdown]
-# The same penalty means different things for different models, whose logits lie differently. It also counts the
-# prompt: a summary may not repeat the words of its text. Padding on the left does not count:
+# The same penalty means different things for models whose logits lie differently. It also counts the prompt, where all
+# of these commas stand. Padding does not count:
 
 # %%
 tokenizer.padding_side = "left"
 batch = tokenizer([again, "I like"], padding=True, return_tensors="pt").to(model.device)
 alone = tokenizer("I like", return_tensors="pt").to(model.device)
-ask = {"max_new_tokens": 1, "repetition_penalty": 1.3, "return_dict_in_generate": True, "output_scores": True}
+ask = {"max_new_tokens": 1, "repetition_penalty": 1.3, **record}
 padded, single = (model.generate(**inputs, **ask).scores[0].cpu() for inputs in (batch, alone))
 assert torch.allclose(padded[1], single[0], atol=1e-3)
 
 # %% [markdown]
 # ## 6. The order
 #
-# Whatever order the call has, `generate()` runs: penalties and bans, your own processors, then those of sampling. We
-# look at the list, as in lesson 05:
+# Whatever order the call has, `generate()` has one of its own. We look at the list, as in lesson 05:
 
 # %%
 def handed_over(model, input_ids, logits_processor, **rest):
@@ -393,8 +389,6 @@ Predict(lesson.predict_order)
 
 # %% tags=["answer"]
 from itertools import combinations
-
-from transformers import TemperatureLogitsWarper
 
 print("tokens left for 'a big bowl of', in the library's order and in the other:")
 steps = {
@@ -414,8 +408,7 @@ for (one, first), (other, second) in combinations(steps.items(), 2):
 # %% [markdown]
 # ## 7. Forbid and allow
 #
-# `bad_words_ids` bans sequences of ids. We ban ` pizza`, in the four ways that come to mind, where the model wants
-# it most:
+# `bad_words_ids` bans sequences of ids. We ban ` pizza`, in the four ways that come to mind:
 
 # %%
 forms = [tokenizer.encode(form) for form in ("pizza", " pizza", "Pizza", " Pizza")]
@@ -426,9 +419,9 @@ banned = model.generate(**inputs, bad_words_ids=forms, max_new_tokens=8)[0, leng
 print(repr(tokenizer.decode(banned)), [tokenizer.decode(id) for id in banned])
 
 # %% [markdown]
-# The model writes it all the same, with other tokens: many sequences of ids spell one text (lesson 01). A list of
-# ids does not forbid a word. One has to look at the text.
-#
+# The model writes it all the same, with other tokens. A list of ids does not forbid a word. One has to look at the text.
+
+# %% [markdown]
 # ### Exercise 3: forbid a word · difficulty 3 of 3 · 15 minutes
 #
 # Forbid every token with which the word would come about: it ends inside that token, wherever it began. Capitals
@@ -459,9 +452,8 @@ free = model.generate(**inputs, logits_processor=[forbid(tokenizer, "pizza")], m
 print(repr(tokenizer.decode(free)))
 
 # %% [markdown] tags=["solution"]
-# The tail is one letter shorter than the word, so a hit must end in the new token, and a `pizza` from earlier on is
-# no hit. Every spelling is caught, because only text is compared. `pizzas` is forbidden too, since the word comes
-# about on the way. It costs one comparison for each token of the vocabulary.
+# The tail is one letter shorter than the word, so a hit must end in the new token, and an earlier `pizza` is no hit.
+# Every spelling is caught, because only text is compared. `pizzas` is forbidden too: the word comes about on the way.
 
 # %% tags=["check"]
 lesson.check_forbid(forbid)
@@ -472,8 +464,7 @@ lesson.check_forbid(forbid)
 # - The last `len(word) - 1` characters are enough, and too few to hold the word.
 
 # %% [markdown]
-# The other way round: `prefix_allowed_tokens_fn` says for each row, from the ids so far, which ids may come next. So
-# an answer can be held to a menu:
+# The other way round: `prefix_allowed_tokens_fn` says, from the ids so far, which may come next. A menu:
 
 # %%
 menu = [tokenizer.encode(dish) for dish in (" chicken soup", " green salad", " pizza", " pizza with tuna")]
@@ -492,14 +483,13 @@ answers = model.generate(**questions, prefix_allowed_tokens_fn=from_the_menu, ma
 print(tokenizer.batch_decode(answers[:, start:], skip_special_tokens=True))
 
 # %% [markdown]
-# The model chooses, among what is allowed. Its documentation speaks of beam search, and it works for greedy
-# decoding as well. An empty list leaves nothing, and that is refused:
+# The model chooses among what is allowed. An empty list leaves nothing, and is refused:
 
 # %%
 try:
     model.generate(**questions, prefix_allowed_tokens_fn=lambda batch_id, ids: [], max_new_tokens=2)
 except ValueError as error:
-    print(str(error)[:67])
+    print(str(error).split(".")[0])
 
 # %% [markdown]
 # ## 8. A second opinion
@@ -511,7 +501,7 @@ except ValueError as error:
 # %%
 inputs = tokenizer("I want to eat a big bowl of", return_tensors="pt").to(model.device)
 unwanted = tokenizer("I love pizza. I want to eat a big bowl of", return_tensors="pt").to(model.device).input_ids
-ask = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_scores": True}
+ask = {"max_new_tokens": 6, **record}
 plain = model.generate(**inputs, **ask)
 ignored = model.generate(**inputs, **ask, negative_prompt_ids=unwanted)
 guided = model.generate(**inputs, **ask, negative_prompt_ids=unwanted, guidance_scale=2.0)
@@ -520,27 +510,23 @@ for output in (plain, ignored, guided):
 assert torch.equal(plain.sequences, ignored.sequences)
 
 # %% [markdown]
-# Alone it does **nothing**, without a word. With a `guidance_scale` *g*, both texts are continued with the same
-# tokens, and *g* times the difference of their log probabilities is added to the unwanted one's. By hand, for the
-# first token:
+# Alone it does **nothing**, and no warning says so. With a `guidance_scale` *g*, both texts are continued with the same
+# tokens, and *g* times the difference of their log probabilities is added to the unwanted one's:
 
 # %%
 wanted, other = (text.log_softmax(-1) for text in (bowl, next_logits("I love pizza. I want to eat a big bowl of")))
 by_hand = other + 2.0 * (wanted - other)
 assert torch.allclose(by_hand, guided.scores[0].cpu(), atol=1e-3)
-print(f"' pizza', probability: {wanted[0, pizza].exp():.2f}, after the unwanted text {other[0, pizza].exp():.2f}", end="")
-print(f", guided {by_hand.softmax(-1)[0, pizza]:.2f}")
+print("' pizza': wanted, unwanted, guided", [f"{one.softmax(-1)[0, pizza]:.2f}" for one in (wanted, other, by_hand)])
 
 # %% [markdown]
-# At *g* = 1 that is the wanted text's own distribution. Above 1 whatever the unwanted text makes likelier loses.
-#
+# At *g* = 1 that is the wanted text's own distribution. Above it, whatever the unwanted text makes likelier loses.
+
+# %% [markdown]
 # ### An assistant
 #
-# A small `assistant_model` writes some tokens ahead, and the large one checks them all in **one** pass. It keeps
-# them as far as it would have written them itself. Say the assistant's weights are random:
-
-# %%
-Predict(lesson.predict_assistant)
+# A small `assistant_model` writes some tokens ahead. The large one checks them all in **one** pass, and keeps them as
+# far as it would have written them itself. Let the assistant's weights be random, and count the passes:
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -564,7 +550,7 @@ sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "n
 config = LlamaConfig(vocab_size=model.config.vocab_size, **sizes, bos_token_id=1, eos_token_id=2)
 clueless = LlamaForCausalLM(config).eval().to(model.device)
 
-# %% tags=["answer"]
+# %%
 print("passes of the large model for 12 tokens, and whether the ids are greedy decoding's:")
 alone, needed = passes()
 print(f"alone: {needed}")
@@ -573,15 +559,14 @@ for label, helper in (("random assistant", {"assistant_model": clueless}), ("cop
     print(f"{label}: {needed}, {torch.equal(ids, alone)}")
 
 # %% [markdown]
-# The assistant decides how *fast* the text comes, never what it says. `prompt_lookup_num_tokens` needs no second model: it
-# copies what followed the same tokens earlier in the text, and here that is mostly right. Both take one prompt
-# only.
+# The assistant decides how *fast* greedy decoding is, not what it writes. `prompt_lookup_num_tokens` needs no second
+# model: it copies what followed the same tokens earlier in the text.
 
 # %% [markdown]
 # ## 9. Beam search
 #
-# Greedy decoding takes the likeliest *token* each time. Is the text then the likeliest text? We go on with the three best
-# beginnings instead of one. A text's probability is a product, so log probabilities are added:
+# Greedy decoding takes the likeliest *token* each time. Does that give the likeliest text? We go on with the three best
+# beginnings instead. A text's probability is a product, so log probabilities are added:
 
 # %%
 @torch.no_grad()
@@ -603,16 +588,15 @@ for total, place in zip(best.values, best.indices.tolist()):
     print(f"{total:.2f}  beam {beam}: {tokenizer.decode([*beams[beam], token])!r}")
 
 # %% [markdown]
-# The best two tokens spell ` spaghetti`, whose first half was only third. Greedy decoding writes ` pizza.`, since it never
-# looks back. Each step of **beam search** weighs all continuations of all beams, and keeps as many as there are beams.
+# The best two tokens spell ` spaghetti`, whose first half was only third; greedy decoding goes on from ` pizza`. Each
+# step of **beam search** weighs all continuations of all beams, and keeps as many as there are beams.
 
 # %% [markdown]
-# Here is every candidate that the library weighed, and what became of it. A full stop ends a text here. Change the number of
-# beams: from which width on is ` spaghetti` found?
+# Here is every candidate that the library weighed. A full stop ends a text. With how many beams is ` spaghetti` found?
 
 # %%
-stops = [model.generation_config.eos_token_id, *tokenizer.encode(".")]
-BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_tokens=4, eos_token_id=stops)
+stop = tokenizer.encode(".")
+BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_tokens=3, eos_token_id=stop)
 
 # %% [markdown]
 # Texts that end make it complicated. The library's rules:
@@ -624,8 +608,8 @@ BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_t
 # %% [markdown]
 # ### Exercise 4: finish beam search · difficulty 2 of 3 · 12 minutes
 #
-# Below is a search with a hole: `sort_out`. From one prompt's candidates of one step, best first, take those that go on, `num_beams` of
-# them, and those that have ended and count. In the last step every candidate ends.
+# From one prompt's candidates of one step, best first, take those that go on, `num_beams` of them, and those that have
+# ended and count. In the last step every candidate ends. The rest of the search stands below.
 
 # %% tags=["exercise"]
 def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: bool) -> tuple[list, list]:
@@ -651,9 +635,8 @@ def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: 
     return running, ended
 
 # %% [markdown] tags=["solution"]
-# An ended candidate beyond the first `num_beams` vanishes: it neither goes on nor counts. So the library does it, since
-# such a text would not have been kept if it had not ended. The candidates behind the first `num_beams` are
-# there to fill the gaps that ended ones leave.
+# An ended candidate beyond the first `num_beams` vanishes: it neither goes on nor counts. The candidates behind the first
+# `num_beams` are there to fill the gaps that ended ones leave.
 
 # %% tags=["check"]
 lesson.check_sort_out(sort_out)
@@ -664,8 +647,8 @@ lesson.check_sort_out(sort_out)
 # - What has not ended goes on, until there are `num_beams` of them, from whatever place.
 
 # %% [markdown]
-# The rest. All beams of all prompts are rows of one batch. When a beam is continued twice and another not at all, rows
-# are copied, and the cache with them:
+# The rest. All beams of all prompts are rows of one batch. Where a beam is continued twice and another not at all, rows
+# are copied, and the cache with them. `sort_out` is the course's own; put yours in its place.
 
 # %%
 from transformers import DynamicCache
@@ -711,13 +694,13 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_
     return results
 
 # %% [markdown]
-# `searching` is the library's way to stop: a prompt takes no more results when it has `num_beams` of them, and its best
-# beam, with the length it has *now*, scores no better than the worst. That is the default. `early_stopping=True` stops at the first
-# `num_beams` results; `"never"` reckons with the length a beam may still reach.
+# `searching` is the library's default way to stop: a prompt is done when it has `num_beams` results, and its best beam, at
+# the length it has *now*, scores no better than the worst of them. `early_stopping=True` stops at the first `num_beams`
+# results; `"never"` reckons with the length a beam may still reach.
 
 # %% [markdown]
-# **The result of this lesson.** Three models, a left-padded batch, four beams, three length penalties. Two tokens that the
-# model likes end a text:
+# **The result of this lesson.** Three models, a left-padded batch, four beams, three length penalties. Tokens that the
+# beams like end a text:
 
 # %%
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -740,7 +723,7 @@ def compare(net, words, penalty, new_tokens, ends):
 nets = {"GPT-2": (small, gpt2, 8), "Llama": (*load("tiny-llama"), 8), "trained": (model, tokenizer, 5)}
 for name, (net, words, new_tokens) in nets.items():
     free = beam_search(net, words("My dog is", return_tensors="pt").to(net.device), 4, new_tokens, [])
-    ends = stops if name == "trained" else sorted({new[2] for _, new in free[0]})
+    ends = [tokenizer.eos_token_id, *stop] if name == "trained" else sorted({new[2] for _, new in free[0]})
     for penalty in (0.0, 1.0, 2.0):
         lengths = compare(net, words, penalty, new_tokens, ends)
         print(f"{name:8} penalty {penalty}: {len(lengths)} results of {min(lengths)} to {max(lengths)} tokens, all equal")
@@ -774,30 +757,25 @@ for width in (1, 2, 3):
 # %% [markdown]
 # ## 10. What is `synced_gpus` for?
 #
-# The last argument of `generate()` that we have not met. Some set-ups keep a *piece* of each weight on every GPU (DeepSpeed
-# ZeRO-3, FSDP): a forward pass needs all of them. A GPU whose texts have ended must go on computing, or the others wait
-# for its pieces forever.
+# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all pieces. A GPU
+# whose texts have ended must go on computing, or the others wait for it forever. `generate()` switches it on by itself
+# there:
 
 # %%
-from course_utils import library
+import inspect
 
-library.show(
-    "generation.utils.GenerationMixin._has_unfinished_sequences",
-    {"if synced_gpus:": "all GPUs add up who is still writing", "elif this_peer_finished:": "one GPU, or whole copies"},
-    context=1,
-)
+from transformers import GenerationMixin
 
-# %% [markdown]
-# `generate()` switches it on by itself in those set-ups. You will hardly ever write it.
+print(*inspect.getsource(GenerationMixin._has_unfinished_sequences).splitlines()[5:10], sep="\n")
 
 # %% [markdown]
 # ## Recap
 #
-# - **The distribution:** temperature raises ratios to a power, top-k counts, top-p and min-p follow the model's certainty, typical
-#   may drop the likeliest. The repetition penalty depends on where the logits' 0 is.
-# - **The order:** penalties, bans, yours, temperature, top-k, top-p, min-p, typical. Some pairs commute, most do not.
+# - **The distribution:** temperature raises ratios to a power, top-p and min-p follow the model's certainty, typical may
+#   drop the likeliest. The repetition penalty depends on where the logits' 0 is.
+# - **The order:** penalty, temperature, top-k, top-p, min-p, typical. Most pairs do not commute.
 # - **A sampler** is judged by counts against expectations. A test finds faults; it proves none absent.
-# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes the speed only.
+# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes the speed.
 # - **Beam search** keeps the best sums, and may still lose to greedy decoding.
 
 # %%
@@ -807,9 +785,6 @@ Quiz(lesson.quiz)
 # ## Where to look next
 
 # %%
-import inspect
-
-from transformers import GenerationMixin
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 for function in (
