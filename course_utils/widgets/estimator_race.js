@@ -277,7 +277,7 @@ function render({ model, el }) {
       values.push(two(along), two(across), two(bias));
       if (noise !== null) {
         values[3] += ` ± ${two(bias_error)}`;
-        values.push(biased(racer) ? "yes" : "not yet", two(noise));
+        values.push(biased(racer) ? "yes" : "no", two(noise));
       }
     }
     cells.forEach((cell, at) => (cell.textContent = values[at] ?? ""));

@@ -48,7 +48,7 @@ def expected(widget):
             two(one.along),
             two(one.across),
             f"{two(one.bias)} ± {two(one.bias_error)}",
-            "yes" if one.bias > 3 * one.bias_error + 0.001 else "not yet",
+            "yes" if one.bias > 3 * one.bias_error + 0.001 else "no",
             two(one.noise),
         ]
         for one in widget.standings
@@ -218,6 +218,8 @@ def test_keys_and_a_name_that_stands_out(mount, widget):
     page.keyboard.press("Enter")
     expect(names.nth(1)).to_have_attribute("aria-pressed", "true")
     assert page.locator("polyline:not(.estimator-race-faded)").count() == 2  # its line in each chart
+    looks = "e => [getComputedStyle(e).opacity, getComputedStyle(e).fill]"
+    assert page.locator("polyline.estimator-race-faded").first.evaluate(looks) == ["0.2", "none"]
     widget.run(20)
     expect(page.locator(".estimator-race-count")).to_contain_text("20 estimates")
     expect(names.nth(1)).to_be_focused()
