@@ -175,6 +175,9 @@ def _top_k_mistakes(got, scores, want, top_k):
     exactly = torch.full_like(scores, off).scatter(-1, scores.topk(k).indices, scores.topk(k).values)
     above = scores.masked_fill(scores <= scores.topk(k).values[:, -1:], off)
     over_all = scores.masked_fill(scores < scores.flatten().topk(k).values[-1], off)
+    first_row, last_row = (
+        scores.masked_fill(scores < scores[row].topk(k).values[-1], off) for row in (0, -1)
+    )
     smallest = scores.masked_fill(scores > -(-scores).topk(k).values[:, -1:], off)
     removed = ~want.isfinite() & scores.isfinite()
     return {
@@ -185,6 +188,7 @@ def _top_k_mistakes(got, scores, want, top_k):
             (_other(above, want), "The k-th largest score has gone too. Keep it: remove what is *below* it."),
             (_other(smallest, want), "The smallest scores are kept here, and the largest are gone."),
             (_other(over_all, want), "The largest scores of the whole batch are kept. Each row keeps its own: `topk` along the last dimension."),
+            *[(_other(limited, want), "One row's k-th score is the limit for all rows. Each row has its own: `values[:, -1:]`, with the dimension of the rows.") for limited in (first_row, last_row)],
             (_other(exactly, want), "Some scores tie with the k-th. The library keeps them all, and removes only what is below: compare with the k-th score."),
             (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
             (lambda got: (got[removed] > -1e3).any(), "Forbidden tokens keep a score that a softmax still sees. Set them to −∞."),
@@ -235,6 +239,7 @@ def check_sentences(answer):
         (2, [" is", " fine! Are you?", " go. Go"]),
         (2, [" is here...", " fine. I am.", " wait"]),
         (3, [" a. b! c?", " a. b", " here... or not"]),
+        (1, [' said "no."', " is here.", " (or not?) No"]),
     ]:
         ids, length = _joined_rows(tokenizer, prompts, continuations)
         criterion = answer(tokenizer, length, sentences)
@@ -246,6 +251,8 @@ def check_sentences(answer):
         all_text = torch.tensor(_closed(tokenizer, ids) >= sentences)
         stop = tokenizer.encode(".")[0]
         only_stops = (ids[:, length:] == stop).sum(1) >= sentences
+        inside = torch.tensor(_closed(tokenizer, ids[:, length:], _has_a_mark) >= sentences)
+        newest = torch.tensor(_closed(tokenizer, ids[:, -1:]) >= sentences)
         marks = torch.tensor([sum(text.count(mark) for mark in ".!?") >= sentences for text in continuations])
         expect_equal(
             got,
@@ -253,11 +260,13 @@ def check_sentences(answer):
             said,
             "A row is done when as many tokens of its new text close a sentence as were asked for.",
             mistakes=[
-                (~want, "The flags are the wrong way round: True ends a row."),
+                (~want if want.any() and not want.all() else None, "The flags are the wrong way round: True ends a row."),
+                (_other(inside, want), "A mark inside a token is counted too, as in `.\"` or `?)`. The token's text should *end* with it."),
                 (_other(all_text, want), "The prompt's sentences are counted too. Look at the ids from `prompt_length` on."),
                 (_other(only_stops, want), "Only the token `.` is counted. `!` and `?` close a sentence as well, and there are tokens such as `...` and `?!`: look at each token's text."),
                 (_other(marks, want), "Each mark is counted, so that the one token `...` counts as three. Count tokens."),
                 (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) >= 1), want), "One sentence ends a row here, though more were asked for."),
+                (_other(newest, want), "Not all of the new text is looked at. Count over the whole of `input_ids[:, prompt_length:]` in every call."),
                 (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) > sentences), want), "A row is one sentence too late: it is done when the number is reached."),
                 (_other(want.any().expand(3), want), "One row's end ends all the others here."),
             ],
@@ -278,13 +287,19 @@ def _joined_rows(tokenizer, prompts, continuations):
     return torch.cat([left, right], dim=1), left.shape[1]
 
 
-def _closed(tokenizer, ids):
-    """How many tokens of each row close a sentence, an array (batch,)."""
+def _ends_with_a_mark(text):
+    return text.endswith((".", "!", "?"))
+
+
+def _has_a_mark(text):
+    return any(mark in text for mark in ".!?")
+
+
+def _closed(tokenizer, ids, closes=_ends_with_a_mark):
+    """How many tokens of each row close a sentence, by their text, an array (batch,)."""
     import numpy
 
-    return numpy.array(
-        [sum(tokenizer.decode([id]).endswith((".", "!", "?")) for id in row) for row in ids.tolist()]
-    )
+    return numpy.array([sum(closes(tokenizer.decode([id])) for id in row) for row in ids.tolist()])
 
 
 def _verdict(criterion, ids, said):

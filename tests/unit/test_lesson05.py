@@ -240,6 +240,10 @@ def over_the_batch(scores, top_k):
     return scores.masked_fill(scores < scores.flatten().topk(min(top_k, scores.shape[-1])).values[-1], OFF)
 
 
+def limit_of_the_first_row(scores, top_k):
+    return scores.masked_fill(scores < scores.topk(min(top_k, scores.shape[-1])).values[0, -1], OFF)
+
+
 def without_ties(scores, top_k):
     best = scores.topk(min(top_k, scores.shape[-1]))
     return torch.full_like(scores, OFF).scatter(-1, best.indices, best.values)
@@ -298,6 +302,7 @@ def test_processors():
             (both(second=cut_the_kth_too), "remove what is *below* it"),
             (both(second=really_smallest), "the smallest scores are kept"),
             (both(second=over_the_batch), "the whole batch"),
+            (both(second=limit_of_the_first_row), "the limit for all rows"),
             (both(second=without_ties), "tie with the k-th"),
             (both(second=too_large_k), "may be larger than the vocabulary"),
             (both(second=large_number), "a large negative number is not −∞"),
@@ -384,6 +389,18 @@ def one_late(tokenizer, prompt_length, sentences):
     return by_tokens(tokenizer, prompt_length, sentences + 1)
 
 
+def marks_inside_too(tokenizer, prompt_length, sentences):
+    def criterion(input_ids, scores, **kwargs):
+        rows = [map(tokenizer.decode, row) for row in input_ids[:, prompt_length:].tolist()]
+        return torch.tensor([sum(any(m in text for m in MARKS) for text in row) >= sentences for row in rows])
+
+    return criterion
+
+
+def the_newest_token(tokenizer, prompt_length, sentences):
+    return lambda input_ids, scores, **kwargs: counts(tokenizer, input_ids[:, -1:]) >= 1
+
+
 def inverted(tokenizer, prompt_length, sentences):
     right = by_tokens(tokenizer, prompt_length, sentences)
     return lambda input_ids, scores, **kwargs: ~right(input_ids, scores)
@@ -445,6 +462,8 @@ def test_sentences():
             (every_mark, "each mark is counted"),
             (the_first_one, "though more were asked for"),
             (one_late, "one sentence too late"),
+            (marks_inside_too, "a mark inside a token"),
+            (the_newest_token, "not all of the new text"),
             (inverted, "the wrong way round"),
             (any_row, "one row's end ends all the others"),
             (one_bool, "for the whole batch"),
