@@ -60,11 +60,15 @@ function render({ model, el }) {
   const weights = Array.from({ length: places }, (_, at) => step * at - span);
   const curves = readCurves(shown);
   const decimal = (number) => (Number.isInteger(number) ? `${number}.0` : String(number)); // as Python writes it
-  const curveOf = (link, seed) => curves[link === GUMBEL ? `${link} ${decimal(model.get("temperature"))} ${seed}` : link];
+  const curveOf = (link, seed) =>
+    curves[link === GUMBEL ? `${link} ${decimal(model.get("temperature"))} ${seed}` : link];
   const losses = ticks(Object.values(curves).flatMap(({ loss }) => loss)); // one scale for all links
 
   const links = radios(model, "Link", "link", Object.keys(chains));
-  const noise = [radios(model, "Temperature", "temperature", temperatures), radios(model, "Noise of seed", "seed", seeds)];
+  const noise = [
+    radios(model, "Temperature", "temperature", temperatures),
+    radios(model, "Noise of seed", "seed", seeds),
+  ];
   const id = uniqueId();
   const slider = control("input", { type: "range", id, min: 0, max: places - 1, step: 1 });
   const value = element("span", { class: "gradient-link-value", "aria-hidden": "true" }); // read with the slider
@@ -91,7 +95,8 @@ function render({ model, el }) {
     figures.loss.textContent = two(curve.loss[at]);
     figures.autograd.textContent = curve.weight ? two(curve.weight[at]) : "none";
     figures.difference.textContent = two(finite[at]);
-    verdict.textContent = say(link, curve.weight?.[at], finite[at], others.map(({ weight }) => weight[at]), [before, at, after]);
+    const noisy = others.map(({ weight }) => weight[at]);
+    verdict.textContent = say(link, curve.weight?.[at], finite[at], noisy, [before, at, after]);
     chart.replaceChildren(drawChart(link, curve, finite, others, at));
     chain.replaceChildren(...drawChain(chains[link], curve, at));
   }
@@ -134,25 +139,27 @@ function render({ model, el }) {
       const points = numbers.map((number, i) => `${x(weights[from + i]).toFixed(1)},${y[panel](number).toFixed(1)}`);
       return svg("polyline", { points: points.join(" "), class: name.replace(/^| /g, "$&gradient-link-") });
     };
+    const title = "gradient-link-title";
     const name = `Loss over the weight with ${link}, below it the gradient; the numbers at this weight stand above`;
     const node = svg("svg", { viewBox: `0 0 ${RIGHT + 8} ${BOTTOM}`, role: "img", "aria-label": name });
     for (const panel of ["loss", "gradient"])
       for (const row of rows[panel])
         node.append(
-          line(LEFT, y[panel](row), RIGHT, y[panel](row), panel === "gradient" && Math.abs(row) < 1e-9 ? "zero" : "grid"),
+          line(LEFT, y[panel](row), RIGHT, y[panel](row), panel === "gradient" && short(row) === "0" ? "zero" : "grid"),
           text(LEFT - 6, y[panel](row) + 4, "end", short(row)),
         );
     for (const weight of [-span, -span / 2, 0, span / 2, span])
       node.append(text(x(weight), PANELS.gradient[1] + 17, "middle", short(weight)));
     node.append(
-      text(LEFT, PANELS.loss[0] - 11, "start", `Loss, −log p(token ${shown.target}) after the second step`, "gradient-link-title"),
-      text(LEFT, PANELS.gradient[0] - 11, "start", "Its gradient", "gradient-link-title"),
+      text(LEFT, PANELS.loss[0] - 11, "start", `Loss, −log p(token ${shown.target}) after the second step`, title),
+      text(LEFT, PANELS.gradient[0] - 11, "start", "Its gradient", title),
       text((LEFT + RIGHT) / 2, BOTTOM - 3, "middle", "weight"),
       line(x(weights[at]), PANELS.loss[0], x(weights[at]), PANELS.gradient[1], "here"),
     );
     if (!curve.weight) node.append(text(RIGHT, PANELS.gradient[0] - 11, "end", "by autograd: none"));
     for (const other of others)
-      if (other !== curve) node.append(path(other.loss, "loss", "loss other"), path(other.weight, "gradient", "autograd other"));
+      if (other !== curve)
+        node.append(path(other.loss, "loss", "loss other"), path(other.weight, "gradient", "autograd other"));
     node.append(path(finite, "gradient", "difference"));
     if (curve.weight) node.append(path(curve.weight, "gradient", "autograd"));
 
@@ -169,6 +176,7 @@ function render({ model, el }) {
     });
 
     // The tangent as autograd has it, as long on the page at every slope.
+    const marked = "gradient-link-mark";
     const spot = [x(weights[at]), y.loss(curve.loss[at])];
     if (curve.weight) {
       const [top, base] = PANELS.loss;
@@ -177,10 +185,10 @@ function render({ model, el }) {
       const [dx, dy] = [run, rise].map((part) => (46 * part) / Math.hypot(run, rise));
       node.append(
         line(spot[0] - dx, spot[1] - dy, spot[0] + dx, spot[1] + dy, "tangent"),
-        svg("circle", { cx: spot[0], cy: y.gradient(curve.weight[at]), r: 4, class: "gradient-link-mark gradient-link-by-autograd" }),
+        svg("circle", { cx: spot[0], cy: y.gradient(curve.weight[at]), r: 4, class: `${marked} gradient-link-by-autograd` }),
       );
     }
-    node.append(svg("circle", { cx: spot[0], cy: spot[1], r: 5, class: "gradient-link-mark" }));
+    node.append(svg("circle", { cx: spot[0], cy: spot[1], r: 5, class: marked }));
     return node;
   }
 
@@ -210,22 +218,31 @@ function render({ model, el }) {
     });
   }
 
-  const key = (name, label) =>
-    element("dt", {}, svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, svg("line", { x2: 26, y1: 6, y2: 6, class: `gradient-link-${name}` })), label);
-  const figure = (name, label) => element("div", {}, key(name, label), figures[name]);
+  const figure = (name, label) => {
+    const look = svg("line", { x2: 26, y1: 6, y2: 6, class: `gradient-link-${name}` });
+    const key = svg("svg", { width: 26, height: 12, "aria-hidden": "true" }, look);
+    return element("div", {}, element("dt", {}, key, label), figures[name]);
+  };
+  const head = "From the weight down to the loss. The gradient comes up from the loss.";
   el.append(
     element(
       "div",
       { class: "course-widget gradient-link" },
       element("div", { class: "gradient-link-controls" }, links.node, ...noise.map(({ node }) => node)),
       element("div", { class: "gradient-link-slider" }, element("label", { for: id }, "Weight"), slider, value),
-      element("dl", {}, figure("loss", "Loss"), figure("autograd", "Gradient by autograd"), figure("difference", "Finite difference")),
+      element(
+        "dl",
+        {},
+        figure("loss", "Loss"),
+        figure("autograd", "Gradient by autograd"),
+        figure("difference", "Finite difference"),
+      ),
       verdict,
       element(
         "div",
         { class: "gradient-link-columns" },
         chart,
-        element("div", {}, element("p", { class: "gradient-link-head" }, "From the weight down to the loss. The gradient comes up from the loss."), chain),
+        element("div", {}, element("p", { class: "gradient-link-head" }, head), chain),
       ),
     ),
   );
