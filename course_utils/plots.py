@@ -87,6 +87,44 @@ def lines(places, values, title, across, unit):
     return Figure(_png(canvas), "\n".join(texts))
 
 
+def dots(panels, title, unit):
+    """Measured numbers as dots with bars of error: a panel a quantity, one beside the other.
+
+    panels: dict from the name of a quantity to dict from row label to a list of (number, error), one dot
+            each; every panel has the same rows, and an error of 0 draws no bar
+    title:  str, what the picture shows; unit: str, the label of the axes
+    Returns a Figure whose alternative text has, for each row, the range of its numbers in each panel.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    rows = list(next(iter(panels.values())))
+    canvas = Canvas(figsize=(8, 1.1 + 0.36 * len(rows)), dpi=100, layout="constrained")
+    for axes, (name, values) in zip(
+        canvas.subplots(1, len(panels), sharey=True), panels.items(), strict=True
+    ):
+        for row, label in enumerate(rows):
+            found = values[label]
+            places = [row + 0.6 * ((number + 0.5) / len(found) - 0.5) for number in range(len(found))]
+            numbers, errors = zip(*found, strict=True)
+            axes.errorbar(numbers, places, xerr=errors, fmt="o", markersize=3, linewidth=1, color=COLORS[0])
+        axes.axvline(0, color="#808080", linewidth=1)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(f"{name}, {unit}")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    canvas.suptitle(title, x=0.01, ha="left")
+    width = max(map(len, rows))
+    texts = [f"{title} ({unit})"]
+    for label in rows:
+        ranges = []
+        for name, values in panels.items():
+            numbers = [number for number, _ in values[label]]
+            ranges.append(f"{name} {min(numbers):.2f} to {max(numbers):.2f}")
+        texts.append(f"{label:{width}} " + "  ".join(ranges))
+    return Figure(_png(canvas), "\n".join(texts))
+
+
 def _png(canvas):
     """The picture as PNG bytes, in 64 colours: flat bars and text need no more, and a third of the bytes."""
     from PIL import Image

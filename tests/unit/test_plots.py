@@ -3,7 +3,7 @@
 import html
 import re
 
-from course_utils.plots import grouped_bars, lines
+from course_utils.plots import dots, grouped_bars, lines
 
 VALUES = {"English": {"A": 13, "B": 14.5}, "<b>Hindi</b>": {"A": 139, "B": 0}}
 
@@ -47,3 +47,19 @@ def test_curves_say_their_range_and_five_places():
     ]
     assert figure.png == lines(places, curves, "Two curves", "moved by", "loss").png
     assert figure.png != lines(places, curves | {"flat": [0.6] * 11}, "Two curves", "moved by", "loss").png
+
+
+def test_dots_say_the_range_of_each_row_in_each_panel():
+    panels = {
+        "bias": {"one": [(0.0, 0.1), (0.25, 0.1)], "another": [(3.0, 0.0), (1.0, 0.0)]},
+        "noise": {"one": [(2.0, 0.0), (2.5, 0.0)], "another": [(0.0, 0.0), (0.0, 0.0)]},
+    }
+    figure = dots(panels, "Two ways", "in lengths")
+    assert repr(figure).splitlines() == [
+        "Two ways (in lengths)",
+        "one     bias 0.00 to 0.25  noise 2.00 to 2.50",
+        "another bias 1.00 to 3.00  noise 0.00 to 0.00",
+    ]
+    assert figure.png == dots(panels, "Two ways", "in lengths").png and len(figure.png) < 40_000
+    panels["bias"]["one"][0] = (0.0, 0.9)
+    assert figure.png != dots(panels, "Two ways", "in lengths").png  # the bars are drawn
