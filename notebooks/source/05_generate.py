@@ -136,8 +136,8 @@ for name, values in disagree.items():
 
 # %% [markdown]
 # **The call, then the config you pass, then the model's, then the defaults.** In a config None means "not said", and the
-# next one is asked. In the call None is an answer, and switches the setting off: with `top_k=None` every token can be
-# drawn.
+# next one is asked. In the call None is an answer, and switches each of these seven off: with `top_k=None` every token
+# can be drawn.
 
 # %% [markdown]
 # The library says something about these calls. Its messages go to a log, and some to Python's warnings. We send both to the
@@ -217,8 +217,8 @@ count(max_new_tokens=20)
 count(max_length=8, max_new_tokens=2)
 
 # %% [markdown]
-# The default `max_length` is 20, and it alone is counted from the end of the prompt; the warning prints the sum. Older
-# versions counted the prompt here as well. Say `max_new_tokens`, and none of this matters.
+# The default `max_length` is 20. Unlike one that somebody sets, it is counted from the end of the prompt; the warning
+# prints the sum. Older versions counted the prompt here as well. Say `max_new_tokens`, and none of this matters.
 
 # %% [markdown]
 # ## 4. What is prepared
@@ -318,8 +318,8 @@ for row in ours[:, length:]:
 # ## 6. Rows that have ended
 #
 # What ends a text is the `eos_token_id` of the generation config; the tokenizer is not asked. It may be several ids. To
-# see rows end early in a short run, we add the id of the full stop, and fill with the id 0, to tell the padding
-# from an end.
+# see rows end early in a short run, we add the id of the full stop. To tell the padding from an end, we fill with the
+# id 0, which ends nothing here, whatever its name says.
 
 # %%
 print(model.generation_config.eos_token_id, tokenizer.convert_ids_to_tokens([2, 30, 0]))
@@ -345,7 +345,7 @@ for row in ended[:, length:].tolist():
 # ### Exercise 1: the finished rows · difficulty 2 of 3 · 8 minutes
 #
 # One step has chosen a token for every row. Replace those of rows that had ended before by the padding, and
-# bring the flags up to date. Any of `end_ids` ends a row, and it keeps that token.
+# bring the flags up to date. Any of `end_ids` ends a row, and it keeps that token. Leave what you are given unchanged.
 
 # %% tags=["exercise"]
 def finish(
@@ -579,7 +579,8 @@ def loop(model, input_ids, logits_processor, stopping_criteria, generation_confi
 
 # %% [markdown]
 # One rule: leave mask, positions and cache in `**inputs`. A parameter that `generate()`'s own loop does not have
-# counts as an argument of *yours*, and is taken out of the call before anything is prepared.
+# counts as an argument of *yours*: a mask is taken out of the call, and comes back beside the one that was prepared,
+# a `TypeError`.
 
 # %% [markdown]
 # Does it give the same ids? First with everything made by hand: our own processors, our own stop, a cache and positions as
@@ -672,7 +673,8 @@ for label, settings in asked.items():
 
 # %% [markdown]
 # That is the loop that `generate()` runs, but for bookkeeping: collecting scores, feeding a streamer, waiting for other
-# GPUs. Now put your own `finish` into it, and your own processors into `by_hand`, and run the cells again.
+# GPUs. And ours does not know the trap of section 8: it always fills, and so always needs a `pad_token_id`. Now put your
+# own `finish` into it, and your own processors into `by_hand`, and run the cells again.
 
 # %% [markdown]
 # ## 10. Step through it
@@ -801,14 +803,15 @@ for name, value in out.items():
     print(f"{name:16} {type(value).__name__:13} {shape}")
 
 # %% [markdown]
-# `scores` and `logits` have an entry for each step, `hidden_states` for each step one for each layer, and the cache has
-# 30 layers. `logits` are the model's; `scores` are what the processors left of them. And as in lesson 04, the cache
-# lacks the last token, which no pass has read:
+# `scores` and `logits` have an entry for each step, `hidden_states` for each step the embeddings and one for each layer,
+# and the cache has 30 layers. `logits` are the model's; `scores` are what the processors left of them. And as in
+# lesson 04, the cache lacks the last token, which no pass has read:
 
 # %%
 finite = [step[0].isfinite().sum(-1).tolist() for step in (out.logits, out.scores)]
 print("finite at the first step: in logits", finite[0], " in scores", finite[1])
-print("hidden states, first and second step:", *[tuple(step[-1].shape) for step in out.hidden_states[:2]])
+print("hidden states in a step:", len(out.hidden_states[0]), end=", ")
+print("first and second step:", *[tuple(step[-1].shape) for step in out.hidden_states[:2]])
 print("ids in a row:", out.sequences.shape[1], " cached:", out.past_key_values.get_seq_length())
 
 # %% [markdown]
