@@ -106,7 +106,7 @@ samplers = {
 # %% [markdown]
 # A few draws look plausible from each. So we count, for each of the 30 likeliest tokens and all others together, and
 # **chi-square** sums (counted − expected)² / expected. For a right sampler that is about 30, with a standard deviation
-# of √60. How many of those is it off?
+# of √60. We measure how many such deviations a sampler is off, and call it wrong from six on.
 
 # %%
 def off_by(draws, scores, bins=30):
@@ -127,8 +127,15 @@ for name, sampler in samplers.items():
     assert (off < 6) == (name in ("multinomial", "Gumbel noise, then argmax"))
 
 # %% [markdown]
-# Gumbel noise is right (lesson 09 needs it). The test can show that a sampler is wrong. It cannot show that one is
-# right: a small fault takes more than 1,000 draws.
+# The test can show that a sampler is wrong. It cannot show that one is right: a small fault takes more draws.
+
+# %%
+for draws in (1000, 100_000):
+    off = off_by(multinomial(bowl[0] / 0.95, draws), bowl[0])
+    print(f"temperature 0.95, {draws:7,} draws: {'cannot be told from a right one' if off < 6 else 'WRONG'}")
+
+# %% [markdown]
+# That Gumbel noise is right at any number of draws takes a proof; lesson 09 uses it.
 
 # %% [markdown]
 # Now `generate()` itself, on a tiny model with random weights. `num_return_sequences=300` is the prompt 300 times:
@@ -192,7 +199,7 @@ print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0
 
 # %%
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
-kept = {count(TopPLogitsWarper(max(row[:2]))(None, torch.tensor([row]).log())) for row in rows}
+kept = {count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row in rows}
 print("p is the largest probability; kept:", kept)
 
 # %% [markdown]
@@ -272,7 +279,8 @@ for prompt in prompts:
 # all: ` pizza` is far less surprising than the average token, so it is not typical.
 
 # %% [markdown]
-# Settings that make no sense are refused. Each has a value that removes nothing:
+# The classes refuse settings that make no sense. In a call of `generate()` each setting has a value that switches it
+# off, even one that its class would refuse: then no filter is made.
 
 # %%
 from transformers import TemperatureLogitsWarper
@@ -602,7 +610,7 @@ BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_t
 # Texts that end make it complicated. The library's rules:
 #
 # - An ended text is a result. Its **score** is its sum, divided by its length to the power of `length_penalty` (lesson 07).
-# - With *e* end tokens, the best (1 + *e*) · beams candidates are weighed, so that enough can go on.
+# - With *e* end tokens, the best (1 + *e*) · beams candidates are weighed, so that enough can go on; at least 2 · beams.
 # - Only candidates among the first *beams* become results.
 
 # %% [markdown]
@@ -734,8 +742,7 @@ for name, (net, words, new_tokens) in nets.items():
 # %% [markdown]
 # ### Does it find better texts?
 #
-# More probable ones than greedy decoding, one would think: it looks at more. We measure the log probability of eight
-# tokens, summed.
+# More probable ones than greedy decoding's? We sum the log probabilities of eight tokens.
 
 # %%
 Predict(lesson.predict_beams)
@@ -751,8 +758,8 @@ for width in (1, 2, 3):
 
 # %% [markdown]
 # Two beams beat greedy decoding, three are **worse** than one: the greedy beginning fell out of the three best
-# before its good end came. Wider is often better, and never sure to be. Only a search that drops nothing finds the most
-# probable text, and whether that is the best one is another question.
+# before its good end came. Wider may be better, and is not sure to be. Only a search that drops nothing that may
+# still win is sure to find the most probable text, and whether that is the best one is another question.
 
 # %% [markdown]
 # ## 10. What is `synced_gpus` for?
