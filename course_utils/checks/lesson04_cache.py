@@ -126,6 +126,9 @@ def check_decode(answer):
         told = later.positions and later.positions[0][-1]
         if told not in (None, later.cached):
             raise Mistake(f"{found} In the second pass the new token stands at position {told}, behind {later.cached} cached places.")  # fmt: skip
+        for number, one in enumerate(passes, 1):
+            if one.mask and len(one.mask[0]) != one.cached + one.ids:
+                raise Mistake(f"{found} In pass {number} there are {one.cached + one.ids} keys, and the mask has {len(one.mask[0])} columns. It covers the whole text, cached places included.")  # fmt: skip
         raise Mistake(f"{found} Look at which id goes into the next pass: the one that was chosen last.")
     return "generate()'s ids, and each pass after the first reads one id."
 
@@ -178,7 +181,7 @@ def check_score_endings(answer):
                 f"{hint} For the endings `{endings}` of `{text!r}` your scores are "
                 f"`[{', '.join(values[0])}]`, expected are `[{', '.join(values[1])}]`."
             )
-        prompts_read = sum(one.ids >= prompt.shape[1] and one.cached == 0 for one in passes)
+        prompts_read = sum(one.cached == 0 for one in passes)  # whole or in pieces
         if prompts_read > 1:
             raise Mistake(f"The scores are right, but {prompts_read} passes read the prompt. One is enough: keep its cache, and cut it back after each ending.")  # fmt: skip
     return "Right for endings of any length, and the prompt was read once."

@@ -181,7 +181,7 @@ x.shape  # (batch, length, width)
 # The table of positions ends at `n_positions`. What does the library do with one token more?
 
 # %%
-too_long = torch.zeros(1, 1025, dtype=torch.long)  # on the CPU: on a GPU this error would end the kernel
+too_long = torch.zeros(1, 1025, dtype=torch.long)  # on the CPU: on a GPU, nothing would run after this error
 try:
     load("tiny-gpt2", device="cpu")[0](too_long)
 except IndexError as error:
@@ -381,10 +381,13 @@ print("the same logits:", torch.equal(masked.logits, out.logits))
 
 # %% [markdown]
 # Nothing happened, and nothing was said. What a forward pass does not know, it passes on from function to function,
-# until it is lost. A typo is as silent:
+# until it is lost. A typo is as silent. The same mask, which hides one token, under a wrong name and under its own:
 
 # %%
-torch.equal(model(ids, atention_mask=torch.zeros_like(ids)).logits, out.logits)
+hiding = torch.ones_like(ids)
+hiding[0, 1] = 0
+for name in ("atention_mask", "attention_mask"):
+    print(f"{name}, the same logits:", torch.equal(model(ids, **{name: hiding}).logits, out.logits))
 
 # %% [markdown]
 # ## 4. The cache
@@ -549,8 +552,8 @@ lesson.check_decode(decode)
 # - `out.logits[:, -1:].argmax(-1)` is that id, already in this shape.
 
 # %% [markdown]
-# `generate()` keeps a cache unless it is told not to. It writes the same either way, and its cache, too, lacks the
-# token that was chosen last:
+# `generate()` keeps a cache unless it is told not to. It writes the same either way. No pass reads the token that was
+# chosen last, so the cache is one place shorter than the text:
 
 # %%
 prompt = smollm2_tokenizer("The capital of France is", return_tensors="pt").to(smollm2.device)
@@ -561,7 +564,7 @@ print(repr(smollm2_tokenizer.decode(written.sequences[0])))
 print(written.sequences.shape[1], "ids, cached:", written.past_key_values.get_seq_length())
 
 # %% [markdown]
-# ### A cache is changed in place
+# ### One cache, used twice
 #
 # We read a prompt, and then give the model one more id together with the cache. And then the same id and the same cache
 # once more:
@@ -757,8 +760,8 @@ print(f"cache of one full text: {whole / 1e6:.0f} MB, weights: {model_bytes / 1e
 print("without a cache:", sum(range(1, 257)), "  with a cache:", 256)
 
 # %% [markdown]
-# Counting is one thing, a machine another. We measure on this one: the time of one more token, and the memory, as the
-# text grows. Choose a longer text and measure again.
+# Counting is one thing, a machine another. We measure on this one: the time of one more token, with a cache and
+# without, and the memory. Which of the three grow with the text? Choose a longer one and measure again.
 
 # %% tags=["nbval-ignore-output"]
 growth = CacheGrowth(smollm2, smollm2_tokenizer)

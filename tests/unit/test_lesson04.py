@@ -382,6 +382,21 @@ def prompt_goes_in_again(model, input_ids, steps):
     return torch.cat(chosen, dim=1)
 
 
+def with_one_mask(model, input_ids, steps, columns=None):
+    cache, given, chosen = None, input_ids, []
+    mask = torch.ones_like(input_ids)
+    for _ in range(steps):
+        out = model(given, attention_mask=mask, past_key_values=cache, use_cache=True)
+        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        mask = mask[:, :columns]
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
+
+
+def with_a_mask_of_the_new_id(model, input_ids, steps):
+    return with_one_mask(model, input_ids, steps, columns=1)
+
+
 def token_by_token(model, input_ids, steps):
     cache = DynamicCache(config=model.config)
     for one in input_ids.split(1, dim=1):
@@ -441,6 +456,7 @@ def test_decode():
             (read_at_the_first_place, "already the first is another"),
             (always_from_position_0, "stands at position 0, behind 7 cached places"),
             (prompt_goes_in_again, "the one that was chosen last."),
+            (with_one_mask, "in pass 2 there are 8 keys, and the mask has 7 columns"),
             (token_by_token, "read the prompt in one pass"),
             (last_id_only, "ids of the prompt, which has"),
             (with_the_prompt, "the prompt is in the result"),
@@ -504,6 +520,17 @@ def without_the_last_id(model, prompt_ids, endings):
 
 def prompt_each_time(model, prompt_ids, endings):
     return [scores(model, prompt_ids, [ending])[0] for ending in endings]
+
+
+def prompt_in_pieces_each_time(model, prompt_ids, endings):
+    found = []
+    for ending in endings:
+        cache = DynamicCache(config=model.config)
+        for one in prompt_ids.split(1, dim=1):
+            last = model(one, past_key_values=cache).logits
+        logits = model(torch.tensor([ending], device=model.device), past_key_values=cache).logits
+        found.append(log_probs(shifted(last, logits), ending).sum().item())
+    return found
 
 
 def not_cropped(model, prompt_ids, endings):
@@ -597,7 +624,7 @@ def test_score_endings():
         lesson04.check_score_endings,
         right=[scores, copied, as_tensor, without_the_last_id],
         wrong=[
-            (prompt_each_time, "passes read the prompt"),
+            (prompt_each_time, "3 passes read the prompt"),
             (not_cropped, "the cache was not cut back"),
             (cropped_too_little, "a place of each ending stays"),
             (cropped_too_much, "shorter by a place of the prompt"),
@@ -800,6 +827,8 @@ def test_repaired():
 @pytest.mark.parametrize(
     ("check", "answer", "words"),
     [
+        ("check_decode", with_a_mask_of_the_new_id, "8 keys, and the mask has 1 columns"),
+        ("check_score_endings", prompt_in_pieces_each_time, "3 passes read the prompt"),
         ("check_score_endings", product, "add up their logarithms"),
         ("check_score_endings", worst_first, "not in the order of the endings"),
         ("check_repaired", column_in_front, "does not begin with the prompts' own"),
