@@ -8,7 +8,7 @@ from lesson_source import read_source
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "source"
 
 
-def definitions(lesson, *names, **known):
+def definitions(lesson, /, *names, **known):
     """The functions `names` that lesson "02" defines, the solutions and not the stubs, as a tuple.
 
     Nothing else of the lesson is run: what the functions use is passed in `known`. The last definition of a

@@ -1,5 +1,7 @@
 """Lesson 06: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
 
+import functools
+
 from .lesson06_beams import check_sort_out, sort_out
 from .lesson06_filters import check_forbid, check_targets, check_top_p
 from .quiz import Option, Prediction, Question
@@ -58,6 +60,7 @@ predict_beams = Prediction(
 )  # fmt: skip
 
 
+@functools.cache
 def _model():
     from course_utils import load
 

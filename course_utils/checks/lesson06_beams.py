@@ -1,5 +1,7 @@
 """Exercise of lesson 06: which candidates of a beam search go on, and which have ended and count."""
 
+import functools
+
 from .exercise import Mistake, exercise, expect_equal
 
 BEAMS = 3
@@ -27,8 +29,7 @@ def check_sort_out(answer):
     their fates are known."""
     for tokens, num_beams, end_ids, last in [
         ([5, 6, 7, 8], 2, [9], False),
-        ([5, 9, 7, 8], 2, [9], False),
-        ([5, 6, 9, 8], 2, [9], False),
+        ([5, 9, 6, 9, 7, 9], 2, [9], False),
         ([9, 5, 4, 4, 6, 9, 8, 7, 3], 3, [9, 4], False),
         ([9, 4, 9, 4, 6, 5, 9, 7, 3], 3, [9, 4], False),
         ([5, 9, 7, 8, 6, 3], 3, [9], True),
@@ -65,8 +66,9 @@ def _compare(answer, candidates, num_beams, end_ids, last):
         "What has not ended goes on, up to `num_beams` of them; what has ended counts among the first `num_beams`.",
         mistakes=[
             (lambda got: got == want[::-1], "The two lists are swapped: return those that go on first."),
-            (lambda got: last and not got[1], "In the last step every candidate ends, whatever its token."),
+            (lambda got: last and got[1] != want[1], "In the last step every candidate ends, whatever its token."),
             (lambda got: last and got[0], "After the last step nothing goes on: what ended there is a result only."),
+            (lambda got: got[0] == want[0] and got[1] == [one for one in want[1] if one[2] == end_ids[0]], "Only the first of the ends counts here. Any of them ends a text."),
             (lambda got: any(one in got[0] for one in ends), "A text that has ended goes on here. It is a result, or it is gone."),
             (lambda got: got[0] == [one for one in first if one in rest] != want[0], f"Only {len([one for one in first if one in rest])} go on here, though {num_beams} beams should: those behind fill the places of the ones that ended."),
             (lambda got: len(got[0]) > num_beams, "More candidates go on than there are beams."),
@@ -78,14 +80,15 @@ def _compare(answer, candidates, num_beams, end_ids, last):
     return got
 
 
+@functools.cache
 def _searched():
-    """Each step of generate()'s beam search on a tiny model: (candidates, end_ids, last, (running, ended))."""
+    """Each step of generate()'s beam search on a tiny model: tuples (candidates, end_ids, last, (running, ended))."""
     from course_utils import load
 
     from ..beams import watch_beam_search
 
     model, tokenizer = load("tiny-gpt2", device="cpu")
-    steps = 5
+    steps, seen = 5, []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         free, _ = watch_beam_search(model, ids, BEAMS, 3)
@@ -101,4 +104,5 @@ def _searched():
                 [triple for triple, one in zip(triples, step, strict=True) if one.fate == "finished"],
             )
             beams = [one.tokens for one in step if one.fate == "kept"]
-            yield triples, end_ids, number == steps, fates
+            seen.append((triples, end_ids, number == steps, fates))
+    return tuple(seen)

@@ -231,6 +231,8 @@ def _called(processor, ids, scores):
 
 def _compare_bans(banned, want, word, row, rows, said):
     """Mistake unless the ids in `banned` are those in `want`."""
+    if banned == want:
+        return
     tokenizer, texts = _vocabulary()
     tail = _tail(rows[row], word)
     whole = {id for id, text in enumerate(texts) if word in text.lower()}

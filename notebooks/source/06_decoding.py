@@ -773,7 +773,7 @@ import inspect
 
 from transformers import GenerationMixin
 
-print(*inspect.getsource(GenerationMixin._has_unfinished_sequences).splitlines()[5:10], sep="\n")
+print(*inspect.getsource(GenerationMixin._has_unfinished_sequences).splitlines()[5:11], sep="\n")
 
 # %% [markdown]
 # ## Recap
