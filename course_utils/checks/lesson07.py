@@ -174,6 +174,9 @@ def check_row_sums(answer):
             "Add a row's numbers up to and with its first end.",
             mistakes,
         )
+    numbers = torch.tensor([[-1.0, -1.0, -torch.inf]])  # top-k may leave the padding at -inf
+    if answer(numbers, torch.tensor([[7, 2, 2]]), [2]).isnan().any():
+        raise Mistake("Right for finite numbers. After `top_k` the padding's may be −∞, and −∞ · 0 is NaN: choose with `torch.where` or `masked_fill` instead of multiplying.")  # fmt: skip
     return "Each row counts up to its first end, and with it, whatever the padding is."
 
 

@@ -319,7 +319,7 @@ for row in ours[:, length:]:
 #
 # What ends a text is the `eos_token_id` of the generation config; the tokenizer is not asked. It may be several ids. To
 # see rows end early in a short run, we add the id of the full stop. To tell the padding from an end, we fill with the
-# id 0, which ends nothing here, whatever its name says.
+# id 0. GPT-2's name for its end stands there, `<|endoftext|>`, but it is not in our list, so here it ends nothing.
 
 # %%
 print(model.generation_config.eos_token_id, tokenizer.convert_ids_to_tokens([2, 30, 0]))
@@ -339,7 +339,8 @@ for row in ended[:, length:].tolist():
 
 # %% [markdown]
 # Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and while it does, the model
-# computes all three. What it says for the ended rows is replaced by the padding.
+# computes all three. What it says for the ended rows is replaced by the padding. Their mask grows by 1s, too: nobody
+# reads an ended row's logits, and rows do not see each other.
 
 # %% [markdown]
 # ### Exercise 1: the finished rows · difficulty 2 of 3 · 8 minutes
@@ -372,7 +373,7 @@ lesson.check_finish(finish)
 
 # %% [markdown] tags=["hints"]
 # - Which flags say whose token is replaced: those from before this step, or those after it?
-# - `torch.where(unfinished, next_tokens, pad_id)` replaces. `torch.isin` finds any of several ids.
+# - `torch.where(unfinished, next_tokens, pad_id)` replaces. `torch.isin(next_tokens, torch.tensor(end_ids))` finds any of several.
 # - A row is unfinished after this step if it was before, *and* if its token is no end.
 
 # %% [markdown]
@@ -393,7 +394,7 @@ for processor in prepare(max_new_tokens=4, do_sample=True, **asked)["logits_proc
 # is gone; the names of the classes have stayed.
 
 # %% [markdown]
-# You can add your own. This one forbids every token with a certain letter, and notes how many scores were finite
+# You can add your own. This one forbids every token with a certain letter, but for the special ones, and notes how many scores were finite
 # when it was called:
 
 # %%
@@ -431,7 +432,7 @@ for do_sample in (True, False):
 
 # %% [markdown]
 # **Yours come after the penalties and bans, and before what belongs to sampling**, which is left out with
-# `do_sample=False`. So scores that you change are still divided by the temperature, and cut by top-k. The order matters:
+# `do_sample=False`. So scores that you change are still divided by the temperature, and cut by top-k. Temperature and top-p show that the order can matter:
 
 # %%
 asked = {"do_sample": True, "temperature": 0.4, "top_p": 0.5, "top_k": None}
@@ -483,8 +484,9 @@ lesson.check_processors(sampling_processors)
 # %% [markdown]
 # ## 8. Stopping criteria
 #
-# A criterion takes ids and scores, and says for each row whether it is done. `generate()` has one for the length and one
-# for end-of-text; yours join them:
+# A criterion takes the ids, and says for each row whether it is done. (The scores it is given are `None`, unless
+# `generate()` is asked to collect them.) There is one for the length and one for end-of-text, `max_time` in seconds adds a
+# third, and yours join them:
 
 # %%
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -502,17 +504,20 @@ print([type(criterion).__name__ for criterion in prepare(max_new_tokens=4, max_t
 
 # %% [markdown]
 # A row is done as soon as **one** of them says so, and the loop ends when all rows are done. Row 0 writes a line break,
-# 198, at its third step:
+# 198, at its third step. The third line is the same prompt alone, without an end-of-text:
 
 # %%
 rows = model.generate(**batch, max_new_tokens=6, pad_token_id=0, **stop)[:, length:]
 no_end = model.generate(**batch, max_new_tokens=6, pad_token_id=0, eos_token_id=None, **stop)[:, length:]
 print("with end-of-text:   ", rows[0].tolist())
 print("without end-of-text:", no_end[0].tolist())
+row_0 = {name: tensor[:1] for name, tensor in batch.items()}
+alone = model.generate(**row_0, max_new_tokens=6, pad_token_id=0, eos_token_id=None, **stop)[:, length:]
+print("alone:              ", alone[0].tolist())
 
 # %% [markdown]
-# The second line is a trap. The row counts as done in both, but `generate()` fills ended rows **only if there is an
-# end-of-text to look for**. Without one, the text behind your stop is the model's, and you have to cut it off.
+# The second line is a trap. The row counts as done in all three, as the third shows, which stops there. But `generate()`
+# fills ended rows of a batch **only if there is an end-of-text to look for**. Without one, the text behind your stop is the model's, and you have to cut it off.
 
 # %% [markdown]
 # ### Exercise 3: stop after some sentences · difficulty 2 of 3 · 10 minutes
@@ -556,8 +561,8 @@ lesson.check_sentences(stop_after)
 # %% [markdown]
 # ## 9. The whole loop
 #
-# Prefill and decode, processors, a choice, the ended rows, stopping criteria. The signature is the one that
-# `generate()` uses for its own loop:
+# Prefill and decode, processors, a choice, the ended rows, stopping criteria. The signature is that of
+# `generate()`'s own loop, less what we do not need:
 
 # %%
 @torch.no_grad()
@@ -578,9 +583,8 @@ def loop(model, input_ids, logits_processor, stopping_criteria, generation_confi
     return input_ids
 
 # %% [markdown]
-# One rule: leave mask, positions and cache in `**inputs`. A parameter that `generate()`'s own loop does not have
-# counts as an argument of *yours*: a mask is taken out of the call, and comes back beside the one that was prepared,
-# a `TypeError`.
+# One rule: leave mask, positions and cache in `**inputs`. With `attention_mask` as a parameter of its own, the loop would
+# be given it twice, and Python says "got multiple values for keyword argument".
 
 # %% [markdown]
 # Does it give the same ids? First with everything made by hand: our own processors, our own stop, a cache and positions as
@@ -674,7 +678,7 @@ for label, settings in asked.items():
 # %% [markdown]
 # That is the loop that `generate()` runs, but for bookkeeping: collecting scores, feeding a streamer, waiting for other
 # GPUs. And ours does not know the trap of section 8: it always fills, and so always needs a `pad_token_id`. Now put your
-# own `finish` into it, and your own processors into `by_hand`, and run the cells again.
+# own processors into `by_hand`, and run the cells again.
 
 # %% [markdown]
 # ## 10. Step through it

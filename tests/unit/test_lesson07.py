@@ -99,6 +99,11 @@ def means(numbers, tokens, end_ids):
     return sums_by_shift(numbers, tokens, end_ids) / lengths
 
 
+def multiplied(numbers, tokens, end_ids):
+    ends = is_end(tokens, end_ids).long()
+    return (numbers * (ends.cumsum(1) - ends == 0)).sum(1)
+
+
 def test_row_sums():
     prove_exercise(
         lesson07.check_row_sums,
@@ -109,6 +114,7 @@ def test_row_sums():
             (only_the_first_end_id, "only the first of `end_ids`"),
             (only_the_last_end_id, "only the last of `end_ids`"),
             (means, "these are means"),
+            (multiplied, "−∞ · 0 is nan"),
             (lambda numbers, tokens, end_ids: numbers, "numbers for each token"),
             (lambda numbers, tokens, end_ids: numbers.sum(), "one number for the whole batch"),
             (lambda *given: -sums_by_loop(*given), "add a row's numbers up"),
