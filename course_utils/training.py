@@ -291,9 +291,9 @@ def _check_numbers(steps, samples, new_tokens, learning_rate, temperature):
 def _check_progress(step, steps, loss, kl, learning_rate):
     if math.isfinite(loss) and kl <= MOST_KL:  # a kl of NaN is not
         return
-    what = (
-        f"the model is {kl:.1f} nats a token away from where it began" if kl > MOST_KL else "a number is NaN"
-    )
+    what = "its numbers are no longer finite"
+    if kl > MOST_KL:
+        what = f"the model is more than {MOST_KL:g} nats a token away from where it began"
     raise CourseError(
         f"The run has diverged in step {step} of {steps}: {what}. The model's weights are as they were "
         f"before the run. Try a smaller learning rate, learning_rate={learning_rate / 10:g}."

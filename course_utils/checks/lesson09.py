@@ -1,0 +1,415 @@
+"""Lesson 09: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+
+import functools
+
+from .exercise import Mistake, exercise, expect_close
+from .lesson09_loop import check_train
+from .quiz import NumberPrediction, Option, Prediction, Question
+
+__all__ = [
+    "TITLE",
+    "check_leave_one_out",
+    "check_log_probs_of",
+    "check_train",
+    "quiz",
+    "situations",
+]
+
+TITLE = "How do you train through generation, then?"
+
+# ---- predictions -------------------------------------------------------------------------------------
+
+predict_end = Prediction(
+    "09/predict-end",
+    "With labels by id, no label names the end of text. What do the other labels do to it?",
+    options=(
+        Option("Each of them makes it rarer", "What one token gains in a softmax the others lose, the end among them.", right=True, value="rarer"),
+        Option("They leave it alone", "No label names it, but it is in every softmax, and what another token gains it loses.", value="alone"),
+        Option("They make it likelier where the text is nearly over", "Only a label that names a token makes it likelier. There the label is the full stop.", value="likelier"),
+    ),
+    proof=lambda: _pull_on_others(),
+)  # fmt: skip
+
+predict_no_reward = Prediction(
+    "09/predict-no-reward",
+    "A model draws texts and is trained on them by teacher forcing, R = 1. Where does the gradient point, on average over all draws?",
+    options=(
+        Option("Nowhere: it is zero", "It is the gradient of the sum of all probabilities, which is 1 for any weights.", right=True, value="zero"),
+        Option("Towards texts that are likely already", "Those are drawn more often, but each push on them is smaller, and exactly so much that all cancels.", value="likely"),
+        Option("Towards texts that are rare so far", "A rare text gets a larger push, but it is drawn as rarely. The two cancel.", value="rare"),
+    ),
+    proof=lambda: _without_reward(),
+)  # fmt: skip
+
+predict_shift = Prediction(
+    "09/predict-shift",
+    "Every reward grows by 5. What becomes of REINFORCE's bias and of its noise?",
+    options=(
+        Option("The bias stays 0, the noise grows", "5 · ∇log p has the mean 0, and it is added to every estimate.", right=True, value=(False, True)),
+        Option("The bias grows, the noise stays", "The mean of 5 · ∇log p is 0, so the mean of the estimates stays. Single ones do not.", value=(True, False)),
+        Option("Both stay", "The mean stays. But each estimate now has a random walk of size 5 in it.", value=(False, False)),
+        Option("Both grow", "What is added has the mean 0, so it brings no bias.", value=(True, True)),
+    ),
+    proof=lambda: _after_shift(),
+)  # fmt: skip
+
+predict_group = Prediction(
+    "09/predict-group",
+    "For groups of two, what is the expected estimate with the *group mean*, the text's own reward included, as a baseline?",
+    options=(
+        Option("Half the exact gradient", "The baseline takes 1/2 of the text's own reward away: (samples − 1) / samples is left.", right=True, value="half"),
+        Option("The exact gradient", "That needs a baseline that does not depend on the text. This one holds its reward.", value="exact"),
+        Option("Something that points elsewhere", "The group mean is leave-one-out times (samples − 1) / samples: the direction is right.", value="elsewhere"),
+    ),
+    proof=lambda: _group_of_two(),
+)  # fmt: skip
+
+predict_stale = NumberPrediction(
+    "09/predict-stale",
+    "Ten updates of AdamW, whose steps are about 0.001 each. By how much has the weight that moved most changed?",
+    key=0.0,
+    tolerance=0.0004,
+    why="Not at all. AdamW skips weights whose `grad` is None, and no gradient arrives.",
+    wrong=(
+        (0.01, "Ten steps of 0.001, if each weight had a gradient. Does one arrive?"),
+        (0.001, "One step's worth? The first update is cut off as much as the later ones."),
+    ),
+    otherwise="`recorded` is a leaf now. Follow the gradient: where does it stop?",
+    proof=lambda: _stale_change(),
+)
+
+predict_more_samples = Prediction(
+    "09/predict-more-samples",
+    "From 8 texts for an estimate to 128. What happens to the bias of *straight-through on a sample*?",
+    options=(
+        Option("It stays", "Its mean is the gradient of something else. More draws give that mean more exactly.", right=True, value="stays"),
+        Option("It falls to about a quarter", "That is what noise does, with the root of the number of texts. Bias is what is left.", value="falls"),
+        Option("It grows", "The expected estimate does not depend on the number of texts at all.", value="grows"),
+    ),
+    proof=lambda: _bias_of_many(),
+)  # fmt: skip
+
+
+@functools.cache
+def _problem(seed=0):
+    from ..gradients import Problem, random_rewards, toy_model
+
+    return Problem(toy_model(seed=seed), random_rewards(seed=seed))
+
+
+def _pull_on_others():
+    """The gradient of cross-entropy at a logit that no label names: its sign, over many places."""
+    import torch
+
+    logits = torch.randn(100, 6, generator=torch.Generator().manual_seed(9)).requires_grad_()
+    labels = torch.arange(100) % 5  # never token 5
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    if not logits.grad[:, 5].any():
+        return "alone"
+    return "rarer" if (logits.grad[:, 5] > 0).all() else "likelier"
+
+
+def _without_reward():
+    problem = _problem()
+    return "zero" if (problem.probs @ problem.scores).abs().max() < 1e-10 else "somewhere"
+
+
+def _after_shift():
+    """Whether the exact mean moves, and whether the exact noise grows."""
+    problem = _problem()
+    rewards = problem.rewards.flatten()
+    means = [(problem.probs * (rewards + shift)) @ problem.scores for shift in (0, 5)]
+    squares = problem.scores.square().sum(1)
+    noise = [
+        (problem.probs * (rewards + shift).square() * squares).sum() - mean.square().sum()
+        for shift, mean in zip((0, 5), means, strict=True)
+    ]
+    return bool((means[1] - means[0]).abs().max() > 1e-10), bool(noise[1] > 1.5 * noise[0])
+
+
+def _group_of_two():
+    import torch
+
+    from ..gradients import group_mean
+
+    problem = _problem()
+    rewards = problem.rewards.flatten()
+    pairs = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)
+    weighed = (problem.probs[:, None] * problem.probs)[..., None] * group_mean(pairs) / 2
+    mean = (weighed[..., 0].sum(1) + weighed[..., 1].sum(0)) @ problem.scores
+    for share, name in ((0.5, "half"), (1.0, "exact")):
+        if torch.allclose(mean, share * problem.gradient, atol=1e-10):
+            return name
+    return "elsewhere"
+
+
+def _stale_change():
+    import torch
+
+    from ..gradients import toy_model
+
+    model = toy_model(4)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters())
+    recorded = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    for _ in range(10):
+        optimizer.zero_grad()
+        (recorded * torch.arange(8)).mean().backward()
+        optimizer.step()
+    pairs = zip(model.parameters(), before, strict=True)
+    return max((now - then).abs().max().item() for now, then in pairs)
+
+
+def _bias_of_many():
+    import torch
+
+    from ..gradients import ESTIMATORS, measure
+
+    estimator = next(one for one in ESTIMATORS if one.name == "straight-through, sample")
+    problem, generator = _problem(4), torch.Generator().manual_seed(5)
+    few, many = (
+        measure(problem, estimator.estimates(problem, samples, 40, generator)).bias for samples in (8, 128)
+    )
+    if many > few + 0.2:
+        return "grows"
+    return "falls" if many < few / 3 else "stays"
+
+
+# ---- exercise 1 --------------------------------------------------------------------------------------
+
+
+@exercise("09/log-probs-of", title="Score what was drawn", minutes=10, difficulty=3)
+def check_log_probs_of(answer):
+    """On tiny models, one batch padded on the left: values against the draw's own, and a gradient that arrives."""
+    import torch
+
+    for name in ("tiny-gpt2", "tiny-llama"):
+        model, sequences, mask, temperature, recorded = _drawn(name)
+        got = answer(model, sequences, mask, temperature)
+        _check_shape(got, recorded, sequences)
+        if not torch.allclose(got.detach().float(), recorded, atol=1e-3):
+            expect_close(
+                got.detach().float(),
+                recorded,
+                f"a batch of {len(mask)} drawn from {name} at temperature {temperature}",
+                "Score each new token in one forward pass, with the mask, the positions and the temperature of the draw.",
+                _slips(model, sequences, mask, temperature),
+                tolerance=1e-3,
+            )
+        if not got.requires_grad:
+            raise Mistake(
+                "The numbers are right, but they carry no gradient, and `recorded` had them already. Run the "
+                "second pass without `no_grad`, and do not detach."
+            )
+    return "The same log probabilities as at the draw, in one forward pass, and with a gradient."
+
+
+@functools.cache
+def _drawn(name, new=4):
+    """A model, what it drew, the prompts' mask, the temperature, and the log probabilities of the draw."""
+    import torch
+
+    from course_utils import load
+
+    model, _ = load(name, device="cpu")
+    rows = torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 284, 4483, 257]])
+    temperature = 0.7
+    if name == "tiny-llama":  # one row without padding, at another temperature
+        rows, temperature = rows[1:], 1.3
+    mask = (rows != 0).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        output = model.generate(
+            rows, attention_mask=mask, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=new,
+            eos_token_id=None, pad_token_id=0, return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+    sequences = output.sequences
+    return model, sequences, mask, temperature, _picked(torch.stack(output.scores, dim=1), sequences)
+
+
+def _picked(logits, sequences):
+    """log p of the last tokens of `sequences`, one for each place of the logits: (batch, new)."""
+    new = sequences[:, -logits.shape[1] :]
+    return logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1)
+
+
+def _check_shape(got, want, sequences):
+    import torch
+
+    if not isinstance(got, torch.Tensor):
+        raise Mistake("Return a tensor, (batch, new): a Python number or list has no gradient.")
+    if got.shape == (*want.shape, 1):
+        raise Mistake("`gather` leaves a last dimension of size 1. `squeeze(-1)` takes it away.")
+    if got.shape in ((len(want),), ()):
+        raise Mistake("This is summed up already. Return one number for each new token, (batch, new).")
+    if got.shape[:2] in (tuple(sequences.shape), (len(want), sequences.shape[1] - 1)) and got.ndim == 2:
+        raise Mistake("The prompts' tokens are scored, too. Keep the new ones only, the last columns.")
+    if got.shape != want.shape:
+        raise Mistake(f"The result has the shape {tuple(got.shape)}, expected is (batch, new) = {tuple(want.shape)}.")  # fmt: skip
+
+
+def _slips(model, sequences, mask, temperature):
+    """The known wrong answers, on these inputs, with their messages."""
+    import torch
+
+    from ..masks import position_ids
+
+    new = sequences.shape[1] - mask.shape[1]
+    whole = torch.nn.functional.pad(mask, (0, new), value=1)
+    masked, placed = {"attention_mask": whole}, {"position_ids": position_ids(whole)}
+
+    def logits(shift=1, **given):
+        with torch.no_grad():
+            found = model(sequences, **given).logits
+        return found[:, found.shape[1] - new - shift : found.shape[1] - shift]
+
+    right = logits(**masked, **placed)
+    unmasked = logits(**placed)
+    slips = [
+        (_picked(right, sequences), "The temperature is missing. These are the model's own log probabilities, not those of the draw."),
+        (_picked(right * temperature, sequences), "The logits are multiplied by the temperature. The draw divides them by it."),
+        (_picked(right, sequences) / temperature, "The temperature comes after the softmax here, which leaves no distribution. Divide the logits."),
+        (_picked(logits(0, **masked, **placed) / temperature, sequences), "Nothing is shifted: the logits at place t speak about the token at place t + 1."),
+        (_picked(right / temperature, sequences).exp(), "These are probabilities. Return their logarithms."),
+        (-_picked(right / temperature, sequences), "The sign is turned: a log probability is at most 0."),
+        ((right / temperature).gather(-1, sequences[:, -new:, None]).squeeze(-1), "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
+        ((right / temperature).log_softmax(-1).amax(-1), "These are the likeliest tokens' numbers. Gather those of the drawn ones."),
+    ]  # fmt: skip
+    if (mask == 0).any():  # without padding these are right
+        slips += [
+            (_picked(logits(**masked) / temperature, sequences), "The positions are missing: `forward` counts from the first filler. Count tokens only, and pass `position_ids`."),
+            (_picked(logits() / temperature, sequences), "Neither mask nor positions are passed, so the padding is read as text."),
+            (_picked(unmasked / temperature, sequences), "The mask is missing, so the padding is read as text."),
+        ]  # fmt: skip
+    return slips
+
+
+# ---- exercise 2 --------------------------------------------------------------------------------------
+
+
+@exercise("09/leave-one-out", title="Leave one out", minutes=6, difficulty=2)
+def check_leave_one_out(answer):
+    """Groups in one, two and three dimensions; two texts in a group, too."""
+    import torch
+
+    from ..gradients import group_relative, leave_one_out
+
+    generator = torch.Generator().manual_seed(9)
+    for shape in ((4,), (3, 5), (2, 3, 2)):
+        rewards = torch.randint(-9, 10, shape, generator=generator).double() / 2
+        want = leave_one_out(rewards)
+        got = answer(rewards)
+        mean = rewards.mean(-1, keepdim=True)
+        over_all = (rewards - rewards.mean()) * rewards.numel() / (rewards.numel() - 1)
+        first = leave_one_out(rewards.transpose(0, -1)).transpose(0, -1) if rewards.shape[0] > 1 else None
+        expect_close(
+            got.to(want.dtype) if isinstance(got, torch.Tensor) else got,
+            want,
+            (rewards,),
+            "Subtract from each reward the mean of the others in its group.",
+            [
+                (rewards - mean, "The baseline is the mean of the whole group, the own reward included. Leave that one out."),
+                (rewards - want, "This is the baseline. Return the reward less it."),
+                (-want, "The sign is turned: a text that is better than the others gets a weight above 0."),
+                (group_relative(rewards), "This is divided by the standard deviation, which makes the estimate biased. Subtract only."),
+                (rewards - (rewards.sum(-1, keepdim=True) - rewards), "The *sum* of the others is subtracted. Divide it by their number."),
+                (rewards - (rewards.sum(-1, keepdim=True) - rewards) / rewards.shape[-1], "The sum of the others is divided by the whole group's number. There is one less of them."),
+                (rewards - rewards.sum(-1, keepdim=True) / (rewards.shape[-1] - 1), "The own reward is still in the sum, though the divisor leaves it out."),
+                (over_all if len(shape) > 1 else None, "The mean runs over all groups. Each group, the last dimension, has its own."),
+                (first if len(shape) > 1 else None, "The groups are the last dimension. This takes the first."),
+            ],
+            tolerance=1e-4,
+        )  # fmt: skip
+    return "Each text is held against the others, and what all rewards share drops out."
+
+
+# ---- four situations, and the quiz -------------------------------------------------------------------
+
+_REINFORCE, _GUMBEL, _FORCING = "Leave-one-out on drawn texts", "Gumbel-softmax", "Teacher forcing"
+
+situations = (
+    Question(
+        "09/situation-programs",
+        "A model writes programs; the reward is 1 if a program passes its tests. Eight programs can be drawn for each task.",
+        options=(
+            Option(_REINFORCE, "A test run has values and no derivative, and the eight are each other's baseline.", right=True),
+            Option(_GUMBEL, "A mixture of tokens is no program: it cannot be run, and passing has no derivative."),
+            Option("Straight-through on argmax", "Forwards that is a real program, but the way back needs the derivative of a test run."),
+            Option(f"{_FORCING} on all drawn programs", "Without the reward this is a random walk: its expected gradient is 0."),
+        ),
+    ),
+    Question(
+        "09/situation-answers",
+        "There are 10,000 questions, each with the answer that it should get, word for word.",
+        options=(
+            Option(_FORCING, "The answer is known, and one forward pass scores all of its tokens. No noise, no drawing.", right=True),
+            Option(_REINFORCE, "It would draw until it hits the answer by chance, to learn what it could have been shown."),
+            Option("Soft embeddings", "They replace a choice of tokens. Here no token needs to be chosen."),
+            Option("Group relative on drawn texts", "Where no drawn text is right all rewards are equal, and nothing is learned from that question."),
+        ),
+    ),
+    Question(
+        "09/situation-switch",
+        "Inside a network one of four blocks is chosen for each input. All that follows is differentiable, a mixture of blocks too. Noise is the trouble, a small bias would do.",
+        options=(
+            Option(_GUMBEL, "The derivative is there, so use it: less noise for some bias, and the temperature shifts between the two.", right=True),
+            Option("REINFORCE without a baseline", "Unbiased, and the noisiest choice of all. It makes no use of the derivative."),
+            Option("argmax", "The loss is then flat with cliffs along every weight before the choice."),
+            Option(_FORCING, "Nobody knows which block is the right one, so there is nothing to force."),
+        ),
+    ),
+    Question(
+        "09/situation-dear",
+        "Each text costs an hour to judge, so one is drawn at a time. All rewards lie between 90 and 100.",
+        options=(
+            Option("REINFORCE with the mean of earlier rewards as a baseline", "It takes the 90 away that all share, and does not depend on the text of today.", right=True),
+            Option("REINFORCE with the rewards as they come", "Unbiased, but each estimate carries a random walk of size 95."),
+            Option(_REINFORCE, "It needs others in the group, and there is one text at a time."),
+            Option("Group relative", "A group of one has no spread to divide by, and its mean is the text's own reward."),
+        ),
+    ),
+)  # fmt: skip
+
+quiz = (
+    Question(
+        "09/quiz-draw",
+        "Texts are drawn at `temperature=0.7, top_p=0.9`. The second pass divides the logits by 0.7 and takes `log_softmax`. What is wrong?",
+        options=(
+            Option("The tokens that top-p removed have probability again", "The draw gave them 0, so the numbers are those of another distribution. Draw with `top_p=1.0`.", right=True),
+            Option("Nothing", "It would be right for the temperature alone. Top-p changed the distribution after that."),
+            Option("The temperature belongs to the draw only", "What is trained is the distribution that was drawn from, so it belongs to both."),
+            Option("The division has to come after the softmax", "Then the probabilities would not sum to 1. It divides the logits."),
+        ),
+    ),
+    Question(
+        "09/quiz-baseline",
+        "What may a baseline depend on, if the estimate is to stay unbiased? Choose all.",
+        options=(
+            Option("The prompt", "All texts of a prompt then share the number, and a shared number drops out of the mean.", right=True),
+            Option("The rewards of the other texts", "They are drawn independently of this text. That is leave-one-out.", right=True),
+            Option("The rewards of earlier steps", "They are known before this text is drawn.", right=True),
+            Option("The text's own reward", "Then it takes part of what should be learned away, as the group mean does."),
+        ),
+        several=True,
+    ),
+    Question(
+        "09/quiz-loss",
+        "In a policy-gradient run the loss goes from −0.2 to 0.1 while the mean reward rises. What does that say?",
+        options=(
+            Option("Nothing: only the loss's gradient has a meaning", "Its value is a mean of weights times log probabilities, and the weights are relative to the batch.", right=True),
+            Option("The model gets worse", "The mean reward says how it does, and that rises."),
+            Option("The learning rate is too large", "A run that diverges shows in the KL divergence and in the texts."),
+            Option("The sign of the loss is wrong", "With a wrong sign the mean reward would fall."),
+        ),
+    ),
+    Question(
+        "09/quiz-unbiased",
+        "An estimator is unbiased. What do we know about a single estimate of it?",
+        options=(
+            Option("Only that the mean of many such would be right", "One estimate may point anywhere. How far off it is, the noise tells.", right=True),
+            Option("It is better than any biased one", "A biased estimate with little noise can be closer to the gradient."),
+            Option("It points uphill, if not very precisely", "With large noise it may well point downhill."),
+            Option("It gets exact with a smaller learning rate", "Small steps average over more estimates. Each of them stays as noisy."),
+        ),
+    ),
+)  # fmt: skip

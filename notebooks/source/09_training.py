@@ -1,0 +1,848 @@
+# %% [markdown]
+# # How do you train through generation, then?
+#
+# **By the end you will have judged nine ways to a gradient through generation by the exact one, summed over every
+# sequence there is, and a language model will have learned to avoid a letter from nothing but a count of it.**
+#
+# You will be able to
+#
+# - train on given answers in one forward pass, end of text included, and say what that does not train,
+# - draw texts without gradient, and score them with one: positions, mask and temperature as in the draw,
+# - turn the rewards of drawn texts into a gradient, and lower its noise with a baseline,
+# - say which estimators are unbiased, what that was proven by, and what the others were measured at,
+# - choose one, and repair a loop that looks right and is not.
+#
+# *75 minutes, and 30 more for the exercises. You need: lessons 07 and 08, and `torch.optim`.*
+
+# %% [markdown]
+# ## 1. When the answer is known
+#
+# Most training never generates. Somebody has written the answer, and the model is to find it likely. Prompt and
+# answer go through **one** forward pass:
+
+# %%
+import torch
+
+from course_utils import load
+from course_utils.checks import lesson09 as lesson
+from course_utils.widgets import EstimatorRace, Predict, Quiz
+
+model, tokenizer = load()
+prompt, answer = "The capital of France is", " Paris."
+ids = tokenizer(prompt + answer, return_tensors="pt").input_ids.to(model.device)  # (1, length)
+start = len(tokenizer(prompt).input_ids)
+log_probs = model(ids).logits[:, :-1].log_softmax(-1)  # (1, length - 1, vocab)
+scored = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, start - 1 :]  # (1, answer)
+print([f"{number:.2f}" for number in scored[0].tolist()], "with a gradient:", scored.requires_grad)
+
+# %% [markdown]
+# Each token of the answer is scored given the **true** tokens before it, whatever the model would have chosen
+# there. That is **teacher forcing**. No token is chosen, so none of lesson 08's cuts is on the way.
+
+# %% [markdown]
+# The library does the same when it is given `labels`: ids where the loss counts, −100 where it does not. It shifts
+# them itself, and returns the mean with its sign turned.
+
+# %%
+labels = ids.clone()
+labels[:, :start] = -100  # the prompt is not to be learned
+loss = model(ids, labels=labels).loss
+print(f"{loss.item():.2f} and {-scored.mean().item():.2f}")
+
+# %% [markdown]
+# ### The end has to be learned, too
+#
+# In a batch, answers have different lengths. Here are two with their end of text, padded on the right, and the padding
+# is the same token as the end:
+
+# %%
+end = tokenizer.eos_token_id
+tokenizer.pad_token = tokenizer.eos_token
+texts = ["Red or blue? Blue." + tokenizer.eos_token, "Cat or dog? The old grey cat." + tokenizer.eos_token]
+batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(model.device)
+by_id = batch.input_ids.masked_fill(batch.input_ids == tokenizer.pad_token_id, -100)
+by_mask = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+print("places that count, by id and by mask:", (by_id != -100).sum().item(), (by_mask != -100).sum().item())
+
+# %% [markdown]
+# Lesson 02 met this trap: labels made from the pad *id* lose every end of text. What does the loss make of it, where no
+# label names the end? Its gradient at the logits says which tokens a step makes likelier (negative) or rarer
+# (positive).
+
+# %%
+def push_on_the_end(labels):
+    """For each place that is trained: the gradient of the loss at the logit of the end of text."""
+    logits = model(**batch).logits[:, :-1].detach().requires_grad_()  # (batch, length - 1, vocab)
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum").backward()
+    return logits.grad[..., end][labels[:, 1:] != -100]
+
+# %%
+Predict(lesson.predict_end)
+
+# %% tags=["answer"]
+print("places that make the end likelier, and places that make it rarer:")
+for name, labels in (("labels by mask", by_mask), ("labels by id", by_id)):
+    push = push_on_the_end(labels)
+    print(f"{name}: {(push < 0).sum()} and {(push > 0).sum()}")
+
+# %% [markdown]
+# Softmax makes all tokens compete: every place that trains another token pushes the end down a little. With labels
+# by mask two places push it up. With labels by id **none** does, so the model unlearns to stop. Make labels from the
+# mask.
+
+# %% [markdown]
+# ### What it does not train
+#
+# In training the model reads texts that people wrote. When it generates, it reads what *it* wrote, mistakes and all.
+# That gap is called **exposure bias**. Let us put a mistake into its mouth:
+
+# %%
+@torch.no_grad()
+def chance(text, word):
+    ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)
+    return model(ids).logits[0, -1].softmax(-1)[tokenizer(word).input_ids[0]].item()
+
+
+for said in ("Paris", "London", "banana"):
+    asked = f"The capital of France is {said}. The capital of Italy is"
+    print(f"{said:6}  then Rome: {chance(asked, ' Rome'):.0%}")
+
+# %% [markdown]
+# One wrong city does no harm here: people write such texts. After a strange word the next answer suffers. Nearly all
+# training is teacher forcing all the same: nothing has to be drawn, and each place of each text teaches.
+
+# %% [markdown]
+# It has a second limit: someone must know the answer. "A text without the letter *e*", "a program that passes its
+# tests": we can *judge* such texts and not write down the one right answer. So the model must write, and learn from
+# the judgement.
+
+# %% [markdown]
+# ## 2. The gradient that we want
+#
+# Call the judgement of a text y its **reward** R(y), a number. What we want larger is its mean over the texts that
+# the model draws:
+#
+# J = Σ p(y) R(y), the sum over all texts y.
+#
+# J is smooth. The choice of *one* text jumps, lesson 08 has shown that. The *probability* of each text moves gently.
+
+# %% [markdown]
+# For a language model nobody can take that sum. So we build a case where we can: six tokens, three steps, 216
+# sequences. The rewards are drawn from a normal distribution, in a table.
+
+# %%
+from course_utils.gradients import random_rewards, toy_model
+
+toy = toy_model()  # GPT-2's architecture, 2 layers, width 16, random weights in float64
+weights = list(toy.parameters())
+sequences = torch.cartesian_prod(*[torch.arange(6)] * 3)  # (216, 3): all of them
+rewards = random_rewards().flatten()  # (216,)
+print(f"{sum(weight.numel() for weight in weights):,} weights, rewards from {rewards.min():.1f} to {rewards.max():.1f}")
+
+# %%
+def log_prob(sequences):
+    """log p of each sequence after the start token 0, with gradient: (batch,)."""
+    start = torch.zeros_like(sequences[:, :1])
+    logits = toy(torch.cat([start, sequences[:, :-1]], dim=1)).logits  # (batch, 3, 6)
+    return logits.log_softmax(-1).gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
+
+
+probs = log_prob(sequences).exp()  # (216,)
+assert abs(probs.sum().item() - 1) < 1e-10
+J = (probs * rewards).sum()
+print(f"mean reward: {J.item():.2f}")
+
+# %% [markdown]
+# The probabilities of all sequences sum to 1. J is a function of the weights that autograd can differentiate. This
+# is the **exact gradient**, the judge of everything that follows:
+
+# %%
+def flat(gradients):
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+exact = flat(torch.autograd.grad(J, weights))  # (weights,)
+print(tuple(exact.shape), f"length {exact.norm():.2f}")
+
+# %% [markdown]
+# Now the step that makes it usable. The derivative of a logarithm is ∇log p = ∇p / p, so ∇p = p ∇log p, and
+#
+# ∇J = Σ ∇p(y) R(y) = Σ **p(y)** R(y) ∇log p(y).
+#
+# The right side is a *mean over texts drawn from the model*, of R(y) ∇log p(y). Means can be estimated by drawing.
+
+# %% [markdown]
+# ∇log p(y), by the way, is called the **score function**. One backward pass gives it for one sequence. We take all
+# 216, and hold both sides against each other:
+
+# %%
+one_by_one = log_prob(sequences)
+scores = torch.stack([flat(torch.autograd.grad(number, weights, retain_graph=True)) for number in one_by_one])
+probs = probs.detach()
+assert ((probs * rewards) @ scores - exact).abs().max() < 1e-10
+tuple(scores.shape)  # (sequences, weights)
+
+# %% [markdown]
+# Equal to ten decimals. Look at what it asks of us: texts, one number for each, and ∇log p. Nothing is
+# differentiated through the choice. R may be a count, a test run or a person's opinion.
+
+# %% [markdown]
+# ### Without a reward
+#
+# It is tempting to generate texts and train on them like on any others, by teacher forcing. That is R = 1 for each.
+
+# %%
+Predict(lesson.predict_no_reward)
+
+# %% tags=["answer"]
+print("the gradient that is expected for R = 1, length below 1e-10:")
+print((probs @ scores).norm().item() < 1e-10)
+
+# %% [markdown]
+# Zero: Σ p ∇log p = Σ ∇p, and the p sum to 1 whatever the weights are. Draws of finite size do move the
+# weights, in random directions:
+
+# %%
+torch.manual_seed(0)
+drawn = torch.multinomial(probs, 8 * 1000, replacement=True).view(1000, 8)  # 1,000 batches of eight
+steps = scores[drawn].mean(1)  # (1000, weights)
+print(f"one batch of eight: {steps.norm(dim=1).mean() / exact.norm():.1f} times the exact gradient's length")
+print(f"mean of 1,000:      {steps.mean(0).norm() / exact.norm():.1f}")
+
+# %% [markdown]
+# **Training on one's own samples without a reward is a random walk.** What gives it a direction is the reward, if
+# only as a choice of which samples to keep.
+
+# %% [markdown]
+# ## 3. Draw, then score
+#
+# With a real model we draw texts with `generate()`, under `no_grad`. Then we need their log probabilities *with* a
+# gradient: the second forward pass of lesson 08. Its numbers must be those of the draw, or we train another
+# distribution.
+
+# %%
+tokenizer.padding_side = "left"
+batch = tokenizer(["My dog is", "I want to eat a big bowl of"], padding=True, return_tensors="pt").to(model.device)
+torch.manual_seed(0)
+output = model.generate(
+    **batch, do_sample=True, temperature=0.7, top_k=0, min_new_tokens=5, max_new_tokens=5, pad_token_id=end,
+    return_dict_in_generate=True, output_scores=True,
+)  # fmt: skip
+answers = output.sequences[:, -5:]  # (batch, new)
+recorded = torch.stack(output.scores, dim=1).log_softmax(-1).gather(-1, answers[..., None]).squeeze(-1)
+print(tuple(recorded.shape), "with a gradient:", recorded.requires_grad)
+
+# %% [markdown]
+# `recorded` has the right values (lesson 07) and no gradient. It is what our second pass has to reproduce.
+
+# %% [markdown]
+# ### Exercise 1: score what was drawn · difficulty 3 of 3 · 10 minutes
+#
+# `sequences` is (batch, prompt + new): prompts padded on the left, then what was drawn at `temperature`, no other
+# setting on. `prompt_mask` is the mask of the prompts only. Return the log probability of each new token *under the
+# distribution that it was drawn from*, with a gradient.
+
+# %% tags=["exercise"]
+def log_probs_of(model, sequences: torch.Tensor, prompt_mask: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the log probability of each token after the prompts, with gradient: (batch, new)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def log_probs_of(model, sequences: torch.Tensor, prompt_mask: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the log probability of each token after the prompts, with gradient: (batch, new)."""
+    new = sequences.shape[1] - prompt_mask.shape[1]
+    mask = torch.nn.functional.pad(prompt_mask, (0, new), value=1)  # (batch, prompt + new)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(sequences, attention_mask=mask, position_ids=positions).logits[:, -new - 1 : -1]
+    log_probs = (logits / temperature).log_softmax(-1)  # (batch, new, vocab)
+    return log_probs.gather(-1, sequences[:, -new:, None]).squeeze(-1)
+
+# %% [markdown] tags=["solution"]
+# Everything that `generate()` did by itself is done by hand here: the mask is longer by the new tokens, the positions
+# count tokens only, the logits are divided by the temperature *before* the softmax. Leave one out, and there
+# is no error, only another distribution.
+
+# %% tags=["check"]
+lesson.check_log_probs_of(log_probs_of)
+
+# %% [markdown] tags=["hints"]
+# - `generate()` knows the mask of the new tokens: they are tokens, so 1. Append that to `prompt_mask`.
+# - Lesson 02: positions count tokens only. `forward` does not do that for you.
+# - The logits at place t speak about the token at t + 1, so take the places from −new − 1 to −1.
+# - Temperature divides the logits, and then comes `log_softmax`.
+
+# %% [markdown]
+# What does each slip cost? Here on tiny GPT-2, where positions are absolute: the distance to what was recorded, the
+# largest among the new tokens.
+
+# %%
+small, _ = load("tiny-gpt2", device="cpu")
+words = {"input_ids": torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 284, 4483, 257]])}
+words["attention_mask"] = (words["input_ids"] != 0).long()
+
+
+def drawn_with(**settings):
+    torch.manual_seed(0)
+    settings = {"top_k": 0, "temperature": 1.0} | settings
+    output = small.generate(
+        **words, do_sample=True, max_new_tokens=5, eos_token_id=None, pad_token_id=0,
+        return_dict_in_generate=True, output_scores=True, **settings,
+    )  # fmt: skip
+    new = output.sequences[:, 5:]
+    found = torch.stack(output.scores, dim=1).log_softmax(-1).gather(-1, new[..., None]).squeeze(-1)
+    return output.sequences, found
+
+# %%
+from course_utils.masks import position_ids
+
+
+def again(sequences, temperature=1.0, mask=True, positions=True):
+    new = sequences[:, 5:]
+    given = torch.nn.functional.pad(words["attention_mask"], (0, 5), value=1)
+    arguments = {"attention_mask": given} if mask else {}
+    arguments |= {"position_ids": position_ids(given)} if positions else {}
+    logits = small(sequences, **arguments).logits[:, 4:-1] / temperature
+    return logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1)
+
+# %%
+def apart(sequences, found, **slip):
+    return f"{(again(sequences, **slip) - found).abs().max().item():.2f}"
+
+
+ids, found = drawn_with(temperature=0.7)
+print("all as in the draw  ", apart(ids, found, temperature=0.7))
+print("without positions   ", apart(ids, found, temperature=0.7, positions=False))
+print("without the mask    ", apart(ids, found, temperature=0.7, mask=False))
+print("without temperature ", apart(ids, found))
+print("drawn with top_k=5  ", apart(*drawn_with(top_k=5)))
+
+# %% [markdown]
+# The last line: five tokens had shared all the probability, and a plain second pass knows nothing of it. Either
+# draw with `top_k=0, top_p=1.0`, as training code does, or forbid the same tokens again. Remember that `generate()`
+# has `top_k=50` by default.
+
+# %% [markdown]
+# ## 4. REINFORCE, and what a baseline is for
+#
+# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992). In
+# code it is a loss whose *gradient* is right. Its value means nothing.
+
+# %%
+torch.manual_seed(2)
+drawn = torch.multinomial(probs, 8, replacement=True)  # (8,): numbers of sequences
+loss = -(rewards[drawn] * log_prob(sequences[drawn])).mean()
+by_loss = -flat(torch.autograd.grad(loss, weights))
+by_table = (rewards[drawn, None] * scores[drawn]).mean(0)
+assert torch.allclose(by_loss, by_table)
+print(f"cosine to the exact gradient: {torch.cosine_similarity(by_table, exact, dim=0):.2f}")
+
+# %% [markdown]
+# One estimate points roughly there. How good are they in general? Two different things can be wrong. **Bias**: the
+# mean of many estimates is not the exact gradient. **Noise**: single estimates scatter around their mean. Both as
+# multiples of the exact gradient's length:
+
+# %%
+def judged(weigh, rewards, count=4000):
+    """Bias and noise of estimates from eight texts each; `weigh` makes weights of rewards, (count, 8)."""
+    torch.manual_seed(1)
+    drawn = torch.multinomial(probs, count * 8, replacement=True).view(count, 8)
+    table = torch.zeros(count, len(probs), dtype=torch.float64)
+    estimates = table.scatter_add_(1, drawn, weigh(rewards[drawn]) / 8) @ scores  # (count, weights)
+    bias = (estimates.mean(0) - exact).norm() / exact.norm()
+    noise = (estimates - estimates.mean(0)).square().sum(1).mean().sqrt() / exact.norm()
+    print(f"bias {bias:.2f}   noise {noise:.2f}")
+
+# %%
+judged(lambda rewards: rewards, rewards)
+
+# %% [markdown]
+# The mean of 4,000 is close to the exact gradient, as it must be. Now whoever gives the rewards becomes friendly
+# and adds 5 to each. Which text is better than which has not changed.
+
+# %%
+Predict(lesson.predict_shift)
+
+# %% tags=["answer"]
+print("REINFORCE with every reward larger by 5:")
+judged(lambda rewards: rewards, rewards + 5)
+
+# %% [markdown]
+# The expected gradient is the same, since 5 · Σ p ∇log p = 0. But each *estimate* carries a large random walk with
+# it, the one of section 2, which only averages out. (The bias that is measured here is that noise over √4000.)
+
+# %% [markdown]
+# So subtract something. Any number b that does not depend on the drawn text leaves the mean alone: it is called a
+# **baseline**. The mean reward is a good one, and we have it nearly for free: the *other* texts of the batch.
+
+# %% [markdown]
+# ### Exercise 2: leave one out · difficulty 2 of 3 · 6 minutes
+#
+# Return for each text its reward less the mean reward of the **other** texts in its group. The last dimension is the
+# group, there may be any number before it.
+
+# %% tags=["exercise"]
+def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
+    """Return each reward less the mean of the others in its group: (..., samples), as the rewards are."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
+    """Return each reward less the mean of the others in its group: (..., samples), as the rewards are."""
+    others = rewards.shape[-1] - 1
+    baseline = (rewards.sum(-1, keepdim=True) - rewards) / others  # (..., samples)
+    return rewards - baseline
+
+# %% [markdown] tags=["solution"]
+# The sum less the own reward is the sum of the others. The mean of *all* would contain the text's own reward, so that
+# the baseline would depend on the text. What that does comes next.
+
+# %% tags=["check"]
+lesson.check_leave_one_out(leave_one_out)
+
+# %% [markdown] tags=["hints"]
+# - The sum of the others is the sum of all, less the own one.
+# - `sum(-1, keepdim=True)` keeps a dimension of 1, against which the rewards can be laid.
+# - There are `samples - 1` others.
+
+# %%
+from course_utils import gradients
+
+judged(gradients.leave_one_out, rewards)
+judged(gradients.leave_one_out, rewards + 5)
+
+# %% [markdown]
+# The same two numbers twice: what is added to all rewards drops out exactly. Two relatives of this weight are in use.
+# **Group mean** subtracts the mean of all, the text itself included. **Group relative** divides that by the group's
+# standard deviation; it is the one of GRPO. (Papers call such weights *advantages*.)
+
+# %% [markdown]
+# Are they unbiased? We need not measure it. With groups of *two* texts there are 216 · 216 groups, and we sum over
+# all of them:
+
+# %%
+pairs = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)  # (216, 216, 2): rewards of groups
+chances = probs[:, None] * probs  # (216, 216)
+
+
+def expected(weigh):
+    """The exact mean of the estimates from groups of two."""
+    weighed = chances[..., None] * weigh(pairs) / 2
+    return (weighed[..., 0].sum(1) + weighed[..., 1].sum(0)) @ scores
+
+# %%
+Predict(lesson.predict_group)
+
+# %% tags=["answer"]
+print("length and direction of the expected estimate, exact, for groups of two:")
+for weigh in (gradients.no_baseline, gradients.leave_one_out, gradients.group_mean, gradients.group_relative):
+    mean = expected(weigh)
+    print(f"{weigh.__name__:15} length {mean.norm() / exact.norm():.2f}", end="")
+    print(f"   cosine {torch.cosine_similarity(mean, exact, dim=0):.3f}")
+
+# %%
+for weigh in (gradients.no_baseline, gradients.leave_one_out):
+    assert (expected(weigh) - exact).abs().max() < 1e-10
+assert (expected(gradients.group_mean) - exact / 2).abs().max() < 1e-10
+
+# %% [markdown]
+# The first two are unbiased. The group mean has the right direction and (samples − 1) / samples of the length, which a
+# learning rate can make up for. Group relative is **biased**: where the rewards of a group lie close together, small
+# differences are blown up.
+
+# %% [markdown]
+# ## 5. The loop
+#
+# All parts are there: draw, reward, weigh, step. Here is a loop as one finds it. `draw` returns sequences and, since
+# `generate()` can record them, their log probabilities.
+
+# %%
+def draw(model, samples=32):
+    """Draw sequences: (samples, 3), and the log probabilities recorded at the draw: (samples,)."""
+    with torch.no_grad():
+        probs = gradients.sequence_log_probs(model, sequences).exp()
+    numbers = torch.multinomial(probs, samples, replacement=True)
+    return sequences[numbers], probs[numbers].log()
+
+
+def reward(drawn):
+    return random_rewards()[tuple(drawn.T)]  # (samples,)
+
+# %%
+def broken(model, optimizer, draw, reward, updates):
+    drawn, recorded = draw(model)
+    weights = gradients.leave_one_out(reward(drawn))
+    for _ in range(updates):
+        loss = -(weights * recorded).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+# %%
+learner = toy_model()
+torch.manual_seed(0)
+try:
+    broken(learner, torch.optim.AdamW(learner.parameters()), draw, reward, updates=10)
+except RuntimeError as error:
+    print("RuntimeError:", error)
+
+# %% [markdown]
+# The message of lesson 08. A search engine suggests `recorded.requires_grad_()`, and with that the loop runs through:
+
+# %%
+def silenced(model):
+    drawn, recorded = draw(model)
+    return drawn, recorded.requires_grad_()
+
+
+before = [weight.detach().clone() for weight in learner.parameters()]
+optimizer = torch.optim.AdamW(learner.parameters())
+broken(learner, optimizer, silenced, reward, updates=10)
+
+# %%
+Predict(lesson.predict_stale)
+
+# %% tags=["answer"]
+print("largest change of a weight in ten updates:")
+print(max((now - then).abs().max().item() for now, then in zip(learner.parameters(), before)))
+
+# %% [markdown]
+# `requires_grad_()` made the recorded numbers a leaf of their own. The gradient ends there, and the model's weights never
+# hear of it.
+
+# %% [markdown]
+# ### Exercise 3: repair it · difficulty 3 of 3 · 9 minutes
+#
+# Write the loop so that every update follows an estimate of the gradient **at the model's current weights**, with
+# the leave-one-out weights. `gradients.sequence_log_probs(model, drawn)` is the second forward pass, with a
+# gradient: (samples,).
+
+# %% tags=["exercise"]
+def train(model, optimizer, draw, reward, updates: int) -> list[float]:
+    """Take `updates` steps of policy gradient; return the mean reward of the texts of each."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def train(model, optimizer, draw, reward, updates: int) -> list[float]:
+    """Take `updates` steps of policy gradient; return the mean reward of the texts of each."""
+    means = []
+    for _ in range(updates):
+        drawn, _ = draw(model)
+        found = reward(drawn)
+        loss = -(gradients.leave_one_out(found) * gradients.sequence_log_probs(model, drawn)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        means.append(found.mean().item())
+    return means
+
+# %% [markdown] tags=["solution"]
+# Two things were stale. The log probabilities: without a gradient they cannot move anything. And the *texts*: after one
+# update they are drawn from a model that no longer exists, and ∇J is a mean over texts of the current one.
+
+# %% tags=["check"]
+lesson.check_train(train)
+
+# %% [markdown] tags=["hints"]
+# - Which of the two things that `draw` returns do you need?
+# - The gradient is a mean over texts drawn from the *current* weights. Where does `draw` have to stand?
+# - Inside the loop: draw, reward, second forward pass, loss, `zero_grad`, `backward`, `step`.
+
+# %% [markdown]
+# What are recorded log probabilities good for, then? Whoever wants several updates from one draw must correct for
+# the change of the model, by the factor p_now(y) / p_drawn(y). There they are needed, without gradient, in the
+# denominator. Two common methods, PPO and GRPO, do that, and clip the factor.
+
+# %% [markdown]
+# ## 6. Through the token after all
+#
+# Lesson 08 had links that carry a gradient *through* the choice: soft embeddings, straight-through, and with noise
+# Gumbel-softmax. They need more of the reward: it must be defined *between* tokens, and have a derivative.
+
+# %% [markdown]
+# Our table can be read like that: a mixture of tokens gets the mixture of their rewards. Then everything from the
+# weights to the reward is differentiable. But of what is it the reward?
+
+# %%
+problem = gradients.Problem(toy, rewards.view(6, 6, 6))  # all of section 2, in one object
+assert torch.allclose(problem.gradient, exact)
+mixture = problem.relaxed_reward(gradients.soft, samples=1)
+print(f"mean reward of drawn sequences: {problem.expected:.2f}")
+print(f"reward of the soft sequence:    {mixture.item():.2f}")
+
+# %% [markdown]
+# The second step has read a mixture that no sequence ever is. Its reward is another function, and soft embeddings
+# give **that** function's gradient, exactly and without noise. Bias without noise is the opposite of REINFORCE.
+
+# %% [markdown]
+# Gumbel-softmax draws: softmax((logits + noise) / temperature). The argmax of logits with Gumbel noise is an exact
+# draw from the softmax, and the temperature says how far the link stays from it. We measure its noise and bias on
+# this one problem:
+
+# %%
+for temperature in (2.0, 1.0, 0.5):
+    generator = torch.Generator().manual_seed(0)
+    estimates = [
+        problem.relaxed(lambda logits: gradients.gumbel(logits, temperature, False, generator), samples=8)
+        for _ in range(100)
+    ]
+    found = gradients.measure(problem, torch.stack(estimates))
+    print(f"temperature {temperature}: bias {found.bias:.1f} ± {found.bias_error:.1f}, noise {found.noise:.1f}")
+
+# %% [markdown]
+# Here less bias is paid for with more noise. No temperature gives neither.
+
+# %% [markdown]
+# ## 7. Nine estimators before the judge
+#
+# Now all of them, each estimate from eight texts, on **five** problems: five models and five tables of rewards, from
+# the seeds 0 to 4. One problem's numbers could be luck.
+
+# %%
+problems = [gradients.Problem(toy_model(seed=seed), random_rewards(seed=seed)) for seed in range(5)]
+
+
+def measured(estimator, problem, seed):
+    draws = estimator.name not in ("soft embeddings", "straight-through, argmax")
+    count = 2000 if estimator.advantage else 100 if draws else 2  # those through the token cost more
+    estimates = estimator.estimates(problem, 8, count, torch.Generator().manual_seed(seed))
+    return gradients.measure(problem, estimates)
+
+
+table = {
+    estimator: [measured(estimator, problem, seed) for seed, problem in enumerate(problems)]
+    for estimator in gradients.ESTIMATORS
+}
+
+# %%
+def range_of(numbers, digits=2):
+    return f"{min(numbers):.{digits}f} to {max(numbers):.{digits}f}"
+
+
+print(f"{'':25} {'by proof':9} {'bias':13} {'cosine':14} {'noise':13} needs of R")
+for estimator, found in table.items():
+    proof = "unbiased" if estimator.unbiased else "biased"
+    numbers = [range_of([getattr(one, name) for one in found]) for name in ("bias", "cosine", "noise")]
+    print(f"{estimator.name:25} {proof:9} {numbers[0]:13} {numbers[1]:14} {numbers[2]:13} {estimator.needs}")
+
+# %% [markdown]
+# Read it with care. "By proof" is exact, and holds for every model and reward. The numbers are **measured**, on
+# five small random problems: each range is from the lowest to the highest of the five. And a mean over finitely many
+# estimates is never exactly right, so an unbiased estimator shows a small bias, too.
+
+# %% [markdown]
+# How small? About its standard error. That is what the bars are for: two standard errors to each side. A point is
+# one problem.
+
+# %%
+from course_utils.plots import dots
+
+dots(
+    {
+        "bias": {e.name: [(one.bias, 2 * one.bias_error) for one in found] for e, found in table.items()},
+        "noise": {e.name: [(one.noise, 0.0) for one in found] for e, found in table.items()},
+    },
+    "Estimates of a gradient from eight texts, on five problems",
+    "in lengths of the exact gradient",
+)
+
+# %%
+for estimator, found in table.items():
+    if estimator.unbiased:
+        assert all(one.bias < 2 * one.bias_error for one in found)
+gaps = [one.bias for one in table[gradients.ESTIMATORS[2]]]
+print("the group mean's bias; by proof it is 1/8:", range_of(gaps))
+
+# %% [markdown]
+# Three things to take along. Unbiased estimators need nothing of R but its values, and pay with noise. Those through
+# the token have less noise here, and a bias. And straight-through on argmax can be wrong by more than the gradient's
+# own length.
+
+# %%
+Predict(lesson.predict_more_samples)
+
+# %% tags=["answer"]
+print("from 8 and from 128 texts, on the last problem:")
+for estimator in (gradients.ESTIMATORS[1], gradients.ESTIMATORS[6]):
+    for samples in (8, 128):
+        estimates = estimator.estimates(problems[4], samples, 60, torch.Generator().manual_seed(5))
+        found = gradients.measure(problems[4], estimates)
+        print(f"{estimator.name:25} {samples:3} texts: bias {found.bias:.2f}   noise {found.noise:.2f}")
+
+# %% [markdown]
+# Noise falls with the root of the number of texts, and what is left of leave-one-out's bias with it. The bias of
+# straight-through stays. Watch it happen: each estimator's mean walks as estimates arrive, and you see whether it
+# comes to rest at the exact gradient. Start it, pause it, try another seed.
+
+# %%
+race = EstimatorRace(problem)
+race.run(50)
+race
+
+# %% [markdown]
+# ## 8. SmolLM2 learns a habit
+#
+# Lesson 08 began with a wish: texts without the letter *e*. Now we can have it. The reward of a text is a count: one
+# point for each word without an *e*, one less for each word with one. It has no derivative, and needs none.
+
+# %%
+import re
+
+
+def points(text):
+    words = re.findall("[a-z]+", text.lower())
+    return sum(-1 if "e" in word else 1 for word in words)
+
+
+points("born in a small town"), points("the sleepy village")
+
+# %% [markdown]
+# The optimizer is `torch.optim.AdamW`. Old scripts import an `AdamW` from transformers; that class is gone.
+# It had other defaults: `lr=1e-3, eps=1e-6, weight_decay=0.0`. Today's:
+
+# %%
+import inspect
+
+import transformers
+
+defaults = inspect.signature(torch.optim.AdamW).parameters
+print("in transformers:", hasattr(transformers, "AdamW"))
+print({name: defaults[name].default for name in ("lr", "betas", "eps", "weight_decay")})
+
+# %% [markdown]
+# Does that matter? Weight decay pulls every trained weight towards 0 unless you switch it off. `eps` stands beside
+# the gradient's size in a denominator, so it matters for small gradients. One step, for three gradients:
+
+# %%
+for gradient in (1e-3, 1e-6, 1e-8):
+    moved = []
+    for eps in (1e-8, 1e-6):
+        weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        weight.grad = torch.full_like(weight, gradient)
+        torch.optim.AdamW([weight], lr=1.0, eps=eps, weight_decay=0.0).step()
+        moved.append(-weight.item())
+    print(f"gradient {gradient:.0e}: today {moved[0]:.2f}, with the old eps {moved[1]:.2f} learning rates")
+
+# %% [markdown]
+# ### What is trained
+#
+# The last block and the final norm. Everything below is **frozen**: `requires_grad` is False. What does that save?
+# For each trained weight there is a gradient and two running averages of AdamW, 4 bytes each in float32.
+
+# %%
+from course_utils.training import ProgressBar, sample, train_habit, trained_parts
+
+every = sum(weight.numel() for weight in model.parameters())
+trained = sum(weight.numel() for part in trained_parts(model) for weight in part.parameters())
+print(f"all weights:  {every:,}, would need {every * 12 / 2**20:,.0f} MiB beside the model")
+print(f"trained ones: {trained:,}, need {trained * 12 / 2**20:,.0f} MiB")
+
+# %% [markdown]
+# And what the frozen blocks compute need not be kept for the way back, since no gradient goes there. With lesson 08's
+# count, for one forward pass over 24 texts of seven tokens:
+
+# %% tags=["nbval-ignore-output"]
+def kept_mib():
+    """MiB that autograd keeps for the backward pass, parameters left out."""
+    kept, own = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = model(torch.ones(24, 7, dtype=torch.long, device=model.device), use_cache=False)  # kept alive
+    return sum(size for place, size in kept.items() if place not in own and result) / 2**20
+
+
+print(f"all weights trained: {kept_mib():.0f} MiB")
+model.requires_grad_(False)
+for part in trained_parts(model):
+    part.requires_grad_(True)
+print(f"all but these frozen: {kept_mib():.0f} MiB")
+
+# %% [markdown]
+# Now the run. In each of eight steps it draws 24 texts of five tokens, counts their points, scores them in a second
+# forward pass with leave-one-out weights, and takes a step. It needs about half a minute.
+
+# %%
+asked = {"prompt": "She was", "new_tokens": 5, "temperature": 0.8}
+before = sample(model, tokenizer, **asked, samples=32, seed=100)
+habit = train_habit(model, tokenizer, points, **asked, steps=8, samples=24, seed=0, on_step=ProgressBar())
+after = sample(model, tokenizer, **asked, samples=32, seed=100)
+
+# %% [markdown]
+# The same prompt and the same seed, before and after. (Which texts you see depends on your machine.)
+
+# %% tags=["nbval-ignore-output"]
+print("mean points in each step:", "  ".join(f"{step.reward:.1f}" for step in habit.steps))
+for old, new in zip(before.texts[:10], after.texts[:10]):
+    print(f"{old!r:42} {new!r}")
+
+# %%
+def mean(texts):
+    return sum(map(points, texts)) / len(texts)
+
+
+print("more than one point better:", mean(after.texts) > mean(before.texts) + 1)
+
+# %% [markdown]
+# Nobody showed the model a text without an *e*. It tried, and was told how well it did. But look at *how* it does it.
+# How many kinds of texts are left? (**KL divergence** says how far a distribution has moved; 0 is not at all.)
+
+# %% tags=["nbval-ignore-output"]
+for name, drawn in (("before", before), ("after", after)):
+    starts = {" ".join(text.split()[:3]) for text in drawn.texts}
+    print(f"{name:6}  {mean(drawn.texts):.1f} points, {len(starts)} different beginnings of three words")
+print(f"KL divergence from the model before: {habit.steps[-1].kl:.1f} nats a token")
+
+# %% [markdown]
+# It finds what the reward asks for, not what we meant. A safe phrase comes again and again. (Try the prompt "My dog
+# is".) This is **reward hacking**. Those who train in earnest subtract a share of the KL divergence from the reward,
+# so that the model stays near what it was.
+
+# %% [markdown]
+# A run can also break. With a learning rate a thousand times larger the weights leave every sensible place. Then
+# the run stops and says so, and the model is as it was.
+
+# %% tags=["raises-exception"]
+habit.undo()
+train_habit(model, tokenizer, points, **asked, steps=3, learning_rate=0.3)
+
+# %%
+assert sample(model, tokenizer, **asked, samples=32, seed=100).texts == before.texts
+
+# %% [markdown]
+# Rewards can be useless, too. Here all are the same, so no text is better than another:
+
+# %% tags=["raises-exception"]
+train_habit(model, tokenizer, lambda text: 1.0, **asked)
+
+# %% [markdown]
+# ## 9. Which one?
+#
+# ### Exercise 4: four situations · difficulty 2 of 3 · 5 minutes
+#
+# Choose for each, then read why, for the wrong ones too.
+
+# %%
+Quiz(lesson.situations)
+
+# %% [markdown]
+# ## Recap
+#
+# - Teacher forcing scores a known answer in one forward pass. Make labels from the mask, or no text will end.
+# - Drawn texts are scored in a second pass, with the positions, the mask and the temperature of the draw.
+# - R ∇log p of drawn texts has the mean ∇J. A baseline changes its noise and not its mean; without a reward the
+#   mean is 0.
+# - Unbiased by proof: REINFORCE and leave-one-out. Links through the token are biased, and need a derivative of R.
+# - Each update needs texts and log probabilities of the current weights.
+
+# %%
+Quiz(lesson.quiz)
+
+# %% [markdown]
+# ## Where to look next
+#
+# `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss behind `labels`. The trainers for
+# language models that use rewards live in a library of their own, TRL: `RLOOTrainer` and `GRPOTrainer`.
+# Lesson 10 takes PyTorch away.

@@ -1,0 +1,303 @@
+"""Training by policy gradient: what a run raises, what it leaves alone, and what it refuses."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from course_utils import load, training
+from course_utils.errors import CourseError
+from course_utils.training import ProgressBar, sample, train_habit, trained_parts
+
+PROMPT = "My dog is"
+SHORT = {"steps": 2, "samples": 6, "new_tokens": 4, "temperature": 1.0}
+
+
+def length(text):
+    return float(len(text))
+
+
+@pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-llama"])
+def pair(request):
+    return load(request.param)
+
+
+@pytest.fixture
+def unchanged(pair):
+    """The model, whose weights, flags and mode must be after the test as they were before it."""
+    model, tokenizer = pair
+    before = state(model)
+    yield model, tokenizer
+    assert_same(model, before)
+
+
+def state(model):
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    flags = {name: value.requires_grad for name, value in model.named_parameters()}
+    return weights, flags, model.training
+
+
+def assert_same(model, before):
+    weights, flags, mode = state(model)
+    assert all(torch.equal(weights[name], value) for name, value in before[0].items())
+    assert (flags, mode) == before[1:]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# ---- what a run does ---------------------------------------------------------------------------------
+
+
+def test_the_reward_rises_and_undo_takes_it_back(unchanged):
+    model, tokenizer = unchanged
+    embeddings = model.get_input_embeddings().weight.detach()
+    wanted = embeddings[:, 0] > 0  # half of the tokens, and a direction that the trained parts can learn
+
+    def reward(text):
+        return float(wanted[tokenizer(text).input_ids[0]])
+
+    asked = {"new_tokens": 1, "temperature": 1.0, "samples": 48}
+    run = train_habit(model, tokenizer, reward, PROMPT, steps=8, learning_rate=2e-2, seed=0, **asked)
+    run.undo()
+    first, last = run.steps[0], run.steps[-1]
+    assert last.reward > first.reward + 0.15 and last.kl > first.kl > 0
+    assert "8 steps" in repr(run)
+
+
+def test_only_the_last_block_and_the_final_norm_move(pair):
+    model, tokenizer = pair
+    before, _, _ = state(model)
+    run = train_habit(model, tokenizer, length, PROMPT, **SHORT)
+    trained = {id(parameter) for part in trained_parts(model) for parameter in part.parameters()}
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (id(parameter) not in trained), name
+    run.undo()
+
+
+def test_a_seed_repeats_a_run_and_leaves_the_random_state(unchanged):
+    model, tokenizer = unchanged
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    seen = []
+    for _ in range(2):
+        run = train_habit(model, tokenizer, length, PROMPT, **SHORT, seed=4, on_step=seen.append)
+        run.undo()
+    assert torch.equal(torch.rand(3), expected)
+    first, again = seen[:2], seen[2:]
+    assert [step.texts for step in first] == [step.texts for step in again]
+    assert [step.kl for step in first] == pytest.approx([step.kl for step in again])
+    other = train_habit(model, tokenizer, length, PROMPT, **SHORT, seed=5)
+    other.undo()
+    assert other.steps[0].texts != first[0].texts
+
+
+def test_one_step_is_adamw_along_the_policy_gradient(unchanged):
+    """Against a step that is written out, with the log probabilities of one token at a time."""
+    model, tokenizer = unchanged
+    asked = {"samples": 3, "new_tokens": 2, "temperature": 0.8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = sample(model, tokenizer, PROMPT, **asked)
+    rewards = torch.tensor([length(text) for text in drawn.texts], device=model.device)
+    weights = (rewards - rewards.mean()) * 3 / 2
+    parameters = [parameter for part in trained_parts(model) for parameter in part.parameters()]
+    loss = 0
+    for row, weight in zip(drawn.sequences, weights, strict=True):
+        for place in range(drawn.prompt_length, len(row)):
+            logits = model(row[None, :place]).logits[0, -1] / 0.8
+            loss = loss - weight * logits.log_softmax(-1)[row[place]] / 3
+    gradients = torch.autograd.grad(loss, parameters)
+    before = [parameter.detach().clone() for parameter in parameters]
+    run = train_habit(model, tokenizer, length, PROMPT, steps=1, learning_rate=1e-3, seed=0, **asked)
+    for parameter, start, gradient in zip(parameters, before, gradients, strict=True):
+        clear = gradient.abs() > 1e-4  # the first step of AdamW is the gradient's sign
+        moved = (parameter.detach() - start)[clear]
+        torch.testing.assert_close(moved, -1e-3 * gradient[clear].sign(), atol=2e-5, rtol=0)
+    assert run.steps[0].loss == pytest.approx(loss.item(), rel=1e-3)
+    run.undo()
+
+
+def test_kl_is_that_of_the_whole_model(unchanged):
+    model, tokenizer = unchanged
+    asked = {"samples": 5, "new_tokens": 3, "temperature": 0.8}
+
+    def log_probs(drawn):
+        with torch.no_grad():
+            logits = model(drawn.sequences).logits[:, drawn.prompt_length - 1 : -1] / 0.8
+        return logits.log_softmax(-1)[drawn.drawn]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        drawn = sample(model, tokenizer, PROMPT, **asked)
+    start = log_probs(drawn)
+    run = train_habit(model, tokenizer, length, PROMPT, steps=1, learning_rate=1e-2, seed=1, **asked)
+    now = log_probs(drawn)
+    assert run.steps[0].kl == pytest.approx((now.exp() * (now - start)).sum(-1).mean().item(), rel=1e-3)
+    run.undo()
+
+
+class Ending:
+    """A tokenizer with another end of text."""
+
+    def __init__(self, tokenizer, end):
+        self.tokenizer, self.eos_token_id, self.decode = tokenizer, end, tokenizer.decode
+
+    def __call__(self, *args, **kwargs):
+        return self.tokenizer(*args, **kwargs)
+
+
+def test_what_follows_an_end_of_text_is_neither_text_nor_trained(unchanged):
+    model, tokenizer = unchanged
+    asked = {"samples": 8, "new_tokens": 6, "temperature": 1.0}
+    free = sample(model, tokenizer, PROMPT, **asked, seed=0)
+    new = free.sequences[:, free.prompt_length :]
+    early = Ending(tokenizer, new[0, 1].item())
+    ended = sample(model, early, PROMPT, **asked, seed=0)
+    assert ended.drawn[0].tolist() == [True, True] + [False] * (ended.drawn.shape[1] - 2)
+    assert ended.texts[0] == tokenizer.decode(new[0, :2])
+    run = train_habit(model, early, length, PROMPT, steps=1, **asked, seed=0)
+    run.undo()
+    rewards = torch.tensor([length(text) for text in ended.texts])
+    weights = (rewards - rewards.mean()) * 8 / 7
+    with torch.no_grad():
+        logits = model(ended.sequences).logits[:, ended.prompt_length - 1 : -1].log_softmax(-1)
+    found = logits.gather(-1, ended.sequences[:, ended.prompt_length :, None]).squeeze(-1).cpu()
+    expected = -(weights * (found * ended.drawn.cpu()).sum(1)).mean().item()
+    assert run.steps[0].loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_rewards_that_become_equal_later_change_nothing(unchanged):
+    model, tokenizer = unchanged
+    calls = []
+
+    def reward(text):
+        calls.append(text)
+        return length(text) if len(calls) <= SHORT["samples"] else 1.0
+
+    run = train_habit(model, tokenizer, reward, PROMPT, **SHORT)
+    assert run.steps[0].spread > 0 and run.steps[1].spread == 0
+    assert run.steps[1].loss == 0
+    run.undo()
+
+
+def test_a_tensor_of_one_number_is_a_reward(unchanged):
+    model, tokenizer = unchanged
+    train_habit(model, tokenizer, lambda text: torch.tensor([length(text)]), PROMPT, **SHORT).undo()
+
+
+# ---- what it refuses, and what is left then ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        (lambda text: math.nan, "is nan"),
+        (lambda text: math.inf, "is inf"),
+        (lambda text: 1.0, "nothing to learn from"),
+        (lambda text: [1.0, 2.0], "is a list"),
+        (lambda text: None, "is a NoneType"),
+        (lambda text: torch.ones(2, 3), r"tensor of the shape \(2, 3\)"),
+    ],
+)
+def test_rewards_that_are_refused(unchanged, reward, words):
+    with pytest.raises(CourseError, match=words):
+        train_habit(*unchanged, reward, PROMPT, **SHORT)
+
+
+def test_a_reward_that_turns_nan_in_a_later_step_takes_the_steps_back(unchanged):
+    calls = []
+
+    def reward(text):
+        calls.append(text)
+        return length(text) if len(calls) <= SHORT["samples"] else math.nan
+
+    with pytest.raises(CourseError, match="is nan"):
+        train_habit(*unchanged, reward, PROMPT, **SHORT)
+    assert len(calls) == SHORT["samples"] + 1
+
+
+@pytest.mark.parametrize(("rate", "limit"), [(0.05, 1e-3), (1e30, 6.0)])
+def test_a_learning_rate_that_diverges_is_stopped(unchanged, monkeypatch, rate, limit):
+    monkeypatch.setattr(training, "MOST_KL", limit)
+    with pytest.raises(CourseError, match=r"diverged in step 1 of 2.*as they were before the run") as caught:
+        train_habit(*unchanged, length, PROMPT, **SHORT, learning_rate=rate)
+    assert f"learning_rate={rate / 10:g}" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["reward", "on_step", "backward"])
+def test_an_interrupt_gives_the_weights_back(unchanged, monkeypatch, place):
+    model, tokenizer = unchanged
+    calls = []
+
+    def interrupt(*args, **kwargs):
+        calls.append(place)
+        if len(calls) == 2 or place == "reward":
+            raise KeyboardInterrupt
+        return original(*args, **kwargs) if place == "backward" else None
+
+    original = torch.Tensor.backward
+    if place == "backward":
+        monkeypatch.setattr(torch.Tensor, "backward", interrupt)
+    reward = interrupt if place == "reward" else length
+    on_step = interrupt if place == "on_step" else None
+    done = {"reward": 0, "on_step": 2, "backward": 1}[place]
+    with pytest.raises(CourseError, match=f"Stopped after {done} of 2 steps.*before the run"):
+        train_habit(model, tokenizer, reward, PROMPT, **SHORT, on_step=on_step)
+
+
+def test_an_error_in_the_reward_is_the_learners_and_takes_the_steps_back(unchanged):
+    calls = []
+
+    def reward(text):
+        calls.append(text)
+        if len(calls) > SHORT["samples"]:
+            raise ZeroDivisionError("mine")
+        return length(text)
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        train_habit(*unchanged, reward, PROMPT, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"samples": 1}, "at least 2"),
+        ({"new_tokens": 2.0}, "new_tokens is 2.0"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"prompt": ""}, "prompt is empty"),
+    ],
+)
+def test_numbers_that_are_refused(unchanged, change, words):
+    with pytest.raises(CourseError, match=words):
+        train_habit(*unchanged, length, **{"prompt": PROMPT, **SHORT, **change})
+
+
+def test_a_model_that_is_built_otherwise_is_refused():
+    with pytest.raises(CourseError, match="built like Llama or GPT-2"):
+        trained_parts(SimpleNamespace(base_model=SimpleNamespace(encoder=[], norm=None)))
+
+
+# ---- the bar -----------------------------------------------------------------------------------------
+
+
+def test_the_bar_is_one_output_that_is_drawn_anew(monkeypatch):
+    shown = []
+
+    def display(what, display_id):
+        shown.append(repr(what))
+        return SimpleNamespace(update=lambda what: shown.append(repr(what)))
+
+    monkeypatch.setattr("IPython.display.display", display)
+    bar = ProgressBar()
+    for number in (1, 2, 4):
+        bar(SimpleNamespace(step=number, steps=4))
+    assert shown == [
+        "█████" + "░" * 15 + " step 1 of 4",
+        "█" * 10 + "░" * 10 + " step 2 of 4",
+        "█" * 20 + " step 4 of 4",
+    ]
+    assert 'value="4" max="4"' in bar._repr_html_()
