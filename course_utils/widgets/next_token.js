@@ -137,12 +137,13 @@ function render({ model, el }) {
     pause = null;
     bars.list.setAttribute("aria-busy", "true");
     line.ask(request, (reply) => {
+      // An answer that was overtaken may have been the same, so that this one changed no trait.
+      if (shown !== model.get("shown")) take();
       bars.list.removeAttribute("aria-busy");
       prompt.setAttribute("aria-invalid", String(Boolean(reply.error)));
       wrong.textContent = reply.error ?? "";
       if (reply.error) {
         queue.length = 0;
-        take(); // the answer to a request that this one overtook may have come before
         return;
       }
       edited = pause !== null;

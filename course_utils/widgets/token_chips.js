@@ -138,15 +138,16 @@ function render({ model, el }) {
     readonly: !live,
   });
   let pause = null;
+  let shown = null; // what is drawn
   let edited = false; // the box holds a text that has not been answered, or was refused
   function ask() {
     pause = null;
     line.ask({ text: text.value }, ({ error }) => {
       text.setAttribute("aria-invalid", String(Boolean(error)));
       wrong.textContent = error ?? "";
-      if (error)
-        take(); // the answer to a request that this one overtook may have come before
-      else edited = pause !== null;
+      // An answer that was overtaken may have been the same, so that this one changed no trait.
+      if (shown !== model.get("shown")) take();
+      if (!error) edited = pause !== null;
     });
   }
   text.addEventListener("input", () => {
@@ -158,7 +159,7 @@ function render({ model, el }) {
   const columns = model.get("shown").tokenizers.map(column);
   function take() {
     if (line.overtaken()) return;
-    const shown = model.get("shown");
+    shown = model.get("shown");
     if (!edited) text.value = shown.text;
     columns.forEach((one, index) => one.show(shown.tokenizers[index], shown));
   }

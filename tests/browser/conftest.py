@@ -5,9 +5,12 @@ import json
 
 import pytest
 from browser_kit import HOST, Kernel, bytes_as_json, document, find_chromium, watch
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from lab_session import CHROMIUM_FLAGS
+
+# A page that has what is expected goes on at once; a busy machine may need long.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")

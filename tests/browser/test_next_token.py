@@ -424,6 +424,17 @@ def test_a_busy_kernel_is_said_and_overtaken_answers_are_ignored(mount, widget):
     expect(page.locator(".next-token-bars")).not_to_have_attribute("aria-busy", "true")
 
 
+def test_a_choice_made_while_the_same_prompt_is_under_way_follows_that_prompt(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    page.get_by_label("Prompt").fill("My dog")
+    expect(page.get_by_role("status")).to_have_text("Kernel busy…")
+    page.get_by_role("button", name="Most likely").click()  # asks for the prompt again first
+    page.kernel.release()
+    expect(page.locator(".next-token-chosen")).to_have_count(1)
+    assert widget.prompt == "My dog"
+
+
 def test_a_refused_prompt_after_an_overtaken_one_shows_what_python_holds(mount, widget):
     page = mount(widget)
     page.kernel.hold()

@@ -172,3 +172,17 @@ def test_leaving_takes_the_listeners_away(mount, widget):
     page = mount(widget)
     page.evaluate("courseCleanup()")
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0
+
+
+def test_a_text_typed_again_while_it_is_under_way_is_drawn(mount, widget):
+    page = mount(widget)
+    page.kernel.hold()
+    page.get_by_label("Text").fill("one")
+    expect(page.get_by_role("status")).to_have_text("Kernel busy…")  # it is under way
+    page.get_by_label("Text").fill("two")
+    page.get_by_label("Text").fill("one")
+    page.wait_for_timeout(300)  # longer than the pause after which a text is asked for
+    page.kernel.release()
+    expect(chips(page).first).to_have_text("one")
+    expect(page.get_by_role("status")).to_have_text("")
+    assert [message["request"]["text"] for message in page.kernel.received] == ["one", "one"]
