@@ -98,7 +98,7 @@ def dots(panels, title, unit):
     from matplotlib.figure import Figure as Canvas
 
     rows = list(next(iter(panels.values())))
-    canvas = Canvas(figsize=(8, 1.1 + 0.36 * len(rows)), dpi=100, layout="constrained")
+    canvas = Canvas(figsize=(8, 1.1 + 0.3 * len(rows)), dpi=100, layout="constrained")
     for axes, (name, values) in zip(
         canvas.subplots(1, len(panels), sharey=True), panels.items(), strict=True
     ):

@@ -87,8 +87,8 @@ for name, labels in (("labels by mask", by_mask), ("labels by id", by_id)):
 
 # %% [markdown]
 # Softmax makes all tokens compete: every place that trains another token pushes the end down a little. With labels
-# by mask two places push it up. With labels by id **none** does, so the model unlearns to stop. Make labels from the
-# mask.
+# by mask two places push it up. With labels by id **none** does: whatever is trained, the end gets rarer. Make labels
+# from the mask.
 
 # %% [markdown]
 # ### What it does not train
@@ -108,8 +108,8 @@ for said in ("Paris", "London", "banana"):
     print(f"{said:6}  then Rome: {chance(asked, ' Rome'):.0%}")
 
 # %% [markdown]
-# One wrong city does no harm here: people write such texts. After a strange word the next answer suffers. Nearly all
-# training is teacher forcing all the same: nothing has to be drawn, and each place of each text teaches.
+# On this one prompt a wrong city does no harm, and a strange word does. Teacher forcing never shows a model its own
+# mistakes. Most training is teacher forcing all the same: nothing has to be drawn, and each place of each text teaches.
 
 # %% [markdown]
 # It has a second limit: someone must know the answer. "A text without the letter *e*", "a program that passes its
@@ -140,10 +140,10 @@ rewards = random_rewards().flatten()  # (216,)
 print(f"{sum(weight.numel() for weight in weights):,} weights, rewards from {rewards.min():.1f} to {rewards.max():.1f}")
 
 # %%
-def log_prob(sequences):
+def log_prob(sequences, temperature=1.0):
     """log p of each sequence after the start token 0, with gradient: (batch,)."""
     start = torch.zeros_like(sequences[:, :1])
-    logits = toy(torch.cat([start, sequences[:, :-1]], dim=1)).logits  # (batch, 3, 6)
+    logits = toy(torch.cat([start, sequences[:, :-1]], dim=1)).logits / temperature  # (batch, 3, 6)
     return logits.log_softmax(-1).gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
 
 
@@ -210,8 +210,16 @@ print(f"one batch of eight: {steps.norm(dim=1).mean() / exact.norm():.1f} times 
 print(f"mean of 1,000:      {steps.mean(0).norm() / exact.norm():.1f}")
 
 # %% [markdown]
-# **Training on one's own samples without a reward is a random walk.** What gives it a direction is the reward, if
-# only as a choice of which samples to keep.
+# Training on one's own samples without a reward is a **random walk**, as long as all count alike and are scored by the
+# distribution that they were drawn from. Draw at another temperature than you score, and the draw is a choice:
+
+# %%
+sharp = log_prob(sequences, temperature=0.7).exp().detach()  # (216,)
+print(f"drawn at 0.7, scored at 1: {(sharp @ scores).norm() / exact.norm():.2f} of the exact gradient's length")
+
+# %% [markdown]
+# It pulls the model towards the sharper draw, and knows nothing of our rewards. A direction towards *them* comes from R,
+# if only as a choice of which samples to keep.
 
 # %% [markdown]
 # ## 3. Draw, then score
@@ -225,7 +233,7 @@ tokenizer.padding_side = "left"
 batch = tokenizer(["My dog is", "I want to eat a big bowl of"], padding=True, return_tensors="pt").to(model.device)
 torch.manual_seed(0)
 output = model.generate(
-    **batch, do_sample=True, temperature=0.7, top_k=0, min_new_tokens=5, max_new_tokens=5, pad_token_id=end,
+    **batch, do_sample=True, temperature=0.7, top_k=0, max_new_tokens=5, eos_token_id=None, pad_token_id=end,
     return_dict_in_generate=True, output_scores=True,
 )  # fmt: skip
 answers = output.sequences[:, -5:]  # (batch, new)
@@ -233,7 +241,9 @@ recorded = torch.stack(output.scores, dim=1).log_softmax(-1).gather(-1, answers[
 print(tuple(recorded.shape), "with a gradient:", recorded.requires_grad)
 
 # %% [markdown]
-# `recorded` has the right values (lesson 07) and no gradient. It is what our second pass has to reproduce.
+# `recorded` has the right values (lesson 07) and no gradient. It is what our second pass has to reproduce. (Without an
+# end of text all rows are equally long. Where rows may end early, what fills them was not drawn, and its numbers
+# must not count: section 8 does that.)
 
 # %% [markdown]
 # ### Exercise 1: score what was drawn · difficulty 3 of 3 · 10 minutes
@@ -324,8 +334,9 @@ print("drawn with top_k=5  ", apart(*drawn_with(top_k=5)))
 # %% [markdown]
 # ## 4. REINFORCE, and what a baseline is for
 #
-# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992). In
-# code it is a loss whose *gradient* is right. Its value means nothing.
+# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992), the first
+# **policy gradient**: a *policy* is a model that acts, here by writing. In code it is a loss whose *gradient* is
+# right. Its value means nothing.
 
 # %%
 torch.manual_seed(2)
@@ -411,9 +422,14 @@ judged(gradients.leave_one_out, rewards)
 judged(gradients.leave_one_out, rewards + 5)
 
 # %% [markdown]
-# The same two numbers twice: what is added to all rewards drops out exactly. Two relatives of this weight are in use.
-# **Group mean** subtracts the mean of all, the text itself included. **Group relative** divides that by the group's
-# standard deviation; it is the one of GRPO. (Papers call such weights *advantages*.)
+# The same two numbers twice: what is added to all rewards drops out exactly. Of the noise of 5.35 a baseline takes most
+# away. From the first 1.21 it took nothing: those rewards lie around 0 already, and seven texts give their mean only
+# roughly.
+
+# %% [markdown]
+# Such weights are called **advantages**. Two relatives are in use. **Group mean** subtracts the mean of all, the text
+# itself included. **Group relative** divides that by the group's standard deviation. The method GRPO, *group
+# relative policy optimization*, is named after it.
 
 # %% [markdown]
 # Are they unbiased? We need not measure it. With groups of *two* texts there are 216 · 216 groups, and we sum over
@@ -433,7 +449,7 @@ def expected(weigh):
 Predict(lesson.predict_group)
 
 # %% tags=["answer"]
-print("length and direction of the expected estimate, exact, for groups of two:")
+print("expected estimate, exact, for groups of two: length, and cosine to the exact gradient")
 for weigh in (gradients.no_baseline, gradients.leave_one_out, gradients.group_mean, gradients.group_relative):
     mean = expected(weigh)
     print(f"{weigh.__name__:15} length {mean.norm() / exact.norm():.2f}", end="")
@@ -446,8 +462,8 @@ assert (expected(gradients.group_mean) - exact / 2).abs().max() < 1e-10
 
 # %% [markdown]
 # The first two are unbiased. The group mean has the right direction and (samples − 1) / samples of the length, which a
-# learning rate can make up for. Group relative is **biased**: where the rewards of a group lie close together, small
-# differences are blown up.
+# learning rate can make up for. Group relative is **biased** in direction, too: where the rewards of a group lie close
+# together, small differences are blown up. (Its length says little, since it depends on the unit of the rewards.)
 
 # %% [markdown]
 # ## 5. The loop
@@ -550,7 +566,8 @@ lesson.check_train(train)
 # %% [markdown]
 # What are recorded log probabilities good for, then? Whoever wants several updates from one draw must correct for
 # the change of the model, by the factor p_now(y) / p_drawn(y). There they are needed, without gradient, in the
-# denominator. Two common methods, PPO and GRPO, do that, and clip the factor.
+# denominator. GRPO does that, and PPO (*proximal policy optimization*) before it. Both clip the factor: beyond a bound
+# it counts no more.
 
 # %% [markdown]
 # ## 6. Through the token after all
@@ -575,21 +592,21 @@ print(f"reward of the soft sequence:    {mixture.item():.2f}")
 
 # %% [markdown]
 # Gumbel-softmax draws: softmax((logits + noise) / temperature). The argmax of logits with Gumbel noise is an exact
-# draw from the softmax, and the temperature says how far the link stays from it. We measure its noise and bias on
-# this one problem:
+# draw from the softmax, and the temperature says how far the link stays from it. The *soft* form passes that mixture
+# on, the *hard* form its argmax, straight-through. Here is the soft one's bias, ± its standard error, and its noise:
 
 # %%
 for temperature in (2.0, 1.0, 0.5):
     generator = torch.Generator().manual_seed(0)
     estimates = [
         problem.relaxed(lambda logits: gradients.gumbel(logits, temperature, False, generator), samples=8)
-        for _ in range(100)
+        for _ in range(50)
     ]
     found = gradients.measure(problem, torch.stack(estimates))
     print(f"temperature {temperature}: bias {found.bias:.1f} ± {found.bias_error:.1f}, noise {found.noise:.1f}")
 
 # %% [markdown]
-# Here less bias is paid for with more noise. No temperature gives neither.
+# On this problem less bias is paid for with more noise.
 
 # %% [markdown]
 # ## 7. Nine estimators before the judge
@@ -598,12 +615,13 @@ for temperature in (2.0, 1.0, 0.5):
 # the seeds 0 to 4. One problem's numbers could be luck.
 
 # %%
-problems = [gradients.Problem(toy_model(seed=seed), random_rewards(seed=seed)) for seed in range(5)]
+others = [gradients.Problem(toy_model(seed=seed), random_rewards(seed=seed)) for seed in range(1, 5)]
+problems = [problem, *others]
 
 
 def measured(estimator, problem, seed):
     draws = estimator.name not in ("soft embeddings", "straight-through, argmax")
-    count = 2000 if estimator.advantage else 100 if draws else 2  # those through the token cost more
+    count = 2000 if estimator.advantage else 50 if draws else 2  # those through the token cost more
     estimates = estimator.estimates(problem, 8, count, torch.Generator().manual_seed(seed))
     return gradients.measure(problem, estimates)
 
@@ -620,14 +638,14 @@ def range_of(numbers, digits=2):
 
 print(f"{'':25} {'by proof':9} {'bias':13} {'cosine':14} {'noise':13} needs of R")
 for estimator, found in table.items():
-    proof = "unbiased" if estimator.unbiased else "biased"
+    proof = "unbiased" if estimator.unbiased else ""
     numbers = [range_of([getattr(one, name) for one in found]) for name in ("bias", "cosine", "noise")]
     print(f"{estimator.name:25} {proof:9} {numbers[0]:13} {numbers[1]:14} {numbers[2]:13} {estimator.needs}")
 
 # %% [markdown]
-# Read it with care. "By proof" is exact, and holds for every model and reward. The numbers are **measured**, on
-# five small random problems: each range is from the lowest to the highest of the five. And a mean over finitely many
-# estimates is never exactly right, so an unbiased estimator shows a small bias, too.
+# Read it with care. "Unbiased" is proven for every model and reward. The numbers are **measured**, on five small random
+# problems: each range is from the lowest to the highest. And a mean over finitely many estimates is never exactly right,
+# so an unbiased estimator shows a small bias, too.
 
 # %% [markdown]
 # How small? About its standard error. That is what the bars are for: two standard errors to each side. A point is
@@ -649,13 +667,14 @@ dots(
 for estimator, found in table.items():
     if estimator.unbiased:
         assert all(one.bias < 2 * one.bias_error for one in found)
-gaps = [one.bias for one in table[gradients.ESTIMATORS[2]]]
-print("the group mean's bias; by proof it is 1/8:", range_of(gaps))
+    else:
+        assert any(one.bias > 3 * one.bias_error for one in found)
+print("the group mean's bias; by proof it is 1/8:", range_of([one.bias for one in table[gradients.ESTIMATORS[2]]]))
 
 # %% [markdown]
-# Three things to take along. Unbiased estimators need nothing of R but its values, and pay with noise. Those through
-# the token have less noise here, and a bias. And straight-through on argmax can be wrong by more than the gradient's
-# own length.
+# No estimator of the other seven is unbiased: each misses on at least one of the five problems by more than three
+# standard errors. The two that are need only values of R, and pay with noise. Those through the token have less of it
+# here. And straight-through on argmax was wrong by more than the gradient's own length.
 
 # %%
 Predict(lesson.predict_more_samples)
@@ -664,18 +683,22 @@ Predict(lesson.predict_more_samples)
 print("from 8 and from 128 texts, on the last problem:")
 for estimator in (gradients.ESTIMATORS[1], gradients.ESTIMATORS[6]):
     for samples in (8, 128):
-        estimates = estimator.estimates(problems[4], samples, 60, torch.Generator().manual_seed(5))
+        estimates = estimator.estimates(problems[4], samples, 40, torch.Generator().manual_seed(5))
         found = gradients.measure(problems[4], estimates)
-        print(f"{estimator.name:25} {samples:3} texts: bias {found.bias:.2f}   noise {found.noise:.2f}")
+        bias = f"{found.bias:.2f} ± {found.bias_error:.2f}"
+        print(f"{estimator.name:25} {samples:3} texts: bias {bias}   noise {found.noise:.2f}")
 
 # %% [markdown]
-# Noise falls with the root of the number of texts, and what is left of leave-one-out's bias with it. The bias of
-# straight-through stays. Watch it happen: each estimator's mean walks as estimates arrive, and you see whether it
-# comes to rest at the exact gradient. Start it, pause it, try another seed.
+# Noise falls with the root of the number of texts. What looks like a bias of leave-one-out is within the error, and falls
+# with it. The bias of straight-through stays.
+
+# %% [markdown]
+# Watch it happen: each estimator's mean walks as estimates arrive, *along* the exact gradient and *across* it, in its
+# lengths. Does it come to rest at 1 along and 0 across? Start it, pause it, try another seed.
 
 # %%
 race = EstimatorRace(problem)
-race.run(50)
+race.run(30)
 race
 
 # %% [markdown]
@@ -725,8 +748,9 @@ for gradient in (1e-3, 1e-6, 1e-8):
 # %% [markdown]
 # ### What is trained
 #
-# The last block and the final norm. Everything below is **frozen**: `requires_grad` is False. What does that save?
-# For each trained weight there is a gradient and two running averages of AdamW, 4 bytes each in float32.
+# The last block and the final norm. All else is **frozen**, `requires_grad` is False: the blocks below, and the output
+# head, which is the input embedding once more. What does that save? For each trained weight there is a gradient and two
+# running averages of AdamW, 4 bytes each in float32.
 
 # %%
 from course_utils.training import ProgressBar, sample, train_habit, trained_parts
@@ -761,14 +785,31 @@ for part in trained_parts(model):
 print(f"all but these frozen: {kept_mib():.0f} MiB")
 
 # %% [markdown]
-# Now the run. In each of eight steps it draws 24 texts of five tokens, counts their points, scores them in a second
-# forward pass with leave-one-out weights, and takes a step. It needs about half a minute.
+# One step, written out. It is what you have built: draw, reward, second forward pass, leave one out. Only `drawn.drawn`
+# is new. It is False after a text's end, where padding stands that nobody drew:
 
 # %%
 asked = {"prompt": "She was", "new_tokens": 5, "temperature": 0.8}
-before = sample(model, tokenizer, **asked, samples=32, seed=100)
-habit = train_habit(model, tokenizer, points, **asked, steps=8, samples=24, seed=0, on_step=ProgressBar())
-after = sample(model, tokenizer, **asked, samples=32, seed=100)
+drawn = sample(model, tokenizer, **asked, samples=24, seed=0)  # under no_grad, nothing on but the temperature
+found = torch.tensor([float(points(text)) for text in drawn.texts])
+advantages = gradients.leave_one_out(found).to(model.device)
+
+new = drawn.sequences[:, drawn.prompt_length :]  # (24, 5)
+logits = model(drawn.sequences).logits[:, drawn.prompt_length - 1 : -1] / asked["temperature"]
+log_probs = logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1) * drawn.drawn
+(-(advantages * log_probs.sum(1)).mean()).backward()
+print("weights with a gradient:", sum(w.grad.numel() for w in model.parameters() if w.grad is not None))
+model.zero_grad()
+
+# %% [markdown]
+# Those are the trained ones. `optimizer.step()` would come next. `train_habit` does all of it eight times, with a new draw
+# each time. It needs about half a minute.
+
+# %%
+before = sample(model, tokenizer, **asked, samples=24, seed=100)
+run = {"steps": 8, "samples": 24, "learning_rate": 3e-4, "seed": 0}
+habit = train_habit(model, tokenizer, points, **asked, **run, on_step=ProgressBar())
+after = sample(model, tokenizer, **asked, samples=24, seed=100)
 
 # %% [markdown]
 # The same prompt and the same seed, before and after. (Which texts you see depends on your machine.)
@@ -787,7 +828,8 @@ print("more than one point better:", mean(after.texts) > mean(before.texts) + 1)
 
 # %% [markdown]
 # Nobody showed the model a text without an *e*. It tried, and was told how well it did. But look at *how* it does it.
-# How many kinds of texts are left? (**KL divergence** says how far a distribution has moved; 0 is not at all.)
+# How many kinds of texts are left? And how far has the distribution moved? The **KL divergence** is the mean of
+# log p_now − log p_before over what the model writes now: 0 if nothing has changed.
 
 # %% tags=["nbval-ignore-output"]
 for name, drawn in (("before", before), ("after", after)):
@@ -796,26 +838,29 @@ for name, drawn in (("before", before), ("after", after)):
 print(f"KL divergence from the model before: {habit.steps[-1].kl:.1f} nats a token")
 
 # %% [markdown]
-# It finds what the reward asks for, not what we meant. A safe phrase comes again and again. (Try the prompt "My dog
-# is".) This is **reward hacking**. Those who train in earnest subtract a share of the KL divergence from the reward,
-# so that the model stays near what it was.
+# It finds what the reward asks for, not what we meant: fewer beginnings are left, whatever has got points is said again.
+# At its worst this is called **reward hacking**. Those who train in earnest subtract a share of the KL divergence from
+# the reward, so that the model stays near what it was.
 
 # %% [markdown]
-# A run can also break. With a learning rate a thousand times larger the weights leave every sensible place. Then
-# the run stops and says so, and the model is as it was.
-
-# %% tags=["raises-exception"]
-habit.undo()
-train_habit(model, tokenizer, points, **asked, steps=3, learning_rate=0.3)
+# A run can also break. First we take the habit back. Then a learning rate a thousand times larger, 0.3: the run stops and
+# says so, and the model is as it was.
 
 # %%
-assert sample(model, tokenizer, **asked, samples=32, seed=100).texts == before.texts
+habit.undo()
+weights_before = [weight.clone() for weight in trained_parts(model)[0].parameters()]
+
+# %% tags=["raises-exception"]
+train_habit(model, tokenizer, points, **asked, steps=3, samples=6, learning_rate=0.3)
+
+# %%
+assert all(map(torch.equal, trained_parts(model)[0].parameters(), weights_before))
 
 # %% [markdown]
 # Rewards can be useless, too. Here all are the same, so no text is better than another:
 
 # %% tags=["raises-exception"]
-train_habit(model, tokenizer, lambda text: 1.0, **asked)
+train_habit(model, tokenizer, lambda text: 1.0, **asked, samples=6)
 
 # %% [markdown]
 # ## 9. Which one?
