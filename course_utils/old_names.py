@@ -77,7 +77,8 @@ ENTRIES = (
         "decoding", "gone", by="4.41", seen=("S1",), fails="AttributeError",
         old="model.sample(input_ids, logits_warper=processors)",
         now="model.generate(**inputs, do_sample=True, logits_processor=processors, max_new_tokens=3)",
-        note="One list holds every processor, the warpers too. `_sample` takes it as `logits_processor`.",
+        note="One list holds every processor, the warpers too. `generate()` adds its own: top-k with 50, "
+        "unless you pass `top_k=0`.",
     ),
     OldName(
         "decoding", "gone", by="4.41", fails="AttributeError",

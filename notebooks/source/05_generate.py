@@ -136,8 +136,15 @@ for name, values in disagree.items():
 
 # %% [markdown]
 # **The call, then the config you pass, then the model's, then the defaults.** In a config None means "not said", and the
-# next one is asked. In the call None is an answer, and switches each of these seven off: with `top_k=None` every token
-# can be drawn.
+# next one is asked. In the call None is an answer, and stays. What becomes of `top_k=None`?
+
+# %%
+for top_k in (30, None):
+    made = prepare(max_new_tokens=4, do_sample=True, top_k=top_k)["logits_processor"]
+    print(f"top_k={top_k}:", [type(processor).__name__ for processor in made])
+
+# %% [markdown]
+# No filter is made, so that every token can be drawn.
 
 # %% [markdown]
 # The library says something about these calls. Its messages go to a log, and some to Python's warnings. We send both to the
@@ -880,8 +887,8 @@ for letter in loops.LETTERS:
 # %% [markdown]
 # ### Exercise 5: mend them · difficulty 3 of 3 · 12 minutes
 #
-# For each loop give the number of the wrong line and the line that belongs there. The check runs the mended loops
-# on two other batches, and compares.
+# For each loop give the number of the wrong line and the line that belongs there. (`end_ids` is a tensor in these.) The
+# check runs the mended loops on two other batches, and compares.
 
 # %% tags=["exercise"]
 mended = ...  # such as {"A": (3, "for _ in range(new_tokens):"), "B": (…), "C": (…)}
