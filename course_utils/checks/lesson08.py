@@ -35,10 +35,10 @@ predict_embedding = Prediction(
 
 predict_flat = Prediction(
     "08/predict-flat",
-    "One weight takes 201 values in a row, and for each the model writes two tokens greedily. Between how many of the 200 neighbours does the loss change?",
+    "One weight takes 101 values in a row, and for each the model writes two tokens greedily. Between how many of the 100 neighbours does the loss change?",
     options=(
         Option("Fewer than 10", "Most small moves leave the most likely token where it is. Then the loss is the same to the last digit.", right=True, value="few"),
-        Option("About 100", "It would have to jump at every second step. A token has to overtake another for that.", value="half"),
+        Option("About 50", "It would have to jump at every second step. A token has to overtake another for that.", value="half"),
         Option("Nearly all", "So it is with a smooth function. The logits do change everywhere, but the choice does not.", value="all"),
     ),
     proof=lambda: _changes_along_a_weight(),
@@ -50,14 +50,14 @@ predict_teacher = Prediction(
     options=(
         Option("The gradient of our loss", "No cost went into it. It would be the same for every loss.", value="loss"),
         Option("What one forward pass over the finished text gives", "The same tokens are scored, given the same tokens before them.", right=True, value="forward"),
-        Option("Zero", "The integers only pick log probabilities, and those hang on the weights.", value="zero"),
+        Option("Zero", "The integers only pick log probabilities, and those depend on the weights.", value="zero"),
     ),
     proof=lambda: _gradient_of_the_chosen(),
 )  # fmt: skip
 
 predict_memory = Prediction(
     "08/predict-memory",
-    "Which keeps more memory for the backward pass: generating 24 tokens with gradients, or one forward pass over the finished text?",
+    "Which keeps more memory for the backward pass: generating 16 tokens with gradients, or one forward pass over the finished text?",
     options=(
         Option("Generating", "Each step keeps what one token needs, and a copy of the grown cache besides.", right=True, value="generating"),
         Option("The forward pass", "It holds all positions at once. But generating ends up with all of them, too, and copies.", value="forward"),
@@ -111,8 +111,8 @@ def _changes_along_a_weight():
     at_rest, texts = bias[0].item(), []
     try:
         with torch.no_grad():
-            for step in range(-100, 101):
-                bias[0] = at_rest + step / 50
+            for step in range(-50, 51):
+                bias[0] = at_rest + step / 25
                 ids = model.generate(
                     **_prompt(), do_sample=False, max_new_tokens=2, pad_token_id=tokenizer.eos_token_id
                 )
@@ -121,7 +121,7 @@ def _changes_along_a_weight():
         with torch.no_grad():
             bias[0] = at_rest
     changes = sum(one.count("e") != other.count("e") for one, other in itertools.pairwise(texts))
-    return "few" if changes < 10 else "half" if 80 < changes < 120 else "all" if changes > 180 else changes
+    return "few" if changes < 10 else "half" if 40 < changes < 60 else "all" if changes > 90 else changes
 
 
 def _gradient_of_the_chosen():
@@ -141,9 +141,9 @@ def _gradient_of_the_chosen():
 
 def _who_keeps_more():
     model, _ = _tiny()
-    sequences = _bare(max_new_tokens=24).sequences
-    generating = _kept(lambda: _bare(max_new_tokens=24), model)
-    forward = _kept(lambda: model(sequences[:, :-1], logits_to_keep=24), model)
+    sequences = _bare(max_new_tokens=16).sequences
+    generating = _kept(lambda: _bare(max_new_tokens=16), model)
+    forward = _kept(lambda: model(sequences[:, :-1], logits_to_keep=16), model)
     return "generating" if generating > 1.05 * forward else "forward" if forward > 1.05 * generating else "same"  # fmt: skip
 
 
@@ -191,31 +191,20 @@ following = model(inputs_embeds=embeddings[nearest][:, None]).logits[:, -1]
 loss = (following.softmax(-1) @ costs).mean()""",
 }
 CUTS = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
-_LINES = {
-    ("A", 1): "The forward pass is tracked: nothing switches gradients off here.",
+_PICKED = (
+    "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut."
+)
+_LINES = {(name, 1): "The forward pass is tracked: nothing switches gradients off here." for name in CUTS} | {
     ("A", 3): "A product passes gradients on. Look at what `probs` is when it comes here.",
-    ("B", 1): "The forward pass is tracked: nothing switches gradients off here.",
     ("B", 2): "Softmax makes floats of floats, and passes gradients on.",
     ("B", 4): "The index is an integer already, so the cut lies before. Which line made it one?",
-    ("C", 1): "The forward pass is tracked: nothing switches gradients off here.",
-    (
-        "C",
-        3,
-    ): "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut.",
+    ("C", 3): _PICKED,
     ("C", 4): "Logarithm and mean pass gradients on. Look at what comes before.",
-    ("D", 1): "The forward pass is tracked: nothing switches gradients off here.",
-    (
-        "D",
-        2,
-    ): "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut.",
+    ("D", 2): _PICKED,
     ("D", 3): "A mean with its sign turned passes gradients on.",
-    ("E", 1): "The forward pass is tracked: nothing switches gradients off here.",
     ("E", 2): "A product with the embeddings passes gradients on: section 4 printed both of its edges.",
     ("E", 4): "`nearest` is an integer already, so the cut lies before. Which line made it one?",
-    (
-        "E",
-        5,
-    ): "This loss does have a gradient for the weights, by way of line 4. But not for the logits of line 1.",
+    ("E", 5): "This loss has a gradient for the weights, by way of line 4. But not for the logits of line 1.",
 }
 
 
@@ -257,6 +246,11 @@ def check_straight_through(answer):
             raise Mistake("These are ids. Return one-hot rows, (batch, vocab).")
         if not got.is_floating_point():
             raise Mistake("These rows are integers, and integers carry no gradient. Turn them into floats.")
+        if got.dtype != logits.dtype:
+            kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (got, logits)]
+            raise Mistake(
+                f"These rows are {kinds[0]}, and the logits are {kinds[1]}. Keep the type of the logits."
+            )
         expect_close(
             got.detach(),
             want,
@@ -266,7 +260,7 @@ def check_straight_through(answer):
                 (probs, "The value is that of the softmax. Forwards the row must be one-hot."),
                 (want * probs, "The row has the probability where a 1 belongs: do not multiply, add and subtract."),
                 (want + probs, "The probabilities are added, and not taken off again: subtract `probs.detach()`."),
-                (lambda got: (got.round().sum(-1) == 1).all() and torch.allclose(got, got.round()), "One-hot rows, but not of the most likely token. Use argmax, not a draw."),
+                (lambda got: (got.round().sum(-1) == 1).all() and torch.allclose(got, got.round()), "One-hot rows, but not of the most likely token of each row. `logits.argmax(-1)` gives those, without a draw."),
             ],
         )  # fmt: skip
         if not got.requires_grad:
@@ -279,7 +273,7 @@ def check_straight_through(answer):
         expect_close(
             found,
             expected,
-            (logits,),
+            "the gradient",
             "The value is right, but the gradient is not that of the softmax.",
             mistakes=[
                 (torch.zeros_like(expected), "The value is right, and the gradient is 0: what you add and what you subtract both carry it. Detach one of them."),
@@ -320,6 +314,8 @@ def check_score(answer):
         one_less = shifted[:, prompt_length:].sum().item()
         over_places = logits.log_softmax(1)[:, prompt_length - 1 : -1]
         over_places = over_places.gather(-1, sequences[:, prompt_length:, None]).sum().item()
+        likeliest = logits[:, prompt_length - 1 : -1].log_softmax(-1).max(-1).values.sum().item()
+        alone = [_scored_from(model, sequences, start) for start in (prompt_length - 1, prompt_length)]
         expect_close(
             got.detach().double().cpu().reshape(()),
             torch.tensor(want, dtype=torch.float64),
@@ -335,6 +331,8 @@ def check_score(answer):
                 (_number(of_answer.sum(1).mean().item() if len(rows) > 1 else None), "This is the mean over rows. Return the sum."),
                 (_number(of_answer[0].sum().item() if len(rows) > 1 else None), "Only the first row is scored. Sum over all rows."),
                 (_number(over_places), "The softmax runs over the places here. Take it over the vocabulary, `log_softmax(-1)`."),
+                (_number(likeliest), "These are the most likely tokens, whatever was chosen. Gather at the ids of the answer."),
+                (lambda got: prompt_length > 1 and any(abs(got.item() - one) < 1e-4 for one in alone), "The model does not read the whole prompt here. Give it `sequences` from the beginning, and cut the logits."),
                 (_number(-want), "The sign is turned: this is a loss. Return the log probability."),
                 (_number(of_answer.exp().sum().item()), "Probabilities are added here. Add their logarithms."),
             ],
@@ -351,6 +349,16 @@ def check_score(answer):
         if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-6):
             raise Mistake("The number is right, but its gradient is not: a part of the sum was detached.")
     return "One forward pass, and the gradient of every chosen token's log probability."
+
+
+def _scored_from(model, sequences, start):
+    """The score of all ids after `start`, where the model reads nothing before it: float."""
+    import torch
+
+    rest = sequences[:, start:]
+    with torch.no_grad():
+        scored = model(rest).logits[:, :-1].log_softmax(-1)
+    return scored.gather(-1, rest[:, 1:, None]).sum().item()
 
 
 def _number(value):

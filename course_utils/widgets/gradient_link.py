@@ -146,8 +146,11 @@ class GradientLink(CourseWidget):
             for name, _, dtype, needs, grad_fn, gradient in self.chain()
         ]
 
+    def _loss(self):
+        return f"the loss −log p(token {self._steps.target})"
+
     def summary(self):
-        lines = [f"Weight {self.weight:g}: the loss, its gradient by autograd, its finite difference"]
+        lines = [f"Weight {self.weight:g}: {self._loss()}, its gradient by autograd, its finite difference"]
         lines += [
             f"{link:18}{''.join(f'{number:>8}' for number in numbers)}" for link, *numbers in self._rows()
         ]
@@ -160,7 +163,8 @@ class GradientLink(CourseWidget):
         header = ["Tensor", "dtype", "requires_grad", "grad_fn", "Gradient that arrives"]
         chain = html_table(header, self._chain_rows())
         return (
-            f"<p>Two steps with a link between them, at the weight {self.weight:g}</p>{links}"
+            f"<p>Two steps with a link between them, at the weight {self.weight:g}; "
+            f"{self._loss()} after the second</p>{links}"
             f"<p>From the weight to the loss with {self.link}</p>{chain}"
         )
 

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Why does argmax break gradients?
 #
-# **By the end you will have a table of every tensor between a weight and the loss of a generated text, and it will
-# show the three places where the gradient stops.**
+# **By the end you will have a table of every tensor between a weight and the loss of a generated text, and know the
+# three places where the gradient stops.**
 #
 # You will be able to
 #
@@ -68,8 +68,8 @@ with torch.enable_grad():
     output = model.generate(**prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
-# The inner setting wins: the decorator switches gradients off when `generate()` begins, and goes back to the outer
-# setting at its end. We can do without it: `functools.wraps` has kept the bare function as `__wrapped__`.
+# The inner setting wins: the decorator switches gradients off when `generate()` begins. We can do without it:
+# `functools.wraps` has kept the bare function as `__wrapped__`.
 
 # %%
 bare = type(model).generate.__wrapped__
@@ -84,13 +84,13 @@ Predict(lesson.predict_wrapped)
 # %% tags=["answer"]
 recorded = bare(model, **prompt, **asked, return_dict_in_generate=True, output_logits=True)
 print("what the undecorated call returns, and the function that made it:")
-print("logits[0]:", type(recorded.logits[0].grad_fn).__name__)
+print("logits[0]:", type(recorded.logits[0].grad_fn).__name__, recorded.logits[0].dtype)
 print("sequences:", type(recorded.sequences.grad_fn).__name__, recorded.sequences.dtype)
 print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().requires_grad)
 
 # %% [markdown]
-# The logits hang on the weights, the sequence does not. Our loss is computed from the sequence, so `backward()`
-# fails as before. **Removing the decorator does not cure it.**
+# The logits carry a gradient, in the float32 copy that `generate()` hands out. The sequence carries none, and our
+# loss is computed from the sequence: `backward()` fails as before. **Removing the decorator does not cure it.**
 
 # %% [markdown]
 # ## 3. The second cut: an integer
@@ -134,7 +134,7 @@ print([edge[0].name() for edge in looked_up.grad_fn.next_functions])
 
 # %% [markdown]
 # The same look-up can be written as a product, which has room for two edges: a row of zeros with a single 1, times
-# the matrix, picks a row. With the one-hot row the first edge leads nowhere. With the probabilities it does not:
+# the matrix, picks a row. Where does the first edge lead, with the one-hot row and with the probabilities?
 
 # %%
 one_hot = torch.nn.functional.one_hot(token, len(embeddings)).double()  # (batch, vocab)
@@ -146,8 +146,8 @@ for product in (picked, mixture):
     print([edge[0].name() if edge[0] else None for edge in product.grad_fn.next_functions])
 
 # %% [markdown]
-# Put the probabilities in place of the one-hot row, and there is an edge back to the softmax. But the next step
-# then reads a **mixture** of all embeddings, which no token has.
+# With the one-hot row it leads nowhere. With the probabilities in its place it leads back to the softmax. But the
+# next step then reads a **mixture** of all embeddings, which no token has.
 
 # %% [markdown]
 # ## 5. Every tensor on the way
@@ -186,6 +186,7 @@ def road(link):
 # %%
 def report(tensors):
     torch.manual_seed(0)
+    print("tensor            type     grad?  made by                gradient at the weight")
     for name, tensor in tensors.items():
         arrives = "-"
         if tensor.requires_grad:
@@ -200,7 +201,6 @@ def report(tensors):
 Predict(lesson.predict_embedding)
 
 # %% tags=["answer"]
-print("tensor            type     grad?  made by                gradient at the weight")
 report(road(lambda logits: logits.argmax(-1)))
 
 # %% [markdown]
@@ -227,7 +227,7 @@ for name, snippet in lesson.SNIPPETS.items():
     print("\n".join(f"{number}  {line}" for number, line in enumerate(snippet.splitlines(), 1)))
 
 # %% tags=["exercise"]
-cuts = ...  # a dictionary from the name of a snippet to a line, such as {"A": 4, ...}
+cuts = ...  # a dictionary from the name of a snippet to a line, such as {"A": 1, ...}
 
 # %% tags=["solution"]
 cuts = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
@@ -282,11 +282,11 @@ def hard(logits):
 Predict(lesson.predict_flat)
 
 # %% tags=["answer"]
-print("201 places, the loss through argmax:")
-moves = [step / 50 for step in range(-100, 101)]
+print("101 places, the loss through argmax:")
+moves = [step / 25 for step in range(-50, 51)]
 through_argmax = [loss_at(move, lambda: two_steps(hard)) for move in moves]
 changes = sum(here != there for here, there in itertools.pairwise(through_argmax))
-print(f"{len(set(through_argmax))} different values; it changes between {changes} of 200 neighbours")
+print(f"{len(set(through_argmax))} different values; it changes between {changes} of 100 neighbours")
 
 # %% [markdown]
 # Beside it the softmax in the place of argmax, sharpened by a temperature of 0.1:
@@ -304,9 +304,9 @@ curves = {"argmax": through_argmax, "softmax": through_softmax}
 lines(moves, curves, "The loss of two tokens along one weight", "the weight is moved by", "loss")
 
 # %% [markdown]
-# Through argmax the loss is **flat, with cliffs**. On a flat piece its derivative is exactly 0, on a cliff there is
-# none. Zero is the right answer, and it is useless: it says "stay where you are" nearly everywhere. The softmax
-# gives a smooth curve, of another loss: it need not lie near the first.
+# Through argmax the loss is **flat, with cliffs**. So it is along every weight: two tokens can cost 0, 0.5 or 1 and
+# nothing between, so the loss stays or jumps. On a flat piece its derivative is exactly 0, which is right and of no
+# use; on a cliff there is none. The softmax gives a smooth curve, of another loss.
 
 # %% [markdown]
 # Finite differences say the same. (loss(w + h) − loss(w − h)) / 2h, on a flat piece and across a cliff:
@@ -316,9 +316,9 @@ def finite_difference(step_loss, at, h):
     return (loss_at(at + h, step_loss) - loss_at(at - h, step_loss)) / (2 * h)
 
 
-cliff = next(i for i in range(200) if through_argmax[i] != through_argmax[i + 1])
+cliff = next(i for i in range(100) if through_argmax[i] != through_argmax[i + 1])
 cliff = (moves[cliff] + moves[cliff + 1]) / 2
-for h in (0.1, 0.01):
+for h in (0.1, 0.02):
     flat, across = (finite_difference(lambda: two_steps(hard), at, h) for at in (1.0, cliff))
     print(f"h = {h}:  flat {flat:.1f}   across the cliff {across:.1f}")
 
@@ -373,9 +373,13 @@ lesson.check_straight_through(straight_through)
 # - Add that to the one-hot rows, and mind that `one_hot` returns integers.
 
 # %% [markdown]
-# Here are the links side by side, between two steps of a real (small) model. Choose one, move the number, and
-# watch the value, the slope that autograd reports, and the chain of tensors with its cut. The chain shows the
-# gradient of the *loss* at each tensor; the table of section 5 went from each tensor back to the weight.
+# Here are the links between two steps of a small model; Gumbel-softmax is the softmax of logits with random noise.
+# Choose one, move the weight, and watch the loss, the slope that autograd reports, and the chain of tensors. The
+# chain shows the gradient of the *loss* at each tensor; the table of section 5 went from each tensor to the weight.
+
+# %% [markdown]
+# The loss is another one here: the surprise at token 5 after the second step. It is computed from that step's logits
+# and chooses nothing. So even with argmax it requires a gradient, which comes back as far as the embedding.
 
 # %%
 GradientLink()
@@ -412,8 +416,8 @@ size = sum(one.square().sum() for one in again) ** 0.5
 print("relative difference below 0.000001:", (apart / size).item() < 1e-6)
 
 # %% [markdown]
-# The same gradient, up to rounding: `generate()` hands its logits out in float32, which is the `ToCopyBackward0`
-# above. To score a finished text in this way is called **teacher forcing**.
+# The same gradient, up to the rounding of the float32 copy. To score a finished text in this way is called
+# **teacher forcing**.
 
 # %% [markdown]
 # This gradient says how to make *these* tokens more or less likely. It does not say how the choice would
@@ -421,24 +425,24 @@ print("relative difference below 0.000001:", (apart / size).item() < 1e-6)
 # which scores all positions at once.
 
 # %% [markdown]
-# What do the two ways cost? PyTorch keeps tensors for the way back. We add up how much memory they take, on SmolLM2,
+# What do the two ways cost? PyTorch keeps tensors for the way back. We note their shapes and their memory, on SmolLM2,
 # with the parameters left out:
 
 # %%
-def kept_mib(run, parameters):
-    """MiB that autograd keeps for the backward pass of `run()`, parameters left out."""
+def kept_for_backward(run, parameters):
+    """(shape, MiB) of each tensor that autograd keeps of `run()`, parameters left out, and what it returns."""
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     kept = {}
 
     def note(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = tensor.shape, storage.nbytes() / 2**20
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = run()  # kept alive, so that no memory is counted twice
-    return sum(kept.values()) / 2**20, result
+    return list(kept.values()), result
 
 # %%
 Predict(lesson.predict_memory)
@@ -447,18 +451,27 @@ Predict(lesson.predict_memory)
 print("MiB kept for the backward pass, of generating with gradients and of one forward pass:")
 smollm, words = load()
 story = words("Once upon a time", return_tensors="pt").to(smollm.device)
-for new in (8, 24):
-    length = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 2}
-    text = smollm.generate(**story, **length)
-    length |= {"return_dict_in_generate": True, "output_logits": True}
-    generating, _ = kept_mib(lambda: bare(smollm, **story, **length), smollm.parameters())
-    scoring, _ = kept_mib(lambda: smollm(text[:, :-1], logits_to_keep=new), smollm.parameters())
-    print(f"{new:2} tokens: {generating:.0f} and {scoring:.0f}")
-    assert generating > scoring
+options = {"do_sample": False, "pad_token_id": 2, "return_dict_in_generate": True, "output_logits": True}
+for new in (8, 16):
+    options |= {"min_new_tokens": new, "max_new_tokens": new}
+    generating, written = kept_for_backward(lambda: bare(smollm, **story, **options), smollm.parameters())
+    text = written.sequences[:, :-1]
+    scoring, _ = kept_for_backward(lambda: smollm(text, logits_to_keep=new), smollm.parameters())
+    generated, scored = (sum(mib for _, mib in kept) for kept in (generating, scoring))
+    print(f"{new:2} tokens: {generated:.0f} and {scored:.0f}")
+    assert generated > scored
 
 # %% [markdown]
-# Generating keeps more, and the gap widens with the length: at every step the cache is concatenated anew, and each
-# copy is kept. Hence the rule: **generate without gradients, then score the text with one forward pass.**
+# Generating keeps more, and the gap widens. Keys and values have the shape (batch, heads, length, width). Of which
+# lengths are those that were kept for the 16 tokens?
+
+# %%
+for name, kept in {"generating": generating, "one forward pass": scoring}.items():
+    print(f"{name}:", sorted({shape[2] for shape, _ in kept if len(shape) == 4 and shape[2] > 1}))
+
+# %% [markdown]
+# At every step the cache is concatenated anew, and each copy is kept. Hence the rule: **generate without gradients,
+# then score the text with one forward pass.**
 
 # %% [markdown]
 # ### Exercise 3: score after generating · difficulty 2 of 3 · 6 minutes

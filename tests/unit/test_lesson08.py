@@ -157,6 +157,7 @@ def test_straight_through():
             (gradient_of_logits, "the logits themselves"),
             (twice, "twice the softmax's"),
             (least_likely, "not of the most likely"),
+            (lambda logits: straight_through(logits.float()), "these rows are float32"),
             (lambda logits: hard(logits).requires_grad_(), "does not reach the logits"),
             (lambda logits: logits.argmax(-1), "these are ids"),
             (lambda logits: one_hot(logits.argmax(-1), logits.shape[-1]), "these rows are integers"),
@@ -215,6 +216,17 @@ def over_places(model, sequences, prompt_length):
     return logits.gather(-1, sequences[:, prompt_length:, None]).sum()
 
 
+def without_the_prompt(kept):
+    def score(model, sequences, prompt_length):
+        return log_probs(model, sequences[:, prompt_length - kept :]).sum()
+
+    return score
+
+
+def of_the_likeliest(model, sequences, prompt_length):
+    return model(sequences).logits[:, prompt_length - 1 : -1].log_softmax(-1).max(-1).values.sum()
+
+
 def last_token_only_with_gradient(model, sequences, prompt_length):
     scored = log_probs(model, sequences)[:, prompt_length - 1 :]
     return scored[:, :-1].detach().sum() + scored[:, -1].sum()
@@ -245,6 +257,8 @@ def test_score():
             ),
             (answer(lambda scored, start: scored[0, start - 1 :].sum()), "only the first row"),
             (over_places, "over the places"),
+            (without_the_prompt(1), "does not read the whole prompt"),
+            (of_the_likeliest, "the most likely tokens, whatever was chosen"),
             (answer(lambda scored, start: -scored[:, start - 1 :].sum()), "this is a loss"),
             (answer(lambda scored, start: scored[:, start - 1 :].exp().sum()), "probabilities are added"),
             (answer(lambda scored, start: scored[:, start - 1 :].sum().item()), "this is a python number"),
@@ -254,3 +268,8 @@ def test_score():
             (answer(lambda scored, start: scored[:, start - 1 :].sum() - 1), "sum the log probabilities"),
         ],
     )
+
+
+def test_score_of_an_answer_without_any_of_its_prompt():
+    result = lesson08.check_score(without_the_prompt(0))
+    assert result.outcome == "wrong" and "does not read the whole prompt" in result.message

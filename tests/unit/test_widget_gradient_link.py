@@ -246,7 +246,7 @@ def test_models_that_are_refused(widget):
 
 def test_summary_and_still(widget):
     assert repr(widget) == (
-        "Weight 0: the loss, its gradient by autograd, its finite difference\n"
+        "Weight 0: the loss −log p(token 5), its gradient by autograd, its finite difference\n"
         "argmax                4.33    none    0.00\n"
         "softmax               3.87   -0.20   -0.20\n"
         "Gumbel-softmax        3.80   -0.12   -0.12\n"
@@ -260,6 +260,7 @@ def test_summary_and_still(widget):
         "loss         float64  requires_grad=True  NllLossBackward0  1.00"
     )
     assert widget.still().count("<tr>") == 12
+    assert "the loss −log p(token 5) after the second" in widget.still()
 
 
 def test_an_output_stays_small(widget):
