@@ -162,7 +162,7 @@ def test_straight_through():
             (lambda logits: logits.argmax(-1), "these are ids"),
             (lambda logits: one_hot(logits.argmax(-1), logits.shape[-1]), "these rows are integers"),
             (lambda logits: logits.tolist(), "this is list"),
-            (gradient_of_sigmoid, "not that of the softmax."),
+            (gradient_of_sigmoid, "not that of the softmax. for the gradient your result"),
             (lambda logits: logits * 0 + 0.5, "the value is the one-hot row"),
         ],
     )  # fmt: skip
