@@ -178,17 +178,6 @@ quiz = (
         ),
         proof=lambda: _guided_at_one(),
     ),
-    Question(
-        "06/quiz-candidates",
-        "Four beams, and two tokens that end a text. How many candidates does beam search weigh at each step for one prompt?",
-        options=(
-            Option("4", "If some of them ended, fewer than four beams would go on.", value=4),
-            Option("8", "With two end tokens up to eight of the best may end, and none would be left to go on.", value=8),
-            Option("12", "(1 + 2) · 4. At most eight of them end, so that four can always go on.", right=True, value=12),
-            Option("Four times the vocabulary", "So many are scored. The best of them are taken, and only those are weighed.", value=4 * 50257),
-        ),
-        proof=lambda: _weighed(),
-    ),
 )  # fmt: skip
 
 
@@ -215,14 +204,3 @@ def _guided_at_one():
     )
     assert not torch.equal(plain, at_three)
     return "plain" if torch.equal(plain, at_one) else "guided"
-
-
-def _weighed():
-    from course_utils import load
-
-    from ..beams import watch_beam_search
-
-    model, tokenizer = load("tiny-gpt2", device="cpu")
-    ids = tokenizer("My dog is", return_tensors="pt").input_ids
-    _, steps = watch_beam_search(model, ids, 4, 2, eos_token_id=[5, 6])
-    return len(steps[1])

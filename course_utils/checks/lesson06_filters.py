@@ -19,7 +19,7 @@ def check_top_p(answer):
 
     generator = torch.Generator().manual_seed(6)
     wide = torch.randn(3, 40, generator=generator) * 3
-    small = torch.tensor([[1.0, 3, 0, 2.9, -1], [0.5, 0, 2.5, 1, 2]])
+    small = torch.tensor([[1.9, 3, 1.2, 2.6, 2.5], [1.5, 1, 3, 2, 2.5]])  # three stay at 0.8, in both rows
     cut = torch.tensor([[2.0, OFF, 1, 0, OFF, 3], [OFF, 0, 1, 4, 2, 0.5]])
     for scores, p in [(small, 0.8), (small, 0.5), (cut, 0.9), (wide, 0.7), (wide, 0.95), (small, 0.0), (cut, 1.0)]:  # fmt: skip
         want = TopPLogitsWarper(p)(None, scores)
@@ -28,6 +28,8 @@ def check_top_p(answer):
             found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
             raise Mistake(f"Return scores for all tokens, {tuple(scores.shape)}; here: {found}.")
         said = f"the scores {scores.tolist()} and p={p}" if scores.numel() < 20 else f"a batch of shape {tuple(scores.shape)} and p={p}"  # fmt: skip
+        if got.dtype == torch.float64:  # computed more exactly: the scores themselves are the same
+            got = got.to(scores.dtype)
         expect_close(got, want, said, **_top_p_mistakes(scores, p, want))
     return "The same tokens as the library's top-p, in every row, and no other score is changed."
 
@@ -61,9 +63,12 @@ def _top_p_mistakes(scores, p, want):
             (kept(back(short)), "The token that takes the sum to p has gone too. Keep it: a token stays while those *before* it have not reached p."),
             (kept(sorted_removed), "The flags are in sorted order, and the scores are not: carry them back to the ids with `scatter`."),
             (_unless_same(scores.gather(-1, order).masked_fill(sorted_removed, OFF), want), "The scores come back sorted. Each must stay at the place of its id."),
+            (kept(sorted_removed.gather(-1, order)), "`gather` reads flags from the places of the ids, and they are in sorted order. To carry them back use `scatter`."),
             (kept(least), "The least likely tokens are kept: sort downwards."),
             (kept(over_all.view_as(scores)), "The sum runs over the whole batch. Each row has its own: `dim=-1`."),
             (kept(back(sorted_removed[:1].expand_as(scores))), "The first row's number of tokens is used for all rows."),
+            (kept(back(sorted_removed)[:1].expand_as(scores)), "The first row's tokens are kept in every row. Each row has its own."),
+            (kept(scores.softmax(-1) < 1 - p), "Each probability is compared with 1 − p. Top-p adds them up, from the likeliest on."),
             (kept(scores.softmax(-1) < p * scores.softmax(-1).amax(-1, keepdim=True)), "Each probability is compared with the largest. That is min-p; top-p looks at their sum."),
             (_unless_same(want.softmax(-1), want), "These are probabilities. Return scores: the softmax comes after the last processor."),
             (_unless_same(want.masked_fill(removed, 0), want) if removed.any() else None, "Removed tokens get the score 0, and after the softmax that is no small probability. They need −∞."),
@@ -147,10 +152,12 @@ def _processed(name, settings, ids, logits):
         value = settings.get(setting)
         if value is None or value == {"top_k": 0, "min_p": 0}.get(setting, 1):  # off
             continue
+        if not isinstance(value, int | float):
+            raise Mistake(f"{name} cannot have {setting}={value!r}: give a number.")
         try:
             scores = make(value if setting == "top_k" else float(value))(ids, scores)
-        except (TypeError, ValueError):
-            raise Mistake(f"{name} cannot have {setting}={value!r}: generate() would refuse it.") from None
+        except ValueError:
+            raise Mistake(f"{name} cannot have {setting}={value!r}: {make.__name__} refuses it.") from None
     return scores
 
 
@@ -174,8 +181,11 @@ def check_forbid(answer):
     for word, rows in [
         ("pizza", ["I ate"]),
         ("rain", ["I like"]),
+        ("pizza", ["Piz"]),
         ("pizza", ["I ate a p", "I ate a PIZ", "They saw it"]),
         ("rain", ["In Spain, the train is in", "I like the ra", "Rain and more rain"]),
+        ("ana", ["I know Ana", "I"]),
+        ("a", ["I like a", "I"]),
     ]:
         processor = answer(tokenizer, word)
         if not callable(processor):
@@ -198,7 +208,7 @@ def check_forbid(answer):
 
 
 def _tail(text, word):
-    return text[-(len(word) - 1) :]
+    return text[max(0, len(text) + 1 - len(word)) :]
 
 
 @functools.cache
@@ -241,6 +251,7 @@ def _compare_bans(banned, want, word, row, rows, said):
     other = {id for id, text in enumerate(texts) if word in (_tail(rows[0], word) + text).lower()}
     parts = {id for form in (word, " " + word, word.title(), " " + word.title()) for id in tokenizer.encode(form)}  # fmt: skip
     here = word in rows[row].lower()
+    more = {id for id, text in enumerate(texts) if (rows[row] + text).lower().count(word) > rows[row].lower().count(word)}  # fmt: skip
 
     def unless_right(ids):
         return ids if ids != want else None
@@ -254,7 +265,9 @@ def _compare_bans(banned, want, word, row, rows, said):
         mistakes=[
             (set() if want and here else None, "Nothing is forbidden where the word stands in the text already. It must not come about a second time."),
             (set() if want else None, "Nothing is forbidden."),
+            (lambda banned: len(word) == 1 and len(banned) == len(texts), "Everything is forbidden, because `text[-0:]` is the whole text. For a word of one letter no letter before the token matters."),
             (lambda banned: here and len(banned) == len(texts), "Everything is forbidden, because the word stands in the text already. Look for words that *end* in the new token."),
+            (unless_right(more) if here else None, "`count` leaves out a word that overlaps with the one before it: here its end stands in the new token all the same."),
             (unless_right(whole), "Only tokens that hold the whole word are forbidden. Here the text has begun it, and a token can complete it."),
             (unless_right(exact), "Only this way to write it is forbidden. Compare in small letters: `.lower()`."),
             (unless_right(other) if row else None, "The first row's text decides for all rows. Each row has its own."),

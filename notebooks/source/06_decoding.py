@@ -136,25 +136,24 @@ for draws in (1000, 100_000):
 
 # %% [markdown]
 # That Gumbel noise is right at any number of draws takes a proof; lesson 09 uses it.
-
-# %% [markdown]
-# Now `generate()` itself, on a tiny model with random weights. `num_return_sequences=300` is the prompt 300 times:
+#
+# Now `generate()` itself, on a tiny model with random weights. `num_return_sequences=3` is the prompt three times:
 
 # %%
 small, gpt2 = load("tiny-gpt2")
 short = gpt2("My dog is", return_tensors="pt").to(small.device)
 settings = {"do_sample": True, "temperature": 0.3, "max_new_tokens": 1, "pad_token_id": gpt2.eos_token_id}
 torch.manual_seed(0)
-many = small.generate(**short, **settings, num_return_sequences=300)
+several = small.generate(**short, **settings, num_return_sequences=3)
 torch.manual_seed(0)
-repeated = {name: tensor.repeat(300, 1) for name, tensor in short.items()}
-assert torch.equal(many, small.generate(**repeated, **settings))
+repeated = {name: tensor.repeat(3, 1) for name, tensor in short.items()}
+assert torch.equal(several, small.generate(**repeated, **settings))
 
 # %%
 with torch.no_grad():
     scores = small(**short).logits[0, -1] / 0.3
 for extra in ({}, {"top_k": 0}):
-    draws = small.generate(**short, **settings, **extra, num_return_sequences=300)[:, -1]
+    draws = small.generate(**short, **settings, **extra, num_return_sequences=200)[:, -1]
     off = off_by(draws, scores)
     print(f"{extra!s:12} follows the model's distribution: {bool(off < 6)}")
     assert (off < 6) == bool(extra)
@@ -194,16 +193,13 @@ print("top-k 2 keeps", count(TopKLogitsWarper(2)(None, ties)))
 print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0.4, 0.6, 0.8, 1)})
 
 # %% [markdown]
-# Top-k keeps what ties with the *k*-th. Top-p keeps the token that takes the sum *to* p, and always one. What if the
-# sum meets p exactly?
+# Top-k keeps what ties with the *k*-th. Top-p keeps the token that takes the sum *to* p, and always one. Where the sum
+# meets p exactly, one is enough on paper. In floats it may lie a last digit short of p, and a second stays:
 
 # %%
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
 kept = {count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row in rows}
 print("p is the largest probability; kept:", kept)
-
-# %% [markdown]
-# On paper one is enough. In floats the sum may lie a last digit short of p, and a second token stays.
 
 # %% [markdown]
 # ### Exercise 1: top-p · difficulty 2 of 3 · 10 minutes
@@ -279,8 +275,8 @@ for prompt in prompts:
 # all: ` pizza` is far less surprising than the average token, so it is not typical.
 
 # %% [markdown]
-# The classes refuse settings that make no sense. In a call of `generate()` each setting has a value that switches it
-# off, even one that its class would refuse: then no filter is made.
+# The classes refuse settings that make no sense. In a call of `generate()` each setting has a value that removes
+# nothing; for top-k and typical it is one that the class would refuse.
 
 # %%
 from transformers import TemperatureLogitsWarper
@@ -290,7 +286,7 @@ for make, value in wrong.items():
     try:
         make(value)
     except ValueError as error:
-        print(f"{make.__name__}: {str(error)[:74]}")
+        print(f"{make.__name__}: {str(error).split(', oth')[0]}")
 
 record = {"return_dict_in_generate": True, "output_scores": True}
 off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
@@ -448,8 +444,9 @@ def forbid(tokenizer, word: str):
     def processor(input_ids, scores):
         scores = scores.clone()
         for row, ids in enumerate(input_ids):
-            tail = tokenizer.decode(ids)[-(len(word) - 1) :]  # too short to hold the word itself
-            banned = [id for id, text in enumerate(texts) if word in (tail + text).lower()]
+            text = tokenizer.decode(ids)
+            tail = text[max(0, len(text) + 1 - len(word)) :]  # too short to hold the word itself
+            banned = [id for id, piece in enumerate(texts) if word in (tail + piece).lower()]
             scores[row, banned] = float("-inf")
         return scores
 
@@ -469,7 +466,7 @@ lesson.check_forbid(forbid)
 # %% [markdown] tags=["hints"]
 # - Decode the vocabulary once, token by token. Decode each row of `input_ids` when the processor is called.
 # - Token *t* is forbidden if the word stands in the row's text plus *t*'s text. But not if it stood there before.
-# - The last `len(word) - 1` characters are enough, and too few to hold the word.
+# - The last `len(word) - 1` characters are enough, and too few to hold the word. For one letter that is none: `[-0:]` is all.
 
 # %% [markdown]
 # The other way round: `prefix_allowed_tokens_fn` says, from the ids so far, which may come next. A menu:
@@ -509,12 +506,12 @@ except ValueError as error:
 # %%
 inputs = tokenizer("I want to eat a big bowl of", return_tensors="pt").to(model.device)
 unwanted = tokenizer("I love pizza. I want to eat a big bowl of", return_tensors="pt").to(model.device).input_ids
-ask = {"max_new_tokens": 6, **record}
+ask = {"max_new_tokens": 4, **record}
 plain = model.generate(**inputs, **ask)
 ignored = model.generate(**inputs, **ask, negative_prompt_ids=unwanted)
 guided = model.generate(**inputs, **ask, negative_prompt_ids=unwanted, guidance_scale=2.0)
 for output in (plain, ignored, guided):
-    print(repr(tokenizer.decode(output.sequences[0, -6:])))
+    print(repr(tokenizer.decode(output.sequences[0, -4:])))
 assert torch.equal(plain.sequences, ignored.sequences)
 
 # %% [markdown]
@@ -546,7 +543,7 @@ library_log.set_verbosity_error()  # generate() warns of how it calls the assist
 def passes(**arguments):
     seen = []
     hook = model.register_forward_pre_hook(lambda module, args: seen.append(1))
-    ids = model.generate(**laces, **arguments, max_new_tokens=12)
+    ids = model.generate(**laces, **arguments, max_new_tokens=8)
     hook.remove()
     return ids, len(seen)
 
@@ -559,7 +556,7 @@ config = LlamaConfig(vocab_size=model.config.vocab_size, **sizes, bos_token_id=1
 clueless = LlamaForCausalLM(config).eval().to(model.device)
 
 # %%
-print("passes of the large model for 12 tokens, and whether the ids are greedy decoding's:")
+print("passes of the large model for 8 tokens, and whether the ids are greedy decoding's:")
 alone, needed = passes()
 print(f"alone: {needed}")
 for label, helper in (("random assistant", {"assistant_model": clueless}), ("copied from the text", {"prompt_lookup_num_tokens": 8})):
@@ -703,12 +700,11 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_
 
 # %% [markdown]
 # `searching` is the library's default way to stop: a prompt is done when it has `num_beams` results, and its best beam, at
-# the length it has *now*, scores no better than the worst of them. `early_stopping=True` stops at the first `num_beams`
-# results; `"never"` reckons with the length a beam may still reach.
+# the length it has *now*, scores no better than the worst of them.
 
 # %% [markdown]
-# **The result of this lesson.** Three models, a left-padded batch, four beams, three length penalties. Tokens that the
-# beams like end a text:
+# **The result of this lesson.** Three models, a left-padded batch, four beams; three length penalties for those that are
+# small. Tokens that the beams like end a text:
 
 # %%
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -728,16 +724,14 @@ def compare(net, words, penalty, new_tokens, ends):
     return [len(new) for _, new in ours]
 
 # %%
-nets = {"GPT-2": (small, gpt2, 8), "Llama": (*load("tiny-llama"), 8), "trained": (model, tokenizer, 5)}
-for name, (net, words, new_tokens) in nets.items():
-    free = beam_search(net, words("My dog is", return_tensors="pt").to(net.device), 4, new_tokens, [])
-    ends = [tokenizer.eos_token_id, *stop] if name == "trained" else sorted({new[2] for _, new in free[0]})
-    for penalty in (0.0, 1.0, 2.0):
-        lengths = compare(net, words, penalty, new_tokens, ends)
-        print(f"{name:8} penalty {penalty}: {len(lengths)} results of {min(lengths)} to {max(lengths)} tokens, all equal")
-
-# %% [markdown]
-# All sequences, in the library's order, and all scores to five decimals.
+runs = [("trained", model, tokenizer, 1.0, 5, [tokenizer.eos_token_id, *stop])]
+for name, net, words in (("GPT-2", small, gpt2), ("Llama", *load("tiny-llama"))):
+    free = beam_search(net, words("My dog is", return_tensors="pt").to(net.device), 4, 3, [])
+    ends = sorted({new[2] for _, new in free[0]})
+    runs += [(name, net, words, penalty, 8, ends) for penalty in (0.0, 1.0, 2.0)]
+for name, net, words, penalty, *rest in runs:
+    lengths = compare(net, words, penalty, *rest)
+    print(f"{name:8} penalty {penalty}: {len(lengths)} results of {min(lengths)} to {max(lengths)} tokens: equal, scores to 1e-5")
 
 # %% [markdown]
 # ### Does it find better texts?
@@ -764,16 +758,17 @@ for width in (1, 2, 3):
 # %% [markdown]
 # ## 10. What is `synced_gpus` for?
 #
-# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all pieces. A GPU
-# whose texts have ended must go on computing, or the others wait for it forever. `generate()` switches it on by itself
-# there:
+# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all pieces. So
+# a GPU whose texts have ended goes on computing, for the others. When `generate()` decides so, and what it does then:
 
 # %%
 import inspect
 
 from transformers import GenerationMixin
 
-print(*inspect.getsource(GenerationMixin._has_unfinished_sequences).splitlines()[5:11], sep="\n")
+for function, words in (("_extract_generation_mode_kwargs", "world_size >"), ("_has_unfinished_sequences", "continue until")):
+    source = inspect.getsource(getattr(GenerationMixin, function)).splitlines()
+    print(*[line.strip() for line in source if words in line])
 
 # %% [markdown]
 # ## Recap
@@ -782,7 +777,7 @@ print(*inspect.getsource(GenerationMixin._has_unfinished_sequences).splitlines()
 #   drop the likeliest. The repetition penalty depends on where the logits' 0 is.
 # - **The order:** penalty, temperature, top-k, top-p, min-p, typical. Most pairs do not commute.
 # - **A sampler** is judged by counts against expectations. A test finds faults; it proves none absent.
-# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes the speed.
+# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes greedy decoding's speed.
 # - **Beam search** keeps the best sums, and may still lose to greedy decoding.
 
 # %%
@@ -790,19 +785,8 @@ Quiz(lesson.quiz)
 
 # %% [markdown]
 # ## Where to look next
-
-# %%
-from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
-
-for function in (
-    TypicalLogitsWarper.__call__,
-    UnbatchedClassifierFreeGuidanceLogitsProcessor.__call__,
-    GenerationMixin._beam_search,
-    GenerationMixin._check_early_stop_heuristic,
-    GenerationMixin._assisted_decoding,
-):
-    _, line = inspect.getsourcelines(function)
-    print(f"{function.__module__}, line {line}: {function.__qualname__}")
-
-# %% [markdown]
+#
+# In `transformers/generation/utils.py`: `_beam_search`, with `_check_early_stop_heuristic` for where it stops, and
+# `_assisted_decoding`.
+#
 # Next, lesson 07: how likely the chosen tokens were, and what the length penalty divides.

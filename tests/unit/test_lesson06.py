@@ -18,7 +18,7 @@ loaded = functools.cache(load)
 
 
 def test_questions():
-    assert len(prove_questions(lesson06)) == 7
+    assert len(prove_questions(lesson06)) == 6
 
 
 # ---- exercise 1: top-p -------------------------------------------------------------------------------
@@ -57,6 +57,23 @@ def top_p_by_threshold(scores, p):
             kept += 1
         rows.append(row >= ordered[kept - 1])
     return torch.where(torch.stack(rows), scores, OFF)
+
+
+def top_p_in_double(scores, p):
+    return top_p(scores.double(), p)
+
+
+def top_p_by_gather(scores, p):
+    removed, order = sorted_flags(scores, p)
+    return scores.masked_fill(removed.gather(-1, order), OFF)
+
+
+def the_first_rows_tokens(scores, p):
+    return scores.masked_fill(back(*sorted_flags(scores, p))[:1].expand_as(scores), OFF)
+
+
+def at_least_the_rest(scores, p):
+    return scores.masked_fill(scores.softmax(-1) < 1 - p, OFF)
 
 
 def top_p_unchanged(scores, p):
@@ -137,7 +154,7 @@ def top_p_ids(scores, p):
 def test_top_p():
     prove_exercise(
         lesson06.check_top_p,
-        right=[top_p, top_p_upwards, top_p_by_threshold],
+        right=[top_p, top_p_upwards, top_p_by_threshold, top_p_in_double],
         wrong=[
             (top_p_unchanged, "nothing is removed"),
             (top_p_without_the_crossing, "has gone too. keep it"),
@@ -147,6 +164,9 @@ def test_top_p():
             (top_p_of_the_least, "the least likely tokens are kept"),
             (top_p_over_all, "over the whole batch"),
             (top_p_like_the_first_row, "the first row's number"),
+            (top_p_by_gather, "to carry them back use `scatter`"),
+            (the_first_rows_tokens, "the first row's tokens"),
+            (at_least_the_rest, "is compared with 1 − p"),
             (min_p_instead, "that is min-p"),
             (top_p_probabilities, "these are probabilities"),
             (top_p_zeroed, "get the score 0"),
@@ -193,7 +213,8 @@ def test_targets():
             (with_(C={"top_p": 0.3}), "the likeliest of all is still among them"),
             (with_(C={"typical_p": 0.5}), "at most 60 are wanted"),
             (with_(A={"topk": 5}), "none of the settings"),
-            (with_(C={"typical_p": -0.5}), "cannot have typical_p=-0.5"),
+            (with_(C={"typical_p": -0.5}), "cannot have typical_p=-0.5: typicallogitswarper refuses it"),
+            (with_(C={"typical_p": "0.2"}), "cannot have typical_p='0.2': give a number"),
             (with_(A={"temperature": "hot", "top_k": 5}), "temperature='hot'"),
         ],
     )
@@ -225,7 +246,7 @@ def banning(choose, fill=OFF, prepare=vocabulary):
 
 
 def completing(tokenizer, texts, word, ids, batch):
-    tail = tokenizer.decode(ids)[-(len(word) - 1) :]
+    tail = tokenizer.decode(ids)[-(len(word) - 1) :] if len(word) > 1 else ""
     return [id for id, text in enumerate(texts) if word in (tail + text).lower()]
 
 
@@ -266,6 +287,16 @@ def exact_case(tokenizer, texts, word, ids, batch):
 def anywhere(tokenizer, texts, word, ids, batch):
     text = tokenizer.decode(ids)
     return [id for id, piece in enumerate(texts) if word in (text + piece).lower()]
+
+
+def after_all_for_one_letter(tokenizer, texts, word, ids, batch):
+    tail = tokenizer.decode(ids)[-(len(word) - 1) :]
+    return [id for id, text in enumerate(texts) if word in (tail + text).lower()]
+
+
+def counted(tokenizer, texts, word, ids, batch):
+    text = tokenizer.decode(ids).lower()
+    return [id for id, piece in enumerate(texts) if (text + piece.lower()).count(word) > text.count(word)]
 
 
 def once_only(tokenizer, texts, word, ids, batch):
@@ -338,7 +369,9 @@ def test_forbid():
             (banning(once_only), "must not come about a second time"),
             (banning(whole_tokens), "only tokens that hold the whole word"),
             (banning(exact_case), "compare in small letters"),
-            (banning(anywhere), "everything is forbidden"),
+            (banning(anywhere), "everything is forbidden, because the word stands"),
+            (banning(after_all_for_one_letter), "`text[-0:]` is the whole text"),
+            (banning(counted), "leaves out a word that overlaps"),
             (banning(first_row), "the first row's text decides"),
             (banning(the_word_alone), "only tokens that *are* the word"),
             (banning(its_encodings), "the word's own encodings"),
@@ -352,6 +385,23 @@ def test_forbid():
             (forgetful, "it answers differently"),
         ],
     )
+
+
+def test_forbid_of_the_solution():
+    with private_progress():
+        assert lesson06.check_forbid(*definitions("06", "forbid")).outcome == "right"
+
+
+def test_a_tail_that_a_short_text_loses():
+    def tail_of_long_texts(tokenizer, texts, word, ids, batch):
+        text = tokenizer.decode(ids)
+        tail = text[len(text) + 1 - len(word) :]  # below 0 for a short text
+        return [id for id, piece in enumerate(texts) if word in (tail + piece).lower()]
+
+    with private_progress():
+        result = lesson06.check_forbid(banning(tail_of_long_texts))
+    assert result.outcome == "wrong"
+    assert "after 'Piz'" in result.message
 
 
 def test_a_text_that_ends_in_the_word_is_no_reason_to_forbid_everything():
