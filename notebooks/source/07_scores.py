@@ -394,7 +394,7 @@ def beam_sums(output):
     return total
 
 
-beam_sums(output)
+[f"{number:.2f}" for number in beam_sums(output)]
 
 # %% [markdown]
 # −6.64, and the library says −1.33. The **length penalty** is missing: the sum is divided by the number of new
