@@ -39,6 +39,8 @@ code
 <script type="module">
 show(0.7654321)
 </script>''')"""
+PICTURE = """from IPython.display import HTML
+HTML('<img src="data:image/png;base64,iVBORw0=" alt="from 0.77 to 1.25">')"""
 # A cell, a change of its stored outputs, and whether nbval must pass it all the same.
 CHANGES = {
     "the last bit of a number in a widget's script": (WIDGET, "0.7654321", "0.7654322", True),
@@ -51,6 +53,8 @@ CHANGES = {
     "the digest of that script": (WIDGET, "1a2b", "3c4d", True),
     "a digit in the widget's table": (WIDGET, "0.77", "0.78", False),
     "a script that is no widget's": (WIDGET, '<script type="module">', "<script>", False),
+    "a pixel of a picture": (PICTURE, "iVBORw0=", "iVBORx1=", True),
+    "a digit of a picture's alternative text": (PICTURE, "1.25", "1.26", False),
     "a printed digit": ("print(0.77)", "0.77", "0.78", False),
     "a digit of a result": ("0.77", "0.77", "0.78", False),
     "nothing": ("0.77", "", "", True),
@@ -138,7 +142,7 @@ def test_a_defect_of_nbval_is_cured(number, with_plugin, without_plugin):
 
 
 @pytest.mark.parametrize("number", range(len(CHANGES)), ids=list(CHANGES))
-def test_only_a_widgets_script_is_left_out_of_the_comparison(number, with_plugin):
+def test_only_scripts_of_widgets_and_pixels_are_left_out_of_the_comparison(number, with_plugin):
     passes = list(CHANGES.values())[number][-1]
     assert with_plugin["changes"][number] == passes
 

@@ -91,6 +91,25 @@ def without_gradient(*given):
         return by_cross_entropy(*given)
 
 
+def new_leaf(*given):
+    return by_cross_entropy(*given).detach().requires_grad_()
+
+
+def mask_from_id(model, sequences, prompt_mask, temperature):
+    mask = (sequences != 0).long()
+    logits = model(sequences, attention_mask=mask, position_ids=position_ids(mask)).logits / temperature
+    new = sequences.shape[1] - prompt_mask.shape[1]
+    return picked(logits[:, -new - 1 : -1], sequences[:, -new:, None])
+
+
+def new_tokens_masked(model, sequences, prompt_mask, temperature):
+    new = sequences.shape[1] - prompt_mask.shape[1]
+    mask = pad(prompt_mask, (0, new))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(sequences, attention_mask=mask, position_ids=positions).logits / temperature
+    return picked(logits[:, -new - 1 : -1], sequences[:, -new:, None])
+
+
 def raw_logits(*given):
     logits, tokens = scored(*given)
     return logits.gather(-1, tokens).squeeze(-1)
@@ -127,6 +146,9 @@ def test_log_probs_of():
             (without_either, "neither mask nor positions"),
             (unshifted, "nothing is shifted"),
             (without_gradient, "carry no gradient"),
+            (new_leaf, "does not reach the model's weights"),
+            (mask_from_id, "made from an id"),
+            (new_tokens_masked, "the new tokens are masked"),
             (raw_logits, "these are logits"),
             (likeliest, "the likeliest tokens"),
             (not_squeezed, "`gather` leaves"),
