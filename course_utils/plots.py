@@ -99,9 +99,8 @@ def dots(panels, title, unit):
 
     rows = list(next(iter(panels.values())))
     canvas = Canvas(figsize=(8, 1.1 + 0.3 * len(rows)), dpi=100, layout="constrained")
-    for axes, (name, values) in zip(
-        canvas.subplots(1, len(panels), sharey=True), panels.items(), strict=True
-    ):
+    columns = canvas.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (name, values) in zip(columns, panels.items(), strict=True):
         for row, label in enumerate(rows):
             found = values[label]
             places = [row + 0.6 * ((number + 0.5) / len(found) - 0.5) for number in range(len(found))]

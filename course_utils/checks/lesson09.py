@@ -21,11 +21,11 @@ TITLE = "How do you train through generation, then?"
 
 predict_end = Prediction(
     "09/predict-end",
-    "With labels by id, no label names the end of text. What do the other labels do to it?",
+    "With labels by id, no label names the end of text. What do the other labels do to its logit?",
     options=(
-        Option("Each of them makes it rarer", "What one token gains in a softmax the others lose, the end among them.", right=True, value="rarer"),
-        Option("They leave it alone", "No label names it, but it is in every softmax, and what another token gains it loses.", value="alone"),
-        Option("They make it likelier where the text is nearly over", "Only a label that names a token makes it likelier. There the label is the full stop.", value="likelier"),
+        Option("Each of them pushes it down", "By the end's own probability at that place, which is above 0.", right=True, value="down"),
+        Option("They leave it alone", "No label names it, but it is in every softmax, so every place has a gradient for it.", value="alone"),
+        Option("They push it up where the text is nearly over", "Only a label that names a token pushes its logit up. There the label is the full stop.", value="up"),
     ),
     proof=lambda: _pull_on_others(),
 )  # fmt: skip
@@ -106,7 +106,7 @@ def _pull_on_others():
     torch.nn.functional.cross_entropy(logits, labels).backward()
     if not logits.grad[:, 5].any():
         return "alone"
-    return "rarer" if (logits.grad[:, 5] > 0).all() else "likelier"
+    return "down" if (logits.grad[:, 5] > 0).all() else "up"
 
 
 def _without_reward():
@@ -201,6 +201,12 @@ def check_log_probs_of(answer):
                 "The numbers are right, but they carry no gradient, and `recorded` had them already. Run the "
                 "second pass without `no_grad`, and do not detach."
             )
+        weight = next(model.parameters())
+        if torch.autograd.grad(got.sum(), weight, allow_unused=True)[0] is None:
+            raise Mistake(
+                "The numbers are right, but their gradient does not reach the model's weights. "
+                "`requires_grad_()` makes a new leaf: keep the graph of the second pass, and do not detach."
+            )
     return "The same log probabilities as at the draw, in one forward pass, and with a gradient."
 
 
@@ -212,11 +218,10 @@ def _drawn(name, new=4):
     from course_utils import load
 
     model, _ = load(name, device="cpu")
-    rows = torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 284, 4483, 257]])
-    temperature = 0.7
+    rows = torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 0, 4483, 257]])  # one 0 is a token of the prompt
+    mask, temperature = torch.tensor([[0, 0, 0, 1, 1], [1] * 5]), 0.7
     if name == "tiny-llama":  # one row without padding, at another temperature
-        rows, temperature = rows[1:], 1.3
-    mask = (rows != 0).long()
+        rows, mask, temperature = rows[1:], mask[1:], 1.3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)
         output = model.generate(
@@ -257,6 +262,8 @@ def _slips(model, sequences, mask, temperature):
     new = sequences.shape[1] - mask.shape[1]
     whole = torch.nn.functional.pad(mask, (0, new), value=1)
     masked, placed = {"attention_mask": whole}, {"position_ids": position_ids(whole)}
+    by_id, short = (sequences != 0).long(), torch.nn.functional.pad(mask, (0, new))
+    without_new = {"attention_mask": short, "position_ids": (short.cumsum(1) - 1).clamp(min=0)}
 
     def logits(shift=1, **given):
         with torch.no_grad():
@@ -273,6 +280,8 @@ def _slips(model, sequences, mask, temperature):
         (_picked(right / temperature, sequences).exp(), "These are probabilities. Return their logarithms."),
         (-_picked(right / temperature, sequences), "The sign is turned: a log probability is at most 0."),
         ((right / temperature).gather(-1, sequences[:, -new:, None]).squeeze(-1), "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
+        (_picked(logits(attention_mask=by_id, position_ids=position_ids(by_id)) / temperature, sequences), "The mask is made from an id. A prompt may hold that token, too: `prompt_mask` says which places are fillers."),
+        (_picked(logits(**without_new) / temperature, sequences), "The new tokens are masked. They are tokens: append 1 for each to `prompt_mask`."),
         ((right / temperature).log_softmax(-1).amax(-1), "These are the likeliest tokens' numbers. Gather those of the drawn ones."),
     ]  # fmt: skip
     if (mask == 0).any():  # without padding these are right

@@ -2,7 +2,7 @@
 # # How do you train through generation, then?
 #
 # **By the end you will have judged nine ways to a gradient through generation by the exact one, summed over every
-# sequence there is, and a language model will have learned to avoid a letter from nothing but a count of it.**
+# sequence there is, and a language model will have learned to avoid a letter from nothing but points for its texts.**
 #
 # You will be able to
 #
@@ -66,8 +66,7 @@ print("places that count, by id and by mask:", (by_id != -100).sum().item(), (by
 
 # %% [markdown]
 # Lesson 02 met this trap: labels made from the pad *id* lose every end of text. What does the loss make of it, where no
-# label names the end? Its gradient at the logits says which tokens a step makes likelier (negative) or rarer
-# (positive).
+# label names the end? Its gradient at the logits says which of them a step pushes up (negative) or down (positive).
 
 # %%
 def push_on_the_end(labels):
@@ -80,21 +79,21 @@ def push_on_the_end(labels):
 Predict(lesson.predict_end)
 
 # %% tags=["answer"]
-print("places that make the end likelier, and places that make it rarer:")
+print("places that push the end's logit up, and places that push it down:")
 for name, labels in (("labels by mask", by_mask), ("labels by id", by_id)):
     push = push_on_the_end(labels)
     print(f"{name}: {(push < 0).sum()} and {(push > 0).sum()}")
 
 # %% [markdown]
-# Softmax makes all tokens compete: every place that trains another token pushes the end down a little. With labels
-# by mask two places push it up. With labels by id **none** does: whatever is trained, the end gets rarer. Make labels
-# from the mask.
+# Every place that trains another token pushes the end's logit down. (Not always its probability, which depends on the
+# other logits too.) With labels by mask two places push it up. With labels by id **none** does, and nothing teaches
+# the model to stop. Make labels from the mask. (A text's first token is never predicted: of 17 places 15 are left.)
 
 # %% [markdown]
 # ### What it does not train
 #
 # In training the model reads texts that people wrote. When it generates, it reads what *it* wrote, mistakes and all.
-# That gap is called **exposure bias**. Let us put a mistake into its mouth:
+# That gap is called **exposure bias**. We write a mistake for it:
 
 # %%
 @torch.no_grad()
@@ -288,7 +287,7 @@ lesson.check_log_probs_of(log_probs_of)
 # %%
 small, _ = load("tiny-gpt2", device="cpu")
 words = {"input_ids": torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 284, 4483, 257]])}
-words["attention_mask"] = (words["input_ids"] != 0).long()
+words["attention_mask"] = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])
 
 
 def drawn_with(**settings):
@@ -379,7 +378,7 @@ judged(lambda rewards: rewards, rewards + 5)
 
 # %% [markdown]
 # The expected gradient is the same, since 5 · Σ p ∇log p = 0. But each *estimate* carries a large random walk with
-# it, the one of section 2, which only averages out. (The bias that is measured here is that noise over √4000.)
+# it, the one of section 2, which only averages out. (The bias that is measured is about that noise over √4000.)
 
 # %% [markdown]
 # So subtract something. Any number b that does not depend on the drawn text leaves the mean alone: it is called a
@@ -461,8 +460,8 @@ for weigh in (gradients.no_baseline, gradients.leave_one_out):
 assert (expected(gradients.group_mean) - exact / 2).abs().max() < 1e-10
 
 # %% [markdown]
-# The first two are unbiased. The group mean has the right direction and (samples − 1) / samples of the length, which a
-# learning rate can make up for. Group relative is **biased** in direction, too: where the rewards of a group lie close
+# The first two are unbiased. The group mean is leave-one-out times (samples − 1) / samples: the right direction, and a
+# length that a learning rate can make up for. Group relative is **biased** in direction, too: where the rewards of a group lie close
 # together, small differences are blown up. (Its length says little, since it depends on the unit of the rewards.)
 
 # %% [markdown]
@@ -648,33 +647,32 @@ for estimator, found in table.items():
 # so an unbiased estimator shows a small bias, too.
 
 # %% [markdown]
-# How small? About its standard error. That is what the bars are for: two standard errors to each side. A point is
-# one problem.
+# How small? About its standard error. The bars reach two of them to each side. A point is one problem.
 
 # %%
 from course_utils.plots import dots
 
 dots(
-    {
-        "bias": {e.name: [(one.bias, 2 * one.bias_error) for one in found] for e, found in table.items()},
-        "noise": {e.name: [(one.noise, 0.0) for one in found] for e, found in table.items()},
-    },
+    {"bias": {e.name: [(one.bias, 2 * one.bias_error) for one in found] for e, found in table.items()}},
     "Estimates of a gradient from eight texts, on five problems",
     "in lengths of the exact gradient",
 )
 
 # %%
+reinforce = table[gradients.ESTIMATORS[0]]
 for estimator, found in table.items():
     if estimator.unbiased:
         assert all(one.bias < 2 * one.bias_error for one in found)
     else:
         assert any(one.bias > 3 * one.bias_error for one in found)
+    if estimator.link:  # through the token
+        assert all(one.noise < other.noise for one, other in zip(found, reinforce))
 print("the group mean's bias; by proof it is 1/8:", range_of([one.bias for one in table[gradients.ESTIMATORS[2]]]))
 
 # %% [markdown]
 # No estimator of the other seven is unbiased: each misses on at least one of the five problems by more than three
-# standard errors. The two that are need only values of R, and pay with noise. Those through the token have less of it
-# here. And straight-through on argmax was wrong by more than the gradient's own length.
+# standard errors. The two that are need only values of R, and pay with noise: those through the token have less of it on
+# each problem. And straight-through on argmax is off by up to three times the gradient's own length.
 
 # %%
 Predict(lesson.predict_more_samples)
@@ -683,14 +681,15 @@ Predict(lesson.predict_more_samples)
 print("from 8 and from 128 texts, on the last problem:")
 for estimator in (gradients.ESTIMATORS[1], gradients.ESTIMATORS[6]):
     for samples in (8, 128):
-        estimates = estimator.estimates(problems[4], samples, 40, torch.Generator().manual_seed(5))
+        count = 1000 if estimator.advantage else 40
+        estimates = estimator.estimates(problems[4], samples, count, torch.Generator().manual_seed(5))
         found = gradients.measure(problems[4], estimates)
         bias = f"{found.bias:.2f} ± {found.bias_error:.2f}"
         print(f"{estimator.name:25} {samples:3} texts: bias {bias}   noise {found.noise:.2f}")
 
 # %% [markdown]
-# Noise falls with the root of the number of texts. What looks like a bias of leave-one-out is within the error, and falls
-# with it. The bias of straight-through stays.
+# From 8 to 128 texts, sixteen times as many, noise falls to about a quarter: with the root. What looks like a bias of
+# leave-one-out is no more than its standard error. That of straight-through stays, many standard errors above 0.
 
 # %% [markdown]
 # Watch it happen: each estimator's mean walks as estimates arrive, *along* the exact gradient and *across* it, in its
@@ -839,7 +838,7 @@ print(f"KL divergence from the model before: {habit.steps[-1].kl:.1f} nats a tok
 
 # %% [markdown]
 # It finds what the reward asks for, not what we meant: fewer beginnings are left, whatever has got points is said again.
-# At its worst this is called **reward hacking**. Those who train in earnest subtract a share of the KL divergence from
+# At its worst this is called **reward hacking**. A common remedy subtracts a share of the KL divergence from
 # the reward, so that the model stays near what it was.
 
 # %% [markdown]

@@ -63,3 +63,5 @@ def test_dots_say_the_range_of_each_row_in_each_panel():
     assert figure.png == dots(panels, "Two ways", "in lengths").png and len(figure.png) < 40_000
     panels["bias"]["one"][0] = (0.0, 0.9)
     assert figure.png != dots(panels, "Two ways", "in lengths").png  # the bars are drawn
+    alone = dots({"bias": panels["bias"]}, "Two ways", "in lengths")
+    assert repr(alone).splitlines()[1] == "one     bias 0.00 to 0.25"
