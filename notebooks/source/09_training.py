@@ -85,9 +85,9 @@ for name, labels in (("labels by mask", by_mask), ("labels by id", by_id)):
     print(f"{name}: {(push < 0).sum()} and {(push > 0).sum()}")
 
 # %% [markdown]
-# Every place that trains another token pushes the end's logit down. (Not always its probability, which depends on the
-# other logits too.) With labels by mask two places push it up. With labels by id **none** does, and nothing teaches
-# the model to stop. Make labels from the mask. (A text's first token is never predicted: of 17 places 15 are left.)
+# Every place that trains another token pushes the end's logit down. (Not always its probability, which depends on all
+# logits.) With labels by mask two places push it up; with labels by id **none** does, and nothing teaches the model
+# to stop. Make labels from the mask. (Nothing predicts a text's first token: 17 less 2.)
 
 # %% [markdown]
 # ### What it does not train
@@ -461,8 +461,8 @@ assert (expected(gradients.group_mean) - exact / 2).abs().max() < 1e-10
 
 # %% [markdown]
 # The first two are unbiased. The group mean is leave-one-out times (samples − 1) / samples: the right direction, and a
-# length that a learning rate can make up for. Group relative is **biased** in direction, too: where the rewards of a group lie close
-# together, small differences are blown up. (Its length says little, since it depends on the unit of the rewards.)
+# length that a learning rate makes up for. Group relative is **biased** in direction: where the rewards of a group lie close
+# together, small differences are blown up. (Its length depends on the unit of the rewards.)
 
 # %% [markdown]
 # ## 5. The loop
@@ -670,7 +670,7 @@ for estimator, found in table.items():
 print("the group mean's bias; by proof it is 1/8:", range_of([one.bias for one in table[gradients.ESTIMATORS[2]]]))
 
 # %% [markdown]
-# No estimator of the other seven is unbiased: each misses on at least one of the five problems by more than three
+# None of the other seven is unbiased: each misses on at least one problem by more than three
 # standard errors. The two that are need only values of R, and pay with noise: those through the token have less of it on
 # each problem. And straight-through on argmax is off by up to three times the gradient's own length.
 
@@ -874,10 +874,10 @@ Quiz(lesson.situations)
 # %% [markdown]
 # ## Recap
 #
-# - Teacher forcing scores a known answer in one forward pass. Make labels from the mask, or no text will end.
+# - Teacher forcing scores a known answer in one forward pass. Make labels from the mask, or the end is not learned.
 # - Drawn texts are scored in a second pass, with the positions, the mask and the temperature of the draw.
-# - R ∇log p of drawn texts has the mean ∇J. A baseline changes its noise and not its mean; without a reward the
-#   mean is 0.
+# - R ∇log p of drawn texts has the mean ∇J. A baseline that does not depend on the text changes
+#   its noise and not its mean; without a reward the mean is 0.
 # - Unbiased by proof: REINFORCE and leave-one-out. Links through the token are biased, and need a derivative of R.
 # - Each update needs texts and log probabilities of the current weights.
 
