@@ -333,7 +333,7 @@ print("drawn with top_k=5  ", apart(*drawn_with(top_k=5)))
 # %% [markdown]
 # ## 4. REINFORCE, and what a baseline is for
 #
-# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992), the first
+# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992), a
 # **policy gradient**: a *policy* is a model that acts, here by writing. In code it is a loss whose *gradient* is
 # right. Its value means nothing.
 
@@ -889,4 +889,3 @@ Quiz(lesson.quiz)
 #
 # `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss behind `labels`. The trainers for
 # language models that use rewards live in a library of their own, TRL: `RLOOTrainer` and `GRPOTrainer`.
-# Lesson 10 takes PyTorch away.
