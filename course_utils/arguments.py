@@ -56,6 +56,13 @@ def check_arguments(model, inputs, kwargs):
             'cache_implementation="paged" hands the prompt to continuous batching, another loop than the one '
             'that is stepped through here. Leave it out, or give "static" or "dynamic".'
         )
+    arguments.pop("custom_generate", None)  # None here: decode_steps gives one of its own
+    config = arguments.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise CourseError(
+            f"generation_config is a {type(config).__name__}, and generate() takes a GenerationConfig. "
+            "Type GenerationConfig(max_new_tokens=20)."
+        )
     _check_numbers(arguments)
     _check_prompt(model, arguments)
     return arguments
@@ -102,6 +109,13 @@ def _check_prompt(model, arguments):
         ids = arguments.get("inputs")
     if ids is not None:
         _check_ids(model, ids, may_be_empty=embeddings is not None)
+    if arguments.get("decoder_input_ids") is not None:
+        _check_ids(model, arguments["decoder_input_ids"], name="decoder_input_ids")
+    if embeddings is not None and (embeddings.ndim != 3 or embeddings.numel() == 0):
+        raise CourseError(
+            f"inputs_embeds has the shape {tuple(embeddings.shape)}; one vector for each token is expected, "
+            "(batch, length, width). Type model.get_input_embeddings()(input_ids)."
+        )
     mask, cache = arguments.get("attention_mask"), arguments.get("past_key_values")
     if mask is not None:
         prompt = ids if embeddings is None else embeddings
@@ -115,11 +129,11 @@ def _check_prompt(model, arguments):
         )
 
 
-def _check_ids(model, ids, may_be_empty):
+def _check_ids(model, ids, may_be_empty=False, name="input_ids"):
     if ids.ndim != 2:
         raise CourseError(
-            f"input_ids has the shape {tuple(ids.shape)}; two dimensions are expected, (batch, length). "
-            "For a single prompt, type input_ids[None]."
+            f"{name} has the shape {tuple(ids.shape)}; two dimensions are expected, (batch, length). "
+            f"For a single prompt, type {name}[None]."
         )
     if ids.numel() == 0:
         if may_be_empty:
@@ -128,13 +142,13 @@ def _check_ids(model, ids, may_be_empty):
             "The prompt is empty: there is no token whose successor could be predicted. Type at least one "
             "word, or begin as a text begins, with torch.tensor([[tokenizer.bos_token_id]])."
         )
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise CourseError(f"input_ids is of type {ids.dtype}; ids are integers. Type input_ids.long().")
+    if ids.dtype not in (torch.long, torch.int):  # no other type is looked up in a table of embeddings
+        raise CourseError(f"{name} is of type {ids.dtype}; ids are integers. Type {name}.long().")
     vocabulary = model.get_input_embeddings().num_embeddings
     strange = ids[(ids < 0) | (ids >= vocabulary)]
     if strange.numel():
         raise CourseError(
-            f"input_ids holds {strange[0].item()}, and this model's ids go from 0 to {vocabulary - 1}. "
+            f"{name} holds {strange[0].item()}, and this model's ids go from 0 to {vocabulary - 1}. "
             "Use the tokenizer that load() returned with the model."
         )
 
@@ -147,7 +161,7 @@ def check_mode(config):
     if mode in _BEAMS:
         raise CourseError(
             f"num_beams={config.num_beams} asks for beam search, which lesson 06 takes apart. "
-            "Leave num_beams out to step through greedy decoding or sampling."
+            "Type num_beams=1 to step through greedy decoding or sampling."
         )
     if mode == GenerationMode.ASSISTED_GENERATION:
         raise CourseError(f"These arguments ask for {_ASSISTED}. Leave them out to step through this prompt.")
@@ -199,7 +213,7 @@ def explained(error, model, arguments):
     known |= {*inspect.signature(model.forward).parameters, "tokenizer", "trust_remote_code"}
     unknown = [name for name in arguments if name not in known]
     if "not used by the model" in str(error) and unknown:
-        near = difflib.get_close_matches(unknown[0], sorted(known), n=1)
+        near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.75)
         advice = f"Did you mean {near[0]}?" if near else "Leave it out: this model does not take it."
         return CourseError(f"generate() has no argument {unknown[0]}. {advice}")
     return CourseError(f"generate() refuses these arguments: {error}")

@@ -178,7 +178,7 @@ class Prepared:
         """
         verdicts = []
         for criterion in self.criteria:
-            verdict = torch.as_tensor(criterion(input_ids, scores), device=finished.device)
+            verdict = torch.as_tensor(criterion(input_ids, scores), device=finished.device).bool()
             finished = finished | verdict
             verdicts.append((_reason(criterion), verdict))
         if not finished.any():

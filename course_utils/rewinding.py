@@ -6,14 +6,18 @@ remain are run again.
 """
 
 import copy
+import random
+from collections import deque
 
+import numpy
 import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 _OWN = ("transformers.generation.logits_process", "transformers.generation.stopping_criteria")
 _REMEMBERS = ("UnbatchedClassifierFreeGuidanceLogitsProcessor", "SynthIDTextWatermarkLogitsProcessor")
-_CHANGES = torch.Tensor | list | dict | set | Cache
+_GENERATORS = torch.Generator | numpy.random.Generator | random.Random
+_CHANGES = torch.Tensor | list | dict | set | deque | Cache | _GENERATORS
 
 
 def random_state(device):
@@ -85,7 +89,23 @@ def restore(kept):
 def _copied(state, model):
     """A copy of an object's attributes, deep for those that can change in place."""
     memo = {id(model): model}
+    # deepcopy refuses what was computed with gradients, such as a cache that was filled with them.
+    memo |= {id(tensor): tensor.detach().clone() for tensor in _computed(state)}
     return {
         name: copy.deepcopy(value, memo) if isinstance(value, _CHANGES) else value
         for name, value in state.items()
     }
+
+
+def _computed(value):
+    """The tensors that carry the history of their gradients in a dict of attributes: an iterator."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_leaf:
+            yield value
+    elif isinstance(value, Cache | CacheLayerMixin):
+        yield from _computed(vars(value))
+    elif isinstance(value, dict):
+        yield from _computed(list(value.values()))
+    elif isinstance(value, list | tuple | set | deque):
+        for item in value:
+            yield from _computed(item)

@@ -2,7 +2,10 @@
 
 import contextlib
 import copy
+import random
+from collections import deque
 
+import numpy
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -20,7 +23,7 @@ from transformers import (
 )
 from transformers.generation import LogitsProcessor, StoppingCriteria
 
-from architectures import ENCODER_DECODERS, END, PAD, POSITIONS, VOCABULARY, tiny
+from architectures import ENCODER_DECODERS, END, PAD, POSITIONS, VOCABULARY, WIDTH, tiny
 from course_utils import CourseError, Step, decode_steps, load_tokenizer, pick_device
 
 DEVICE = pick_device()
@@ -308,6 +311,58 @@ def test_processors_and_criteria_of_your_own():
         same(decoding.sequences, expected)
 
 
+class Remembering(LogitsProcessor):
+    """Favours one token after another, by what it keeps in an attribute."""
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def __call__(self, input_ids, scores):
+        if isinstance(self.memory, deque):
+            self.memory.append(input_ids.shape[1])
+            token = sum(self.memory) % VOCABULARY
+        elif isinstance(self.memory, torch.Generator):
+            token = torch.randint(VOCABULARY, (), generator=self.memory).item()
+        elif isinstance(self.memory, random.Random):
+            token = self.memory.randrange(VOCABULARY)
+        else:
+            token = int(self.memory.integers(VOCABULARY))
+        return scores.index_fill(1, torch.tensor([token], device=scores.device), 100.0)
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        lambda: deque(maxlen=3),
+        lambda: torch.Generator().manual_seed(5),
+        lambda: random.Random(5),
+        lambda: numpy.random.default_rng(5),
+    ],
+)
+def test_going_back_takes_back_what_a_processor_remembers(memory):
+    def arguments():
+        return {"max_new_tokens": 6, "eos_token_id": None, "logits_processor": [Remembering(memory())]}
+
+    expected = model_of("GPT2").generate(**prompts(), **arguments())
+    list(decoding := decode_steps(model_of("GPT2"), prompts(), **arguments()))
+    for steps in (6, 2, 6):
+        decoding.back(steps)
+        list(decoding)
+        same(decoding.sequences, expected)
+
+
+def test_criteria_may_answer_with_numbers():
+    def ended(input_ids, scores, **kwargs):
+        return (input_ids[:, -1] > 20).int()
+
+    model, kwargs = model_of("GPT2"), {"max_new_tokens": 6, "eos_token_id": [59], "pad_token_id": PAD}
+    expected = model.generate(**prompts(), **kwargs, stopping_criteria=StoppingCriteriaList([ended]))
+    decoding = decode_steps(model, prompts(), **kwargs, stopping_criteria=[ended])
+    steps = list(decoding)
+    same(decoding.sequences, expected)
+    assert steps[0].finished.dtype == torch.bool and "ended" in decoding.reasons
+
+
 def test_criteria_are_given_the_scores_that_generate_would_give():
     class Sure(StoppingCriteria):
         """Ends a row where the last choice was nearly certain, and remembers how many scores it was given."""
@@ -405,6 +460,27 @@ def test_a_cache_of_your_own_is_continued(kind):
     decoding.back(5)
     list(decoding)
     same(decoding.sequences, expected)
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Mistral"])
+def test_a_cache_that_was_filled_with_gradients_is_continued(name):
+    model = model_of(name)
+
+    def filled():
+        cache = DynamicCache(config=model.config)
+        model(prompt()["input_ids"], past_key_values=cache)
+        return cache
+
+    longer = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 10]], device=DEVICE)}
+    kwargs = {"max_new_tokens": 5, "eos_token_id": None}
+    expected = model.generate(**longer, **kwargs, past_key_values=filled(), logits_processor=[Halving()])
+    decoding = decode_steps(
+        model, longer, **kwargs, past_key_values=filled(), logits_processor=[Halving()]
+    )  # a processor of one's own: the cache is kept, not shortened
+    for _ in range(2):
+        list(decoding)
+        same(decoding.sequences, expected)
+        decoding.back(5)
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
@@ -703,9 +779,25 @@ BAD_INPUT = {
     "lists": ({"input_ids": IDS.tolist()}, {}, "input_ids is a list"),
     "one dimension": ({"input_ids": IDS[0]}, {}, r"type input_ids\[None\]"),
     "fractions": ({"input_ids": IDS.float()}, {}, r"type torch.float32; ids are integers"),
+    "small integers": ({"input_ids": IDS.to(torch.uint8)}, {}, r"type torch.uint8; ids are integers"),
     "a foreign id": ({"input_ids": IDS + 52}, {}, "input_ids holds 60, and this model's ids go from 0 to 59"),
     "a short mask": ({"input_ids": IDS, "attention_mask": IDS[:, :3].clamp(max=1)}, {}, "mask has the shape"),
     "a mask of twos": ({"input_ids": IDS, "attention_mask": IDS.clamp(max=2)}, {}, "this one holds 2"),
+    "vectors of no row": (
+        {"inputs_embeds": torch.ones(4, WIDTH)},
+        {},
+        r"inputs_embeds has the shape \(4, 32\)",
+    ),
+    "no vectors": (
+        {"inputs_embeds": torch.ones(1, 0, WIDTH)},
+        {},
+        r"inputs_embeds has the shape \(1, 0, 32\)",
+    ),
+    "a dict of settings": (
+        {"input_ids": IDS},
+        {"generation_config": {"top_k": 5}},
+        "generation_config is a dict",
+    ),
     "ids twice": ({"input_ids": IDS}, {"input_ids": IDS}, "input_ids is given twice"),
     "zero new tokens": ({"input_ids": IDS}, {"max_new_tokens": 0}, "max_new_tokens is 0"),
     "negative length": ({"input_ids": IDS}, {"max_length": -3}, "max_length is -3"),
@@ -716,7 +808,7 @@ BAD_INPUT = {
     "top_p of 2": ({"input_ids": IDS}, {"top_p": -2.0, "do_sample": True}, "top_p"),
     "a typing error": ({"input_ids": IDS}, {"temprature": 0.5}, "temprature. Did you mean temperature?"),
     "an unknown name": ({"input_ids": IDS}, {"zzz": 1}, "no argument zzz. Leave it out"),
-    "beams": ({"input_ids": IDS}, {"num_beams": 3}, "num_beams=3 asks for beam search, which lesson 06"),
+    "beams": ({"input_ids": IDS}, {"num_beams": 3}, "num_beams=3 asks .*lesson 06 .*Type num_beams=1"),
     "lookup": ({"input_ids": IDS}, {"prompt_lookup_num_tokens": 2}, "lesson 06"),
     "an assistant": ({"input_ids": IDS}, {"assistant_model": tiny("GPT2")}, "lesson 06"),
     "early exit": ({"input_ids": IDS}, {"assistant_early_exit": 1}, "lesson 06"),
@@ -751,6 +843,31 @@ def test_bad_input_is_a_sentence_and_changes_nothing(case):
         decode_steps(model, inputs, **kwargs)
     assert fingerprint(model) == before
     same(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (torch.tensor([2, 5]), r"decoder_input_ids has the shape \(2,\)"),
+        (torch.tensor([[2.0, 5.0]]), r"Type decoder_input_ids.long\(\)"),
+        (torch.tensor([[2, 99]]), "decoder_input_ids holds 99"),
+    ],
+)
+def test_a_decoders_prompt_is_looked_at_too(ids, sentence):
+    with pytest.raises(CourseError, match=sentence):
+        decode_steps(model_of("T5"), prompt() | {"decoder_input_ids": ids.to(DEVICE)}, max_new_tokens=3)
+
+
+def test_what_another_model_reads_is_no_typing_error():
+    inputs = prompt() | {"token_type_ids": torch.zeros_like(IDS)}
+    with pytest.raises(CourseError, match=r"no argument token_type_ids\. Leave it out"):
+        decode_steps(model_of("Llama"), inputs, max_new_tokens=3)
+
+
+def test_no_loop_of_ones_own_is_none():
+    kwargs = {"max_new_tokens": 3, "custom_generate": None}
+    list(decoding := decode_steps(model_of("GPT2"), prompts(), **kwargs))
+    same(decoding.sequences, model_of("GPT2").generate(**prompts(), **kwargs))
 
 
 def test_a_model_without_a_head_is_refused():
