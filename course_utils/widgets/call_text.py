@@ -5,6 +5,7 @@ import ast
 from ..errors import CourseError
 
 EXAMPLE = "max_new_tokens=8, do_sample=True, temperature=0.7"
+_GIVEN = ("self", "model", "tokenizer", "inputs", "prompts", "seed")  # what the cell or another field gives
 
 
 def is_plain(value):
@@ -38,8 +39,9 @@ def parsed(text, objects):
     arguments = {}
     for keyword in call.keywords:
         name, written = keyword.arg, ast.unparse(keyword.value)
-        if name is None or name in arguments or name in objects:
+        if name is None or name in arguments or name in objects or name in _GIVEN:
             why = "comes from the cell" if name in objects else "is no single argument"
+            why = "is given beside these arguments" if name in _GIVEN else why
             why = "is given twice" if name in arguments else why
             raise CourseError(
                 f"Each argument is given once, by name: {name or '**' + written} {why}. Leave it out."

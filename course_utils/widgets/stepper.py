@@ -79,8 +79,8 @@ class Stepper(CourseWidget):
                 self._show(self._tree.begin(seed))
                 return
             inputs = self._inputs(prompts)
-            named = {"tokenizer": self._tokenizer} if "stop_strings" in generate_kwargs else {}
-            self._tree = StepTree(self._model, self._tokenizer, inputs, generate_kwargs | named, seed)
+            given_on = generate_kwargs | {"tokenizer": self._tokenizer}  # wherever stop strings stand
+            self._tree = StepTree(self._model, self._tokenizer, inputs, given_on, seed)
             self._prompts, self._plain, self._objects = prompts, plain, objects
             self._given = given
             self._session += 1

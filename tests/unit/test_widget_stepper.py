@@ -3,7 +3,13 @@ import math
 
 import pytest
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, LogitsProcessor, StoppingCriteria
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GenerationConfig,
+    LogitsProcessor,
+    StoppingCriteria,
+)
 
 from course_utils import CourseError, decode_steps, load, load_tokenizer
 from course_utils.widgets import Stepper
@@ -509,6 +515,9 @@ def test_arguments_are_shown_and_read_as_text(model, gpt2):
         ("**{'a': 1}", r"\*\*\{'a': 1\} is no single argument"),
         ("top_k=model.config.top_k", "top_k=model.config.top_k is no number, text, list"),
         ("processor=1", "processor comes from the cell"),
+        ("top_k=5, seed=3", "seed is given beside these arguments. Leave it out"),
+        ("prompts='x'", "prompts is given beside these arguments"),
+        ("model='gpt2'", "model is given beside these arguments"),
         ("\0", "cannot be read"),
     ],
 )
@@ -527,14 +536,17 @@ def test_text_that_is_one():
     assert described([Ban(), len]) == "[Ban, len]"
 
 
-def test_stop_strings_find_their_tokenizer(model, gpt2):
+@pytest.mark.parametrize("in_config", [False, True])
+def test_stop_strings_find_their_tokenizer(model, gpt2, in_config):
     free = generated(model, gpt2, "My dog is", **GREEDY)
-    word = gpt2.decode(free[0, 5])
-    stepper = Stepper(model, gpt2, "My dog is", stop_strings=[word], **GREEDY)
+    strings = {"stop_strings": [gpt2.decode(free[0, 5])]}
+    if in_config:
+        strings = {"generation_config": GenerationConfig(**strings, pad_token_id=50256)}
+    stepper = Stepper(model, gpt2, "My dog is", **strings, **GREEDY)
     stepper.run()
     assert stepper.sequences.shape[1] == 6
     assert stepper.shown["branches"][0]["turns"][-1]["reasons"] == ("StopStringCriteria",)
-    assert stepper.shown["objects"] == ""
+    assert "tokenizer" not in stepper.shown["objects"]
 
 
 # ---- saved and printed
