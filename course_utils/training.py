@@ -12,9 +12,11 @@ The method is REINFORCE (Williams 1992) with the leave-one-out baseline of `grad
 import dataclasses
 import math
 
+import numpy
 import torch
 
-from .errors import CourseError
+from .arguments import position_limit
+from .errors import CourseError, check_characters
 from .gradients import leave_one_out
 
 MOST_KL = 6.0  # nats a token from the model that the run began with; further away is no habit
@@ -92,24 +94,35 @@ def trained_parts(model):
 def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, seed=None):
     """Draw texts after one prompt, without gradient: `Samples`.
 
-    prompt:      str
+    tokenizer:   its end of text ends a row; where it has none, every row has `new_tokens` tokens
+    prompt:      str, not empty
     samples:     int, how many; new_tokens: int, how many tokens at most in each
     temperature: float above 0; no other processor, so the distribution is softmax(logits / temperature)
     seed:        int, leaves torch's global random state alone; None draws from that
+    Raises CourseError for a prompt that is no text or has no tokens, and where the model has fewer positions.
     """
-    inputs = tokenizer([prompt] * samples, return_tensors="pt").to(model.device)
+    if not isinstance(prompt, str):
+        raise CourseError(f'The prompt is of type {type(prompt).__name__}. Type one text, such as "I like".')
+    check_characters(prompt, "the prompt")
+    inputs = tokenizer([prompt] * samples, return_tensors="pt", verbose=False).to(model.device)
     length, end = inputs.input_ids.shape[1], tokenizer.eos_token_id
     if length == 0:
         raise CourseError('The prompt is empty. Type a beginning of a text, such as "I like".')
+    limit, needed = position_limit(model), length + new_tokens  # the second pass reads the last one too
+    if limit is not None and needed > limit:
+        raise CourseError(
+            f"The prompt has {length:,} tokens, and {new_tokens:,} new ones make {needed:,}. The model has "
+            f"{limit:,} positions: take {needed - limit:,} tokens or more away."
+        )
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         sequences = model.generate(
-            **inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=new_tokens,
-            eos_token_id=end, pad_token_id=end,
+            **inputs, do_sample=True, temperature=float(temperature), top_k=0, max_new_tokens=new_tokens,
+            eos_token_id=end, pad_token_id=end, top_p=1.0, repetition_penalty=1.0,  # whatever the model's own
         )  # fmt: skip
     answers = sequences[:, length:]
-    is_end = (answers == end).long()
+    is_end = (answers == (-1 if end is None else end)).long()  # no id is -1
     drawn = is_end.cumsum(1) - is_end == 0  # no end before this place
     texts = [
         tokenizer.decode(row[keep], skip_special_tokens=True)
@@ -143,8 +156,8 @@ def train_habit(
     parts = trained_parts(model)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    training = model.training
+    flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
     records = []
     try:
         model.eval().requires_grad_(False)
@@ -174,10 +187,11 @@ def train_habit(
         _restore(parameters, before)
         raise
     finally:
-        model.train(training)
-        for parameter, flag in flags:
+        for module, training in modes:
+            module.training = training
+        for parameter, flag, gradient in flags:
             parameter.requires_grad_(flag)
-            parameter.grad = None
+            parameter.grad = gradient
     return Training(parameters, before, records)
 
 
@@ -255,7 +269,7 @@ def _rewards(reward, texts, first):
     numbers = []
     for text in texts:
         found = reward(text)
-        if isinstance(found, torch.Tensor) and found.numel() == 1:
+        if isinstance(found, torch.Tensor | numpy.ndarray | numpy.generic) and math.prod(found.shape) == 1:
             found = found.item()
         if not isinstance(found, int | float):
             kind = type(found).__name__

@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
@@ -35,7 +36,7 @@ def unchanged(pair):
 def state(model):
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     flags = {name: value.requires_grad for name, value in model.named_parameters()}
-    return weights, flags, model.training
+    return weights, flags, [module.training for module in model.modules()]
 
 
 def assert_same(model, before):
@@ -186,6 +187,41 @@ def test_a_tensor_of_one_number_is_a_reward(unchanged):
     train_habit(model, tokenizer, lambda text: torch.tensor([length(text)]), PROMPT, **SHORT).undo()
 
 
+@pytest.mark.parametrize("kind", [numpy.float32, numpy.int64, numpy.array, lambda n: numpy.bool_(n % 2)])
+def test_a_number_of_numpy_is_a_reward(unchanged, kind):
+    model, tokenizer = unchanged
+    run = train_habit(model, tokenizer, lambda text: kind(len(text)), PROMPT, **SHORT)
+    run.undo()
+    found = [float(kind(len(text))) for text in run.steps[0].texts]
+    assert run.steps[0].reward == pytest.approx(sum(found) / len(found))
+
+
+def test_a_whole_temperature_is_the_same_number(unchanged):
+    model, tokenizer = unchanged
+    runs = [train_habit(model, tokenizer, length, PROMPT, **SHORT | {"temperature": t}) for t in (2, 2.0)]
+    for run in reversed(runs):
+        run.undo()
+    assert sample(model, tokenizer, PROMPT, temperature=2, seed=0).texts == (
+        sample(model, tokenizer, PROMPT, temperature=2.0, seed=0).texts
+    )
+
+
+def test_a_tokenizer_without_an_end_ends_no_row(unchanged):
+    model, tokenizer = unchanged
+    endless = Ending(tokenizer, None)
+    drawn = sample(model, endless, PROMPT, samples=4, new_tokens=3, seed=0).drawn
+    assert drawn.tolist() == [[True] * 3] * 4
+    train_habit(model, endless, length, PROMPT, **SHORT).undo()
+
+
+def test_the_models_own_settings_are_no_part_of_the_draw(unchanged, monkeypatch):
+    model, tokenizer = unchanged
+    plain = sample(model, tokenizer, PROMPT, temperature=1.0, seed=0).texts
+    for name, value in (("top_p", 0.2), ("top_k", 2), ("repetition_penalty", 3.0)):
+        monkeypatch.setattr(model.generation_config, name, value)
+    assert sample(model, tokenizer, PROMPT, temperature=1.0, seed=0).texts == plain
+
+
 # ---- what it refuses, and what is left then ----------------------------------------------------------
 
 
@@ -269,11 +305,42 @@ def test_an_error_in_the_reward_is_the_learners_and_takes_the_steps_back(unchang
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"temperature": -1}, "temperature is -1"),
         ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": None}, "prompt is of type NoneType"),
+        ({"prompt": ["I", "like"]}, "prompt is of type list"),
+        ({"prompt": "\ud83d"}, "half of a surrogate pair"),
     ],
 )
 def test_numbers_that_are_refused(unchanged, change, words):
     with pytest.raises(CourseError, match=words):
         train_habit(*unchanged, length, **{"prompt": PROMPT, **SHORT, **change})
+
+
+def test_texts_beyond_the_models_positions_are_refused():
+    model, tokenizer = load("tiny-gpt2")
+    prompt = " dog" * 1020
+    with pytest.raises(CourseError, match=r"has 1,020 tokens, and 5 new ones make 1,025.*take 1 tokens"):
+        sample(model, tokenizer, prompt, samples=2, new_tokens=5)
+    asked = {"steps": 1, "samples": 2, "new_tokens": 4}
+    train_habit(model, tokenizer, length, prompt, **asked, temperature=3.0).undo()
+
+
+def test_modes_and_gradients_are_as_they_were(unchanged):
+    model, tokenizer = unchanged
+    parameter = model.get_output_embeddings().weight
+    frozen, gradient = model.get_input_embeddings(), torch.ones_like(parameter)
+    model.train()
+    frozen.eval()
+    parameter.grad = gradient
+    before = [module.training for module in model.modules()]
+    try:
+        with pytest.raises(CourseError, match="prompt is empty"):
+            train_habit(model, tokenizer, length, "", **SHORT)
+        train_habit(model, tokenizer, length, PROMPT, **SHORT).undo()
+        assert [module.training for module in model.modules()] == before
+        assert parameter.grad is gradient and gradient.eq(1).all()
+    finally:
+        model.eval()
+        model.zero_grad()
 
 
 def test_a_model_that_is_built_otherwise_is_refused():
