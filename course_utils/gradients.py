@@ -95,7 +95,7 @@ def straight_through(logits, generator=None, sample=False):
     """
     probs = logits.softmax(-1)
     if sample:
-        flat = probs.detach().flatten(0, -2)
+        flat = probs.detach().reshape(-1, probs.shape[-1])
         chosen = torch.multinomial(flat, 1, generator=generator).view(probs.shape[:-1])
     else:
         chosen = probs.argmax(-1)
@@ -173,13 +173,18 @@ class Problem:
     expected:   float, J = the sum of p R
     gradient:   [parameters], the gradient of J: the sum of p R grad log p
 
-    Raises CourseError for rewards of another shape, that are not finite or all the same, and where there are
-    too many sequences to sum over.
+    Raises CourseError for rewards of another shape, that are not finite or all the same, where there are too
+    many sequences to sum over, and for a model in training mode.
     """
 
     def __init__(self, model, rewards, start=0):
         vocabulary = model.config.vocab_size
         _check_rewards(rewards, vocabulary)
+        if model.training:
+            raise CourseError(
+                "The model is in training mode, where dropout makes each forward pass another model, and no "
+                "gradient is exact. Type model.eval()."
+            )
         self.model, self.start = model, start
         self.horizon = rewards.ndim
         parameter = next(model.parameters())
@@ -342,7 +347,11 @@ class Measured:
 
 
 def measure(problem, estimates):
-    """`Measured` for estimates [estimates, parameters], of which there must be two or more."""
+    """`Measured` for estimates [estimates, parameters]. Raises CourseError for fewer than two of them."""
+    if len(estimates) < 2:
+        raise CourseError(
+            f"{len(estimates)} estimate has no noise to measure. Give two or more, [estimates, parameters]."
+        )
     exact, size = problem.gradient, problem.gradient.norm()
     mean = estimates.mean(0)
     noise = (estimates - mean).square().sum(1).sum().div(len(estimates) - 1).sqrt() / size

@@ -126,13 +126,14 @@ def token_log_probs(model, input_ids, attention_mask=None):
 
 
 def perplexity(model, input_ids, attention_mask=None):
-    """exp of the mean surprise in nats, over all tokens of the batch that have one: a float, at least 1.
+    """exp of the mean surprise in nats, over all tokens of the batch that have one: a float, at least 1, and
+    math.inf where it is more than a float can hold.
 
     Every token counts once, so a long row weighs more than a short one; padding and the first token of each
     row do not count. Takes its arguments, and raises CourseError, as `token_log_probs` does.
     """
     log_probs, scored = token_log_probs(model, input_ids, attention_mask)
-    return math.exp(-log_probs[scored].cpu().double().mean())
+    return log_probs[scored].cpu().double().mean().neg().exp().item()  # math.exp would raise OverflowError
 
 
 def _expected(model, input_ids, attention_mask):

@@ -1,6 +1,7 @@
 """Gradients through generation: the exact gradient, which estimators are unbiased, links, and refusals."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -155,6 +156,10 @@ def test_hard_links_are_one_hot_forwards_and_carry_a_gradient(link):
     torch.testing.assert_close(token.detach().sum(-1), torch.ones(50, dtype=torch.float64))
     (token * torch.arange(5)).sum().backward()
     assert (logits.grad != 0).all()
+    for shape in ((5,), (2, 3, 5)):  # one token's logits, and several places of a batch
+        token = link(logits.detach()[:6].flatten()[: math.prod(shape)].view(shape))
+        torch.testing.assert_close(token, token.round())
+        assert token.shape == shape
 
 
 def test_draws_of_the_hard_links_follow_the_softmax():
@@ -217,5 +222,9 @@ def test_other_refusals():
         gradients.leave_one_out(torch.ones(3, 1))
     with pytest.raises(CourseError, match="above 0"):
         gradients.gumbel(torch.zeros(2, 3), temperature=0)
+    with pytest.raises(CourseError, match="1 estimate has no noise"):
+        gradients.measure(problem(), torch.ones(1, len(problem().gradient)))
+    with pytest.raises(CourseError, match=r"training mode.*model.eval\(\)"):
+        Problem(toy_model(3).train(), random_rewards(3, 2))
     with pytest.raises(CourseError, match="10,000,000,000 sequences"):
         gradients.all_sequences(10, 10)

@@ -300,6 +300,12 @@ def test_a_model_that_knows_nothing_is_as_surprised_as_by_a_die():
     assert perplexity(model, torch.tensor([[1, 2, 3], [4, 5, 6]])) == pytest.approx(24)
 
 
+def test_a_perplexity_beyond_every_float_is_infinite():
+    model = tiny_gpt2(vocabulary=24)
+    model.transformer.ln_f.weight.data *= 1e5
+    assert perplexity(model, torch.tensor([[9, 10, 11], [12, 13, 14]])) == math.inf
+
+
 # ---- what is refused
 
 
