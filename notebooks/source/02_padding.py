@@ -683,4 +683,4 @@ for name in ("_prepare_position_ids_for_generation", "_prepare_attention_mask_fo
 # %% [markdown]
 # Read both: they are short. `course_utils/masks.py` holds this lesson once more, for later ones.
 #
-# Next, lesson 03: the place inside attention where a 0 of the mask turns into a very large negative number.
+# Next, [lesson 03](03_masks.ipynb): the place inside attention where a 0 of the mask turns into a very large negative number.

@@ -536,7 +536,7 @@ print("\n".join(inspect.getsource(masking_utils.eager_mask).splitlines()[-6:]))
 
 # %% [markdown]
 # Eager and SDPA calculate the same attention. We run the padded batch through both, and compare the last **hidden
-# states**: the vectors, one for each place, that come out of the last layer.
+# states**: the vectors, one for each place, from which the logits are made.
 
 # %%
 Predict(lesson.predict_fillers)
@@ -717,4 +717,4 @@ for function in (
 # %% [markdown]
 # `course_utils/masks.py` holds the masks of this lesson once more, for later ones.
 #
-# Next, lesson 04: the rest of the forward pass around these weights, from the embeddings to the logits.
+# Next, [lesson 04](04_forward_pass.ipynb): the rest of the forward pass around these weights, from the embeddings to the logits.

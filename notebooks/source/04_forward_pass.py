@@ -34,7 +34,8 @@ gpt2 = GPT2Config()
 
 # %% [markdown]
 # `n_embd` is the **width**: every vector that travels through GPT-2 has 768 numbers. We build the model on torch's
-# **meta device**, which knows all shapes and holds no numbers. This is one of its 12 blocks:
+# **meta device**, which knows all shapes and holds no numbers. This is one of its 12 **blocks**, which are also called
+# layers:
 
 # %%
 with torch.device("meta"):
@@ -49,7 +50,8 @@ for name, weight in empty.transformer.h[0].named_parameters():
 
 # %% [markdown]
 # In front of the blocks are two tables: a vector for each token, `wte`, and one for each position, `wpe`. Behind them
-# are a last norm, `ln_f`, and the **head**, a matrix of 50257 × 768 that turns a vector into logits.
+# are a last norm, `ln_f`, and the **head**, a matrix of 50257 × 768 that turns a vector into logits. (It is none of
+# attention's heads, which share its name.)
 
 # %%
 Predict(lesson.predict_head)
@@ -601,17 +603,17 @@ except ValueError as error:
 # %% [markdown]
 # ### Exercise 3: one prompt, several endings · difficulty 2 of 3 · 8 minutes
 #
-# Which ending does the model find most likely? A token's **log-probability** is `log_softmax` of the logits that predict
+# Which ending does the model find most likely? A token's **log probability** is `log_softmax` of the logits that predict
 # it, read at its id; an ending's is the sum over its tokens. Read the prompt in one pass only.
 
 # %% tags=["exercise"]
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
-    """Return the log-probability of each ending behind the prompt. prompt_ids is (1, length)."""
+    """Return the log probability of each ending behind the prompt. prompt_ids is (1, length)."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
-    """Return the log-probability of each ending behind the prompt. prompt_ids is (1, length)."""
+    """Return the log probability of each ending behind the prompt. prompt_ids is (1, length)."""
     out = model(prompt_ids, use_cache=True)
     cache, after_prompt = out.past_key_values, out.logits[:, -1:]
     scores = []
@@ -797,7 +799,7 @@ for share in (0, 0.25, 0.5, 0.75, 1):
 
 # %% [markdown]
 # The answer moves with the vector. Ids cannot be mixed: the one halfway between the two is a third token's, which has
-# to do with neither. Lesson 09 builds on this difference.
+# to do with neither. Lessons 08 and 09 build on this difference.
 
 # %%
 one, other = france[0, 3].item(), germany[0, 3].item()
@@ -895,4 +897,4 @@ for function in (
 # The last two are a few lines each. In the first three you will find the lines that you have written, between options
 # that this lesson did without.
 #
-# Next, lesson 05: the loop around this pass, `generate()`, step by step.
+# Next, [lesson 05](05_generate.ipynb): the loop around this pass, `generate()`, step by step.

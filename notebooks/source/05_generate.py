@@ -74,7 +74,8 @@ for name, value in prepare(max_new_tokens=4).items():
 
 # %% [markdown]
 # No token was generated. These nine things are what the loop gets to work with, and we go through all of them. First
-# `generation_config`: what is left when every source of settings has been asked.
+# `generation_config`: what is left when every source of settings has been asked. One setting is `do_sample`: with True
+# each token is drawn at random, by its probability.
 
 # %%
 Predict(lesson.predict_top_k)
@@ -85,7 +86,7 @@ settled = prepare(max_new_tokens=4, do_sample=True)["generation_config"]
 print("top_k", settled.top_k, "  top_p", settled.top_p, "  temperature", settled.temperature)
 
 # %% [markdown]
-# Only the 50 largest scores stay in the draw. Nobody asked for that: a new `GenerationConfig` says nothing, and neither does
+# Only the 50 largest logits stay in the draw. Nobody asked for that: a new `GenerationConfig` says nothing, and neither does
 # this model's own about `top_k`. (Lesson 06 is about what these settings do, this one about where they go.)
 
 # %%
@@ -386,8 +387,9 @@ lesson.check_finish(finish)
 # %% [markdown]
 # ## 7. Logits processors
 #
-# Between the logits and the choice stands a list of functions. Each takes the ids so far, (batch, length), and scores,
-# (batch, vocab), and returns scores. `generate()` builds the list from the settings:
+# Between the logits and the choice stands a list of functions. Each takes the ids so far, (batch, length), and
+# **scores**, (batch, vocab), and returns scores: the logits, as the list has changed them so far. (The scores of
+# lesson 03, inside attention, are other numbers.) `generate()` builds the list from the settings:
 
 # %%
 asked = {"renormalize_logits": True, "top_p": 0.9, "temperature": 0.7, "min_new_tokens": 2, "min_p": 0.05, "top_k": 40}
@@ -947,5 +949,5 @@ for function in (
 # %% [markdown]
 # `course_utils/generation.py` holds this lesson's loop once more, turned inside out so that it can be stepped through.
 #
-# Next, lesson 06: the choice itself. What temperature, top-k, top-p and their kin do to a distribution, and what beam
+# Next, [lesson 06](06_decoding.ipynb): the choice itself. What temperature, top-k, top-p and their kin do to a distribution, and what beam
 # search does instead.

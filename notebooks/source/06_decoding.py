@@ -2,14 +2,14 @@
 # # How is the next token chosen?
 #
 # **By the end a beam search of about forty lines will give the library's sequences and scores, on left-padded
-# batches whose texts end early; and a test will tell a right sampler from a broken one.**
+# batches whose texts end early; and a test will have found the wrong ones among four samplers.**
 #
 # You will be able to
 #
 # - compute what temperature, top-k, top-p, min-p, typical and the repetition penalty make of a distribution,
 # - say where their order matters,
 # - judge a sampler by a statistic instead of by eye,
-# - forbid a word, allow only some, and steer by a second text or a second model,
+# - forbid a word, allow only some, steer by a second text, and say what a second model changes,
 # - write beam search, and say what it does not promise.
 #
 # *60 minutes, and 45 more for the exercises. You need: lesson 05.*
@@ -159,7 +159,8 @@ for extra in ({}, {"top_k": 0}):
     assert (off < 6) == bool(extra)
 
 # %% [markdown]
-# The test finds what no look at a text would: lesson 05's silent `top_k=50`.
+# The test finds what no look at a text would: lesson 05's silent `top_k=50`. In a call
+# `top_k=0` switches it off, as `None` did there.
 
 # %% [markdown]
 # ## 3. Filters
@@ -294,7 +295,7 @@ inputs = tokenizer("My dog is", return_tensors="pt").to(model.device)
 assert model.generate(**inputs, **off, do_sample=True, max_new_tokens=1, **record).scores[0].isfinite().all()
 
 # %% [markdown]
-# Filters cannot contradict each other: each leaves at least one token of what it is given. Bans can (section 7).
+# No filter leaves nothing: each keeps at least one token of what it is given. A rule of your own may (section 7).
 
 # %% [markdown]
 # ## 4. All at once
@@ -789,4 +790,4 @@ Quiz(lesson.quiz)
 # In `transformers/generation/utils.py`: `_beam_search`, with `_check_early_stop_heuristic` for where it stops, and
 # `_assisted_decoding`.
 #
-# Next, lesson 07: how likely the chosen tokens were, and what the length penalty divides.
+# Next, [lesson 07](07_scores.ipynb): how likely the chosen tokens were, and what the length penalty divides.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # How likely was that?
 #
-# **By the end you will have rebuilt the score by which `generate()` ranks its beams, to five decimals, from the
-# probabilities of single tokens.**
+# **By the end you will have rebuilt the score by which `generate()` ranks its beams, to five decimals, from what it
+# recorded at each step.**
 #
 # You will be able to
 #
@@ -57,7 +57,8 @@ for token, number in zip(new[0], chosen[0], strict=True):
 
 # %% [markdown]
 # Older pages print this table too, and head the third column "logits". A logit has no such meaning: add 5 to all
-# logits of a step, and nothing changes. These are **log probabilities**, in nats; `exp` gives the last column.
+# logits of a step, and nothing changes. These are **log probabilities**, by the natural logarithm: their unit is the
+# *nat*. `exp` gives the last column.
 
 # %% [markdown]
 # We hold the numbers to what they were when the page was made. GPT-2's stand in the library's own documentation;
@@ -221,8 +222,8 @@ print([f"{number:.2f}" for number in transition_scores(output, eos_token_id=stop
 # %% [markdown]
 # ## 5. A text that nobody generated
 #
-# Any text can be scored, in one forward pass: the model predicts a next token at *every* place. Six tokens, and
-# the pass gives six rows of logits:
+# Any text can be scored, in one forward pass: the model predicts a next token at *every* place. The endings of
+# lesson 04 were scored in this way. Six tokens, and the pass gives six rows of logits:
 
 # %%
 ids = tokenizer("The capital of France is Paris", return_tensors="pt").input_ids.to(model.device)
@@ -362,7 +363,8 @@ print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 # %% [markdown]
 # ## 7. The score of a beam
 #
-# Beam search ranks whole sequences, and returns what it ranked them by:
+# Beam search ranks whole sequences, and returns what it ranked them by. The search of lesson 06 kept its own sums; now
+# we have only what `generate()` returns:
 
 # %%
 beams = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False, "max_new_tokens": 5}
@@ -397,7 +399,7 @@ def beam_sums(output):
 [f"{number:.2f}" for number in beam_sums(output)]
 
 # %% [markdown]
-# −6.64, and the library says −1.33. The **length penalty** is missing: the sum is divided by the number of new
+# −6.64, and the library says −1.33. Lesson 06's **length penalty** is missing: the sum is divided by the number of new
 # tokens, to the power of `length_penalty`, which is 1 by default. −6.64 / 5¹ is −1.33.
 
 # %%
@@ -443,8 +445,8 @@ print(len(output.scores), "steps,", output.beam_indices.shape[1], "new tokens")
 # %% [markdown]
 # ## 8. Why the old recipe fails
 #
-# Many pages print a recipe for this number, from the library's own documentation of 2023. One of its lines asks
-# the model for the penalty:
+# Many pages print a recipe for this number, from the library's own documentation of 2023. (The
+# [appendix](appendix_version_map.ipynb) mends a whole page of it.) One of its lines asks the model for the penalty:
 
 # %% tags=["raises-exception"]
 length_penalty = model.generation_config.length_penalty

@@ -147,7 +147,8 @@ for product in (picked, mixture):
 
 # %% [markdown]
 # With the one-hot row it leads nowhere. With the probabilities in its place it leads back to the softmax. But the
-# next step then reads a **mixture** of all embeddings, which no token has.
+# next step then reads a **mixture** of all embeddings: a vector that is no token's, like lesson 04's points between
+# France and Germany.
 
 # %% [markdown]
 # ## 5. Every tensor on the way
@@ -462,7 +463,7 @@ for new in (8, 16):
     assert generated > scored
 
 # %% [markdown]
-# Generating keeps more, and the gap widens. Keys and values have the shape (batch, heads, length, width). Of which
+# Generating keeps more, and the gap widens. Keys and values have the shape (batch, head, length, size). Of which
 # lengths are those that were kept for the 16 tokens?
 
 # %%

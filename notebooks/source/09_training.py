@@ -2,7 +2,7 @@
 # # How do you train through generation, then?
 #
 # **By the end you will have judged nine ways to a gradient through generation by the exact one, summed over every
-# sequence there is, and a language model will have learned to avoid a letter from nothing but points for its texts.**
+# sequence there is. And from nothing but points for its texts, a language model will have learned to avoid a letter.**
 #
 # You will be able to
 #
@@ -37,7 +37,8 @@ print([f"{number:.2f}" for number in scored[0].tolist()], "with a gradient:", sc
 
 # %% [markdown]
 # Each token of the answer is scored given the **true** tokens before it, whatever the model would have chosen
-# there. That is **teacher forcing**. No token is chosen, so none of lesson 08's cuts is on the way.
+# there. That is **teacher forcing**, which lesson 08 did to the model's own text. No token is chosen, so none of lesson
+# 08's cuts is on the way.
 
 # %% [markdown]
 # The library does the same when it is given `labels`: ids where the loss counts, −100 where it does not. It shifts
@@ -224,8 +225,8 @@ print(f"drawn at 0.7, scored at 1: {(sharp @ scores).norm() / exact.norm():.2f} 
 # ## 3. Draw, then score
 #
 # With a real model we draw texts with `generate()`, under `no_grad`. Then we need their log probabilities *with* a
-# gradient: the second forward pass of lesson 08. Its numbers must be those of the draw, or we train another
-# distribution.
+# gradient: lesson 08's forward pass over the finished text, from here on the **second pass**. Its numbers must be
+# those of the draw, or we train another distribution.
 
 # %%
 tokenizer.padding_side = "left"
@@ -485,9 +486,9 @@ def reward(drawn):
 # %%
 def broken(model, optimizer, draw, reward, updates):
     drawn, recorded = draw(model)
-    weights = gradients.leave_one_out(reward(drawn))
+    advantages = gradients.leave_one_out(reward(drawn))
     for _ in range(updates):
-        loss = -(weights * recorded).mean()
+        loss = -(advantages * recorded).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -528,7 +529,7 @@ print(max((now - then).abs().max().item() for now, then in zip(learner.parameter
 # ### Exercise 3: repair it · difficulty 3 of 3 · 9 minutes
 #
 # Write the loop so that every update follows an estimate of the gradient **at the model's current weights**, with
-# the leave-one-out weights. `gradients.sequence_log_probs(model, drawn)` is the second forward pass, with a
+# leave-one-out advantages. `gradients.sequence_log_probs(model, drawn)` is the second forward pass, with a
 # gradient: (samples,).
 
 # %% tags=["exercise"]
@@ -889,3 +890,5 @@ Quiz(lesson.quiz)
 #
 # `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss behind `labels`. The trainers for
 # language models that use rewards live in a library of their own, TRL: `RLOOTrainer` and `GRPOTrainer`.
+#
+# This was the last lesson. Names from older articles stand in the [appendix](appendix_version_map.ipynb).

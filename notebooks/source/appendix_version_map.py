@@ -78,7 +78,7 @@ scores.shape  # (text, new token)
 
 # %% [markdown]
 # A text's score is the sum of its tokens' scores, divided by a power of its length. The example's last lines
-# rebuild it, and compare. It printed `True`:
+# rebuild it, and compare. The page prints `True` below them:
 
 # %% tags=["raises-exception"]
 input_length = inputs.input_ids.shape[1]
@@ -113,7 +113,8 @@ np.allclose(outputs.sequences_scores.cpu(), rebuilt)
 
 # %% [markdown]
 # **Run it, read the last line of the error, look the name up, mend one line, run it again. And where an article
-# prints a number, compare.** Lesson 07 says why the length counts as it does.
+# prints a number, compare.** Lesson 07 says which length counts, and since which
+# version; this page still had the older one.
 
 # %% [markdown]
 # ## 3. The silent ones
