@@ -87,7 +87,7 @@ quiz = (
         "You move the temperature from 1 to 2. What has changed inside the model?",
         options=(
             Option("Nothing", "The logits are the same. They are divided by 2 before the softmax, after the model is done.", right=True),
-            Option("Its weights", "Nothing here changes weights. Lesson 09 will."),
+            Option("Its weights", "Nothing here changes weights: training does, in lessons 02 and 09."),
             Option("It reads the text again, more freely", "Not even that: the widget recomputes without asking the model."),
         ),
     ),
