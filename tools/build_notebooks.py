@@ -77,9 +77,29 @@ def targets(root: Path, source: Path) -> dict[Path, NotebookNode]:
     cells = lesson_source.read_source(source)
     name = f"{source.stem}.ipynb"
     notebooks = {root / "notebooks" / name: lesson_source.learner_notebook(cells)}
-    if any(lesson_source.has_tag(cell, "exercise") for cell in cells):
-        notebooks[root / "notebooks" / "solutions" / name] = lesson_source.solved_notebook(cells)
+    if has_exercises(cells):
+        solved = lesson_source.solved_notebook(cells)
+        for cell in solved.cells:
+            if cell.cell_type == "markdown":
+                cell.source = linked_from_solutions(cell.source, source.parent)
+        notebooks[root / "notebooks" / "solutions" / name] = solved
     return notebooks
+
+
+def has_exercises(cells) -> bool:
+    return any(lesson_source.has_tag(cell, "exercise") for cell in cells)
+
+
+def linked_from_solutions(text: str, sources: Path) -> str:
+    """A text whose links to notebooks without a solved copy lead out of the folder of the solved ones."""
+
+    def link(found):
+        other = sources / f"{found[1]}.py"
+        if other.exists() and not has_exercises(lesson_source.read_source(other)):
+            return f"](../{found[1]}.ipynb)"
+        return found[0]
+
+    return re.sub(r"\]\((\w+)\.ipynb\)", link, text)
 
 
 def build(root: Path, sources: list[Path], *, force: bool) -> list[str]:

@@ -194,7 +194,7 @@ def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, num
     skip:    leave out so many first tokens
     shift:   0 reads each token at its own place
     reduce:  what becomes of the tokens' numbers
-    numbers: what is made of logits; None for log-probabilities
+    numbers: what is made of logits; None for log probabilities
     """
     import torch
 
@@ -259,7 +259,7 @@ def _misscored(model, prompt, endings):
     probabilities = scores(numbers=lambda logits: logits.softmax(-1))
     yield probabilities, "These are probabilities. Add up their logarithms: `log_softmax`."
     bare = scores(numbers=lambda logits: logits)
-    yield bare, "These are sums of logits. `log_softmax` makes log-probabilities of them."
+    yield bare, "These are sums of logits. `log_softmax` makes log probabilities of them."
 
 
 @exercise("04/loop", title="Find two bugs in a loop with a cache", minutes=8, difficulty=3)

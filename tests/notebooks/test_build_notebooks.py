@@ -118,6 +118,22 @@ def test_a_build_is_strict_where_solved_and_knows_nothing_of_the_maintainer(buil
     assert outputs(built / SOLVED)[0][-1].data["text/plain"] == "('1', 'cpu', False)"
 
 
+def test_links_lead_to_the_solved_copy_where_there_is_one(course):
+    sources = course / "notebooks/source"
+    (sources / "appendix.py").write_text("# %% [markdown]\n# # Where?\n", encoding="utf-8")
+    text = "[next](01_why.ipynb), [map](appendix.ipynb), [none](02_gone.ipynb)"
+    (sources / "00_links.py").write_text(
+        f"# %% [markdown]\n# # {text}\n"
+        '# %% tags=["exercise"]\nx = ...\n'
+        '# %% tags=["solution"]\nx = 1\n'
+        '# %% tags=["check"]\nassert x\n',
+        encoding="utf-8",
+    )
+    learners, solved = build_notebooks.targets(course, sources / "00_links.py").values()
+    assert learners.cells[0].source == f"# {text}"
+    assert solved.cells[0].source == f"# {text.replace('(appendix', '(../appendix')}"
+
+
 def test_a_source_without_exercises_has_no_solved_notebook(course, capsys):
     appendix = "# %% [markdown]\n# # Where?\n\n# %%\n1 + 1\n"
     (course / "notebooks/source/appendix.py").write_text(appendix, encoding="utf-8")

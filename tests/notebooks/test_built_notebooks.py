@@ -1,5 +1,6 @@
 """What notebooks/ holds: equal to its source, run from top to bottom, readable, fit for any machine."""
 
+import re
 from pathlib import Path
 from statistics import median
 
@@ -44,6 +45,13 @@ def test_every_notebook_equals_its_source(capsys):
 def test_every_cell_was_run_in_order(path):
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+@each_notebook
+def test_every_link_to_a_notebook_leads_to_one(path):
+    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    for target in re.findall(r"\]\(([^)]+\.ipynb)\)", "\n".join(texts)):
+        assert (path.parent / target).exists(), target
 
 
 @each_notebook

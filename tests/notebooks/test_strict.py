@@ -1,6 +1,6 @@
 """COURSE_STRICT=1, as in grading: on the learner's notebooks it fails at the checks and nowhere else.
 
-Only a check reads that variable, so one notebook is run, and the others are read for checks outside their cells.
+Only a check reads that variable, so one notebook is run; the others are read for checks outside their cells.
 """
 
 from pathlib import Path
