@@ -1,5 +1,7 @@
 """Lesson 04, exercise 1: the number of parameters from a configuration."""
 
+import numbers
+
 from .exercise import Mistake, exercise
 
 SMOLLM2 = {
@@ -44,7 +46,7 @@ def check_llama_parameters(answer):
     ]:
         model = on_meta("Llama", **options)
         want, got = model.num_parameters(), answer(model.config)
-        if not isinstance(got, int | float):
+        if not isinstance(got, numbers.Real):  # NumPy's numbers, too
             raise Mistake(f"Return one number, the sum of all terms; this is of type {type(got).__name__}.")
         if got != want:
             hint = (

@@ -16,6 +16,7 @@ def check_finish(answer):
         ([7, 9, 30, 2, 30], [1, 1, 1, 1, 0], [2, 30], 0),
         ([5, 2], [0, 1], [30, 2], 2),
         ([8], [1], [2], 0),
+        ([0, 2, 5], [1, 1, 0], [2], 0),  # 0 is the padding, and a token like any other
     ]:
         next_tokens, unfinished = torch.tensor(tokens), torch.tensor(flags).bool()
         got = answer(next_tokens, unfinished, ends, pad_id)
@@ -77,6 +78,7 @@ def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
             (~want[1], "The flags are the wrong way round: True is for rows that still write."),
             (unfinished if ended_now.any() else None, "No row ends here, though one has written an end-of-text."),
             (first_only if not torch.equal(first_only, want[1]) else None, "Only the first of the ends counts here. Any of them ends a row: `torch.isin`."),
+            (_other(unfinished & ~torch.isin(tokens, torch.tensor([*ends, pad_id])), want[1]), "A row that writes the id of the padding itself has not ended: only `end_ids` end a row."),
             (torch.zeros_like(unfinished) if want[1].any() else None, "One row's end ends all the others here."),
             (torch.ones_like(unfinished) * want[1].any(), "The flags are the same for all rows. Each row has its own end."),
         ],
@@ -191,6 +193,8 @@ def _top_k_mistakes(got, scores, want, top_k):
             *[(_other(limited, want), "One row's k-th score is the limit for all rows. Each row has its own: `values[:, -1:]`, with the dimension of the rows.") for limited in (first_row, last_row)],
             (_other(exactly, want), "Some scores tie with the k-th. The library keeps them all, and removes only what is below: compare with the k-th score."),
             (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
+            (want.softmax(-1), "These are probabilities. A processor returns scores, and the softmax comes after the last of them."),
+            (lambda got: torch.equal(got[~removed], want[~removed]) and (got[removed] == scores[removed]).any(), "More than the `top_k` largest scores are still there. Look at which place of the sorted ones the limit is taken from: counted from 0, the k-th is at `k - 1`."),
             (lambda got: (got[removed] > -1e3).any(), "Forbidden tokens keep a score that a softmax still sees. Set them to −∞."),
             (lambda got: (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞: `scores` in generate()'s output, and whoever counts finite ones, will differ from the library's."),
         ],
@@ -231,7 +235,7 @@ def check_sentences(answer):
     from transformers import StoppingCriteriaList
 
     tokenizer = tiny_model()[1]
-    prompts = ["Mr. Bean sat. He", "I am", "Wait! Wait! I"]
+    prompts = ["Mr. Bean sat. He", "I am", "Wait! Wait!"]
     for sentences, continuations in [
         (1, [" is here.", " here", " said no"]),
         (1, [" slept.", " well!", " go... And"]),
@@ -240,6 +244,7 @@ def check_sentences(answer):
         (2, [" is here...", " fine. I am.", " wait"]),
         (3, [" a. b! c?", " a. b", " here... or not"]),
         (1, [' said "no."', " is here.", " (or not?) No"]),
+        (1, ["! So", " is here.", " no"]),
     ]:
         ids, length = _joined_rows(tokenizer, prompts, continuations)
         criterion = answer(tokenizer, length, sentences)
@@ -262,6 +267,7 @@ def check_sentences(answer):
             mistakes=[
                 (~want if want.any() and not want.all() else None, "The flags are the wrong way round: True ends a row."),
                 (_other(inside, want), "A mark inside a token is counted too, as in `.\"` or `?)`. The token's text should *end* with it."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length + 1 :]) >= sentences), want), "The first new token is left out. It stands at `prompt_length`, which counts from 0."),
                 (_other(all_text, want), "The prompt's sentences are counted too. Look at the ids from `prompt_length` on."),
                 (_other(only_stops, want), "Only the token `.` is counted. `!` and `?` close a sentence as well, and there are tokens such as `...` and `?!`: look at each token's text."),
                 (_other(marks, want), "Each mark is counted, so that the one token `...` counts as three. Count tokens."),

@@ -78,6 +78,11 @@ def first_end_only(next_tokens, unfinished, end_ids, pad_id):
     return finish(next_tokens, unfinished, end_ids[:1], pad_id)
 
 
+def ended_by_the_padding(next_tokens, unfinished, end_ids, pad_id):
+    next_tokens, flags = finish(next_tokens, unfinished, end_ids, pad_id)
+    return next_tokens, flags & (next_tokens != pad_id)
+
+
 def one_for_all(next_tokens, unfinished, end_ids, pad_id):
     next_tokens, flags = finish(next_tokens, unfinished, end_ids, pad_id)
     return next_tokens, flags & flags.all()
@@ -138,6 +143,7 @@ def test_finish():
             (finished_flags, "the wrong way round"),
             (never_ends, "no row ends here"),
             (first_end_only, "only the first of the ends"),
+            (ended_by_the_padding, "only `end_ids` end a row"),
             (one_for_all, "one row's end ends all the others"),
             (all_for_one, "the same for all rows"),
             (a_single_flag, "the flags have the shape ()"),
@@ -253,6 +259,16 @@ def too_large_k(scores, top_k):
     return scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], OFF)
 
 
+def one_too_many(scores, top_k):
+    if top_k >= scores.shape[-1]:
+        return scores + 0
+    return scores.masked_fill(scores < scores.sort(descending=True).values[:, top_k, None], OFF)
+
+
+def as_probabilities(scores, top_k):
+    return cut(scores, top_k).softmax(-1)
+
+
 def large_number(scores, top_k):
     return cut(scores, top_k).clamp(min=-1e9)
 
@@ -305,12 +321,18 @@ def test_processors():
             (both(second=limit_of_the_first_row), "the limit for all rows"),
             (both(second=without_ties), "tie with the k-th"),
             (both(second=too_large_k), "may be larger than the vocabulary"),
+            (both(second=one_too_many), "are still there. Look at which place"),
             (both(second=large_number), "a large negative number is not −∞"),
             (both(second=small_number), "that a softmax still sees"),
             (both(second=normalised), "their scores are changed"),
             (both(second=cut_in_place), "top-k processor changes the scores"),
         ],
     )
+
+
+def test_probabilities_of_top_k_are_told():
+    with private_progress():
+        assert "These are probabilities" in lesson05.check_processors(both(second=as_probabilities)).message
 
 
 def test_processors_that_return_no_scores_are_told():
@@ -366,6 +388,10 @@ def by_a_table(tokenizer, prompt_length, sentences):
 
 def with_the_prompt(tokenizer, prompt_length, sentences):
     return lambda input_ids, scores, **kwargs: counts(tokenizer, input_ids) >= sentences
+
+
+def behind_the_first(tokenizer, prompt_length, sentences):
+    return by_tokens(tokenizer, prompt_length + 1, sentences)
 
 
 def full_stops_only(tokenizer, prompt_length, sentences):
@@ -458,6 +484,7 @@ def test_sentences():
         right=[by_tokens, by_a_table],
         wrong=[
             (with_the_prompt, "the prompt's sentences are counted"),
+            (behind_the_first, "the first new token is left out"),
             (full_stops_only, "only the token `.` is counted"),
             (every_mark, "each mark is counted"),
             (the_first_one, "though more were asked for"),
@@ -474,6 +501,14 @@ def test_sentences():
             (forgetful, "it answers differently"),
         ],
     )
+
+
+def test_a_criterion_that_begins_in_the_prompt_is_told():
+    def one_early(tokenizer, prompt_length, sentences):
+        return by_tokens(tokenizer, prompt_length - 1, sentences)
+
+    with private_progress():
+        assert "The prompt's sentences are counted" in lesson05.check_sentences(one_early).message
 
 
 def test_a_criterion_without_a_body_is_not_started():
