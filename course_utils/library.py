@@ -123,10 +123,17 @@ def show(target, notes=None, *, context=1, whole=False):
     """
     if not isinstance(context, int) or context < 0:
         raise CourseError(f"context is {context!r}. It counts lines: give 0, 1, 2, …")
+    notes = {} if notes is None else notes
+    if not isinstance(notes, dict) or not all(
+        isinstance(text, str) for pair in notes.items() for text in pair
+    ):
+        raise CourseError(
+            'The notes are a dictionary of texts. Type {"a piece of a line": "what to say of it"}.'
+        )
     found = _find(target)
     path, first, lines = _source(target, found)
     placed = {}
-    for number, note in _placed(target, first, lines, notes or {}):
+    for number, note in _placed(target, first, lines, notes):
         placed[number] = (*placed.get(number, ()), note)
     last = first + len(lines) - 1
     shown = set(range(first, last + 1))
@@ -161,6 +168,7 @@ def _source(target, found):
     """Path below the transformers folder, number of the first line, and the lines, dedented."""
     import transformers
 
+    found = getattr(found, "__func__", found)  # a class method's function
     found = inspect.unwrap(getattr(found, "fget", found))
     if not (inspect.isfunction(found) or inspect.isclass(found)):
         raise CourseError(f"{target!r} is a {type(found).__name__}. Name a function or a class in it.")

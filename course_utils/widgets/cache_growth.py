@@ -51,8 +51,8 @@ class CacheGrowth(CourseWidget):
 
     `measure(most)` measures in the cell and returns when it is done; `measured` holds the results.
 
-    Raises CourseError for an encoder-decoder model, for a model that keeps no keys and values, for a text
-    that is no str, has no tokens or holds half a surrogate pair.
+    Raises CourseError for an encoder-decoder model, for a model that has no logits or keeps no keys and
+    values, for a text that is no str, has no tokens or holds half a surrogate pair.
     """
 
     _esm = _HERE / "cache_growth.js"
@@ -300,10 +300,17 @@ def _tensors(cache):
 
 
 def _check_cache(model, ids):
-    """Raises CourseError unless `model` keeps keys and values of `ids` (list of int)."""
+    """Raises CourseError unless `model` has logits, and keeps keys and values of `ids` (list of int)."""
     keeps = "past_key_values" in inspect.signature(model.forward).parameters
-    if keeps and _tensors(_forward(model, ids, use_cache=True).past_key_values):
-        return
+    if keeps:
+        output = _forward(model, ids, use_cache=True)
+        if not hasattr(output, "logits"):
+            raise CourseError(
+                f"A {type(model).__name__} has no head that scores the next token. "
+                "Load the model with load(), or with AutoModelForCausalLM."
+            )
+        if _tensors(output.past_key_values):
+            return
     raise CourseError(
         f"{type(model).__name__} keeps no keys and values, so there is no cache to measure. "
         "Give CacheGrowth another model, for example the one that load() returns."

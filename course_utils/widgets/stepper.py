@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import operator
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +103,7 @@ class Stepper(CourseWidget):
     def choose(self, token, row=0, step=None):
         """Let the branch have chosen the id `token` (int) in `row` at `step` (int, its index; None for the
         last one): the branch that does so is then the one that is worked on."""
+        token, row = _plain_int(token), _plain_int(row)
         with self._lock:
             steps = len(self._tree.path(self.branch))
             step = steps - 1 if step is None else step
@@ -272,6 +274,14 @@ def _branch_lines(tree):
             f"“{new}” for “{old}”."
         )
     return lines
+
+
+def _plain_int(number):
+    """An integer of NumPy's or torch's as an int, which a page can be sent; anything else as it is."""
+    try:
+        return number if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        return number
 
 
 def _as_list(prompts):

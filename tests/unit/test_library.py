@@ -89,6 +89,7 @@ def test_all_lines_on_request_and_without_notes(options):
 def test_a_decorated_method_a_class_and_a_long_name_are_found():
     assert "@torch.no_grad()" in library.show("generation.utils.GenerationMixin.generate").lines[0]
     assert library.show("transformers.TopKLogitsWarper").lines[0].startswith("class TopKLogitsWarper")
+    assert library.show("PreTrainedModel.from_pretrained").lines[0] == "@classmethod"
 
 
 def test_html_says_the_same_and_escapes_everything():
@@ -127,6 +128,8 @@ def test_anchors_that_do_not_fit_are_all_named():
         (("generation.utils",), "is a module"),
         (("generation.utils.torch.nn.Module",), "not a part of transformers"),
         ((SAMPLE, {ARGMAX: "x"}, -1), "context is -1"),
+        ((SAMPLE, ARGMAX, 1), "The notes are a dictionary of texts"),
+        ((SAMPLE, {ARGMAX: 3}, 1), "The notes are a dictionary of texts"),
     ],
 )
 def test_what_cannot_be_shown_gets_a_sentence(arguments, sentence):

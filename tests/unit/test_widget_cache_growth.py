@@ -212,6 +212,11 @@ def test_a_model_without_a_cache_is_one_sentence(gpt2):
         CacheGrowth(OpenAIGPTLMHeadModel(config).eval(), gpt2)
 
 
+def test_a_model_without_a_head_is_one_sentence(gpt2):
+    with pytest.raises(CourseError, match="A GPT2Model has no head that scores the next token"):
+        CacheGrowth(tiny_gpt2().transformer, gpt2)
+
+
 def test_the_summary_names_no_time_before_one_was_measured(widget, clock):
     assert repr(widget) == (
         "KV cache, as the configuration predicts it: 2 (keys and values) x 1 layers x 2 heads x 8 numbers "

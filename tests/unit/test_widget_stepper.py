@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy
 import pytest
 import torch
 from transformers import (
@@ -392,6 +393,15 @@ def test_scores_that_are_no_distribution(gpt2):
         stepper.step()
     assert stepper.shown is shown
     assert len(stepper.page_state()["shown"]["steps"]) == 2  # looking ahead finds nothing either
+
+
+def test_a_choice_may_be_an_integer_of_numpy_or_torch(model, gpt2):
+    stepper = Stepper(model, gpt2, PROMPTS, **GREEDY)
+    stepper.choose(torch.tensor(11), row=numpy.int64(1))
+    stepper.choose(numpy.int64(12), row=torch.tensor(2))
+    assert stepper.sequences[1:, -1].tolist() == [11, 12]
+    assert [branch["row"] for branch in stepper.shown["branches"]] == [None, 1, 2]
+    json.dumps(stepper.shown)  # a page can be sent no other integers
 
 
 def test_choices_that_are_none(model, gpt2):
