@@ -18,7 +18,7 @@ class Choice(traitlets.TraitType):
 
     def validate(self, obj, value):
         if value in self.options:
-            return value
+            return self.options[self.options.index(value)]  # 1.0 for 1, and for a tensor that equals it
         options = " or ".join(map(repr, self.options))
         raise CourseError(f"{self.name} is {value!r}. Give {options}.")
 

@@ -44,9 +44,9 @@ class NextToken(CourseWidget):
     from Python moves the controls.
     `prompt`, `chosen` (tuple of int, the ids appended) and `text` tell where the learner is.
 
-    Raises CourseError for a prompt of no tokens or of more tokens than the model has positions, for half a
-    surrogate pair, for an encoder-decoder model, for other `controls`, and for a setting outside its slider
-    or without one.
+    Raises CourseError for a prompt that is no str, of no tokens or of more tokens than the model has
+    positions, for half a surrogate pair, for an encoder-decoder model, for other `controls`, and for a
+    setting outside its slider or without one.
     """
 
     _esm = _HERE / "next_token.js"
@@ -75,6 +75,11 @@ class NextToken(CourseWidget):
                 f"{type(model).__name__} is an encoder-decoder model, and NextToken continues a prompt. "
                 "Give it a decoder-only model, for example the one that load() returns."
             )
+        for name in settings:
+            if name not in (*_SETTINGS, "draws", "seed"):
+                raise CourseError(
+                    f"NextToken has no setting {name}. It has {', '.join(_SETTINGS)}, draws and seed."
+                )
         self.set_trait("controls", controls)
         self._model, self._tokenizer = model, tokenizer
         super().__init__(**settings)
@@ -181,6 +186,10 @@ class NextToken(CourseWidget):
 
     def _prompt_ids(self, prompt):
         """The ids of `prompt` as the tokenizer makes them by default: list of int, at least one."""
+        if not isinstance(prompt, str):
+            raise CourseError(
+                f"The prompt is of type {type(prompt).__name__}, and this is for one text: 'My dog is'."
+            )
         check_characters(prompt, "the prompt")
         ids = self._tokenizer(prompt, verbose=False).input_ids
         if not ids:

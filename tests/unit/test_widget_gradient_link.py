@@ -194,6 +194,12 @@ def test_the_weight_goes_to_a_place_of_the_slider(widget):
     assert GradientLink(widget._steps.model, weight=-0.75).weight == -0.75
 
 
+def test_a_number_that_equals_an_option_is_that_option(widget):
+    given = GradientLink(widget._steps.model, "Gumbel-softmax", temperature=torch.tensor(1.0), seed=True)
+    assert (type(given.temperature), type(given.seed)) == (float, int)
+    assert "Weight 0" in given.summary()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [

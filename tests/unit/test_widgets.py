@@ -70,8 +70,10 @@ def test_next_token_goes_on(next_token, gpt2):
         ("", "prompt is empty"),
         ("word " * 20, "21 tokens long, and the model has 16 positions. Take at least 5 tokens away"),
         ("x\udc80", r"Character 2 of the prompt is U\+DC80, half of a surrogate pair"),
+        (None, "of type NoneType, and this is for one text"),
+        (["Hello", "world"], "of type list, and this is for one text"),
     ],
-    ids=["empty", "too long", "half a surrogate pair"],
+    ids=["empty", "too long", "half a surrogate pair", "none", "a list"],
 )
 def test_next_token_refuses_a_bad_prompt(next_token, gpt2, prompt, sentence):
     with pytest.raises(CourseError, match=sentence):
@@ -93,6 +95,11 @@ def test_next_token_refuses_a_setting_outside_its_slider(next_token, gpt2, name,
         setattr(next_token, name, value)
     with pytest.raises(CourseError):
         NextToken(tiny_gpt2(), gpt2, "Hello", **{name: value})
+
+
+def test_next_token_refuses_a_setting_that_it_does_not_have(gpt2):
+    with pytest.raises(CourseError, match=r"no setting topk\. It has repetition_penalty, temperature, top_k"):
+        NextToken(tiny_gpt2(), gpt2, "Hello", topk=3)
 
 
 def test_next_token_refuses_other_models_and_broken_ones(gpt2):
