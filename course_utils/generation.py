@@ -239,7 +239,7 @@ class Decoding:
         if prepared.pad is not None:
             next_tokens = torch.where(state.finished, prepared.pad, next_tokens)
         input_ids = torch.cat([state.input_ids, next_tokens[:, None]], dim=-1)
-        all_scores = None if state.scores is None else (*state.scores, scores)
+        all_scores = None if state.scores is None else (*state.scores, scores.clone())
         finished, reasons = prepared.outcome(input_ids, all_scores, state.finished, state.reasons)
         step = Step(
             index=self.steps_taken,

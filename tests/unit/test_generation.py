@@ -275,6 +275,20 @@ def test_what_is_done_to_inputs_and_steps_later_does_not_matter():
         decoding.back(decoding.steps_taken)
 
 
+@pytest.mark.parametrize("penalty", [None, 1.3])
+def test_criteria_are_given_the_scores_whatever_is_done_to_the_steps(penalty):
+    def of_zeros(input_ids, scores, **kwargs):
+        return scores[0].eq(0).all(dim=-1)
+
+    kwargs = {"max_new_tokens": 4, "output_scores": True, "return_dict_in_generate": True}
+    kwargs |= {"eos_token_id": None, "repetition_penalty": penalty}
+    decoding = decode_steps(model_of("GPT2"), prompts(), **kwargs, stopping_criteria=[of_zeros])
+    for step in decoding:
+        for scores in (step.logits, *(stage for _, stage in step.stages)):
+            scores.zero_()
+    assert decoding.reasons == ("length",) * 3
+
+
 # ---- the arguments of generate() ---------------------------------------------------------------------
 
 
