@@ -98,7 +98,8 @@ def execute(
 
 
 def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:
-    """The environment of a kernel whose outputs are stored: the CPU, no progress, no profile of the user."""
+    """The environment of a kernel whose outputs are stored: the CPU, no progress, no profile of the user, and
+    one thread, since the last bits that a widget's page carries depend on how many there are."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -109,6 +110,8 @@ def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:
         "COURSE_PROGRESS": str(private / "progress.json"),
         "COURSE_STRICT": "1" if strict else "0",
         "IPYTHONDIR": str(private / "ipython"),
+        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
     }
 
