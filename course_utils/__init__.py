@@ -25,6 +25,7 @@ _HOME = {
     "decode_steps": "generation",
     "load": "models",
     "load_tokenizer": "models",
+    "needs_transformers": "releases",
     "pick_device": "models",
 }
 

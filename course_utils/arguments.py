@@ -11,6 +11,7 @@ from transformers.generation import GenerationMode
 
 from .errors import CourseError
 from .masks import check_mask
+from .releases import cache_given
 
 _MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 _BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
@@ -116,7 +117,7 @@ def _check_prompt(model, arguments):
             f"inputs_embeds has the shape {tuple(embeddings.shape)}; one vector for each token is expected, "
             "(batch, length, width). Type model.get_input_embeddings()(input_ids)."
         )
-    mask, cache = arguments.get("attention_mask"), arguments.get("past_key_values")
+    mask, cache = arguments.get("attention_mask"), cache_given(arguments)
     if mask is not None:
         prompt = ids if embeddings is None else embeddings
         # With a cache the mask also covers what is in it.

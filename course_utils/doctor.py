@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import TORCH_CAME_FIRST, assets
+from . import TORCH_CAME_FIRST, assets, releases
 from .errors import CourseError
 
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
@@ -45,12 +45,11 @@ class Finding:
 
 def check_machine():
     """Print whether this machine has what the course needs, in one line, or what to do about each thing that
-    is missing. Takes no time to speak of; `python -m course_utils doctor` looks closer."""
+    is missing. Fast: `python -m course_utils doctor` looks closer."""
     findings = [_python(), *_packages(), _front_end(), _disk(), _threads()]
-    missing = [finding for finding in findings if finding.is_missing]
-    if not missing:
+    if not any(finding.is_missing for finding in findings):
         print("This machine has what the course needs.")
-    for finding in missing:
+    for finding in (finding for finding in findings if finding.is_missing or finding.title == "Release"):
         print(f"{finding.title}: {finding.text}. {finding.remedy}")
 
 
@@ -103,8 +102,18 @@ def _packages():
         if not pin.specifier.contains(found[pin.name], prereleases=True):
             text = f"{pin.name} is {found[pin.name]}, tested with {pin.specifier}: outputs may differ"
             findings.append(Finding("Packages", text, _INSTALL, needed=False))
+    if trouble := _release_finding():
+        findings = [finding for finding in findings if not finding.text.startswith("transformers ")] + [
+            trouble
+        ]
     known = ", ".join(f"{name} {found[name]}" for name in _MAIN_PACKAGES if name in found)
     return [Finding("Packages", f"{len(found)} of {len(pins)} are installed: {known}"), *findings]
+
+
+def _release_finding():
+    """A Finding where the installed transformers is not the one that the lessons were run with; else None."""
+    problem, works = releases.range_problem()
+    return Finding("Release", problem, _INSTALL, needed=not works) if problem else None
 
 
 def _front_end():

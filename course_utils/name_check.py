@@ -5,12 +5,14 @@ import copy
 import functools
 import inspect
 import io
+import logging
 import re
 import tempfile
 import warnings
 
 from .errors import CourseError
 from .installed import homes_of, source
+from .releases import cache_of
 
 
 def problem(entry):
@@ -38,11 +40,15 @@ def _source_problem(entry):
 
 
 def _code_problem(entry):
-    raised = _outcome(entry.old)
+    raised, warned = _outcome(entry.old)
     if raised != entry.fails:
         return f"the old line {f'raises {raised}' if raised else 'runs'}"
-    if entry.now and not entry.hub and (raised := _outcome(entry.now)):
-        return f"the new line raises {raised}"
+    if entry.now and not entry.hub:
+        raised, warned = _outcome(entry.now)
+        if raised:
+            return f"the new line raises {raised}"
+    if warned and (entry.now or entry.kind == "same"):
+        return f"the line to write is deprecated: {warned}"
     return _claim_problem(entry)
 
 
@@ -56,12 +62,54 @@ def _claim_problem(entry):
 
 
 def _outcome(line):
-    """The type of the error that a line raises: str, "" for none."""
+    """What a line does: (the type of the error that it raises, str; the first message that something in it is
+    deprecated, str). "" for none."""
+    names = {} if line.startswith("from ") else _bench()
+    error = ""
+    with deprecations() as messages:
+        try:
+            exec(line, names)
+        except Exception as raised:
+            error = type(raised).__name__
+    # What the library says of its own calls does not name anything that the line has.
+    words = set(re.findall(r"\w+", line))
+    named = [text for text in messages if words & set(re.findall(r"`(\w+)`", text))]
+    return error, named[0] if named else ""
+
+
+@contextlib.contextmanager
+def deprecations():
+    """Collect what a block is told of deprecated names, as warnings and in transformers' log: list of str.
+
+    The list is filled when the block ends. Nothing of it is shown.
+    """
+    from transformers.utils import logging as library_log
+
+    logger, messages, logged = library_log.get_logger("transformers"), [], []
+    handler = _Collector(logged)
+    before, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
+    library_log.warning_once.cache_clear()  # or what was said before is not said again
     try:
-        exec(line, {} if line.startswith("from ") else _bench())
-    except Exception as error:
-        return type(error).__name__
-    return ""
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel("WARNING")
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            yield messages
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(before)
+    kinds = FutureWarning, DeprecationWarning, PendingDeprecationWarning
+    messages += [str(warning.message) for warning in warned if issubclass(warning.category, kinds)]
+    messages += [text for text in logged if "deprecated" in text]
+
+
+class _Collector(logging.Handler):
+    def __init__(self, texts):
+        super().__init__()
+        self.texts = texts
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
 
 
 def _bench():
@@ -96,9 +144,15 @@ def _bench():
         """The type of the stored model's weights, loaded with these options."""
         return transformers.AutoModelForCausalLM.from_pretrained(shared["name"], **options).dtype
 
+    def with_gradients(generate):
+        """Whether the logits of a first step carry a gradient."""
+        made = generate(model, **inputs, max_new_tokens=1, output_logits=True, return_dict_in_generate=True)
+        return made.logits[0].requires_grad
+
     return {
         **shared,
         **names,
+        "with_gradients": with_gradients,
         "transformers": transformers,
         "torch": torch,
         "np": np,
@@ -150,7 +204,7 @@ def _parts():
         "transition_scores": chosen,
         "logits": forward.logits[:, -1],
     }
-    return shared, {"model": model, "inputs": inputs, "cache": forward.past_key_values}
+    return shared, {"model": model, "inputs": inputs, "cache": cache_of(forward)}
 
 
 @contextlib.contextmanager

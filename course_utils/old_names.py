@@ -1,12 +1,18 @@
 """The version map's entries: what older code says, what the pinned transformers makes of it, what to write.
 
 Every entry is proven where the map is shown (`name_check.problem`): its old line is run and must end as
-`fails` says, its new line must run, and `holds` must be true. Entries with `source` are pieces of the
-library's own code, which are looked for instead of run. `by` is the earliest release in which the change was
-seen; 4.37, 4.41, 4.48, 4.50, 4.57, 5.0 and later ones were looked at, so it may have come a little before.
+`fails` says, its new line must run without a word of deprecation, and `holds` must be true. Entries with
+`source` are pieces of the library's own code, which are looked for instead of run. `by` is the earliest
+release in which the change was seen by running the line; 4.37, 4.41, 4.48, 4.50, 4.57, 5.0 and later ones
+were looked at, so it may have come a little before. An installed release that is older than `by` still does
+what the old line says, and its map leaves the entry out.
 """
 
 from dataclasses import dataclass
+
+from .releases import cache_name
+
+_CACHE = cache_name()  # a new line is written as the installed release wants it
 
 KINDS = {
     "same": "still there, and still means that",
@@ -179,6 +185,14 @@ ENTRIES = (
         old="next_token_scores = logits_warper(input_ids, next_token_scores)",
         now="next_token_scores = logits_processor(input_ids, next_token_logits)",
         note="The processors of sampling are in the same list as all others.",
+    ),
+    OldName(
+        "loop", "changed", by="5.24",
+        old="type(model).generate.__wrapped__(model, **inputs, max_new_tokens=1)",
+        now="inspect.unwrap(type(model).generate)(model, **inputs, max_new_tokens=1)",
+        note="`__wrapped__` takes off the outermost decorator, of three: gradients stay off.",
+        holds="[with_gradients(bare) for bare in (type(model).generate.__wrapped__,"
+        " inspect.unwrap(type(model).generate))] == [False, True]",
     ),
     OldName(
         "loop", "gone", by="4.48", seen=("S1",), source=_GENERATE,
@@ -389,15 +403,33 @@ ENTRIES = (
     OldName(
         "cache", "changed", by="4.48", seen=("S3",),
         old="model(input_ids[:, -1:], past=past)",
-        now="model(input_ids[:, -1:], past_key_values=cache)",
+        now=f"model(input_ids[:, -1:], {_CACHE}=cache)",
         note="GPT-2's `forward` swallows arguments that it does not know: no cache is used, without a word.",
-        holds="model(input_ids[:, -1:], past=past).past_key_values.get_seq_length() == 1",
+        holds=f"model(input_ids[:, -1:], past=past).{_CACHE}.get_seq_length() == 1",
     ),
     OldName(
         "cache", "gone", by="5.0", seen=("S3",), fails="AttributeError",
         old="model(input_ids[:, -1:], past_key_values=past)",
-        now="model(input_ids[:, -1:], past_key_values=transformers.DynamicCache(past))",
+        now=f"model(input_ids[:, -1:], {_CACHE}=transformers.DynamicCache(past))",
         note="`past` is a tuple with a pair of keys and values for each layer. A model takes a cache object.",
+    ),
+    OldName(
+        "cache", "renamed", by="5.24", seen=("S0", "S1", "S3"),
+        old="model(input_ids[:, -1:], past_key_values=cache)",
+        now="model(input_ids[:, -1:], cache=cache)",
+        note="The old argument warns, until 5.40 at least; `generate()` takes it until 6.0. Before 5.24 the"
+        " *new* one is swallowed.",
+        holds="'deprecate_kwarg(\"past_key_values\", \"5.40.0\", new_name=\"cache\")' in"
+        " source('models.gpt2.modeling_gpt2.GPT2LMHeadModel.forward') and"
+        " '\"past_key_values\", \"6.0.0\", new_name=\"cache\"' in"
+        " source('generation.GenerationMixin.generate')",
+    ),
+    OldName(
+        "cache", "renamed", by="5.24", seen=("S1", "S3"),
+        old="model(input_ids).past_key_values",
+        now="model(input_ids).cache",
+        note="The old field still answers. Among the fields that the output lists it is no longer found.",
+        holds="list(model(input_ids)) == ['logits', 'cache']",
     ),
     OldName(
         "cache", "gone", by="5.0", seen=("S3",), fails="TypeError",
@@ -437,7 +469,7 @@ ENTRIES = (
         also="seen_tokens _seen_tokens",
     ),
     OldName(
-        "cache", "changed", by="5.16", fails="ValueError",
+        "cache", "changed", by="5.20", fails="ValueError",
         old="cache.crop(3)",
         now="cache.crop(-1)",
         note="Say how many tokens to drop, as a negative number. How many to keep is refused.",
@@ -529,11 +561,12 @@ ENTRIES = (
         " atol=1e-4) and tokenizer.decode([0]) == '!'",
     ),
     OldName(
-        "model", "moved", by="4.57", seen=("S0",),
+        "model", "gone", by="5.24", seen=("S0",), fails="ModuleNotFoundError",
         old="from transformers.modeling_attn_mask_utils import AttentionMaskConverter",
         now="from transformers.masking_utils import create_causal_mask",
-        note="The old file still has the lines with `inverted_mask`. GPT-2 and Llama use the new one.",
-        holds="'inverted_mask = 1.0 - attention_mask' in source('modeling_attn_mask_utils') and all("
+        note="The file with the lines of `inverted_mask` is gone; LED and Pegasus-X keep copies of them.",
+        holds="'inverted_mask = 1.0 - attention_mask' in source('models.pegasus_x.modeling_pegasus_x')"
+        " and 'inverted_mask = 1.0 - expanded_mask' in source('models.led.modeling_led') and all("
         "'create_causal_mask(' in source(f'models.{name}.forward')"
         " for name in ('gpt2.modeling_gpt2.GPT2Model', 'llama.modeling_llama.LlamaModel'))",
     ),

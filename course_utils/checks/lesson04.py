@@ -2,6 +2,7 @@
 
 import functools
 
+from ..releases import as_argument, cache_of
 from .lesson04_cache import check_decode, check_repaired, check_score_endings, ids_of, tiny
 from .lesson04_count import SMOLLM2, check_llama_parameters, on_meta
 from .quiz import NumberPrediction, Option, Prediction, Question
@@ -73,7 +74,7 @@ predict_unchanged = Prediction(
 
 predict_twice = Prediction(
     "04/predict-twice",
-    "`model(id, past_key_values=cache)`, and then the very same line again. How do the two results compare?",
+    "`model(id, cache=cache)`, and then the very same line again. How do the two results compare?",
     options=(
         Option("They are the same", "`cache` is still the same object. But is it still the same inside?", value="same"),
         Option("They differ", "The first pass added its place to the cache, so the second one sees the id twice.", right=True, value="longer"),
@@ -149,7 +150,7 @@ def _unchanged():
 
     model, _ = tiny()
     with torch.no_grad():
-        short, long = (model(ids_of()[:, :length]).past_key_values for length in (5, 7))
+        short, long = (cache_of(model(ids_of()[:, :length])) for length in (5, 7))
     changed = torch.stack(
         [
             (getattr(before, part) - getattr(after, part)[:, :, :5]).abs().amax((0, 1, 3)) > 1e-4
@@ -169,9 +170,9 @@ def _twice():
 
     model, _ = tiny()
     with torch.no_grad():
-        cache = model(ids_of()).past_key_values
+        cache = cache_of(model(ids_of()))
         length = cache.get_seq_length()
-        first, second = (model(ids_of()[:, :1], past_key_values=cache).logits for _ in range(2))
+        first, second = (model(ids_of()[:, :1], **as_argument(cache)).logits for _ in range(2))
     return "same" if cache.get_seq_length() == length or torch.allclose(first, second) else "longer"
 
 
@@ -290,9 +291,9 @@ def _short_mask():
     )
     try:
         with torch.no_grad():
-            cache = model(ids, attention_mask=mask).past_key_values
+            cache = cache_of(model(ids, attention_mask=mask))
             for _ in range(2):
-                model(ids[:, :1], attention_mask=mask, past_key_values=cache)
+                model(ids[:, :1], attention_mask=mask, **as_argument(cache))
     except (IndexError, RuntimeError, ValueError):
         return "error"
     finally:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 from typing import NamedTuple
 
+from ..releases import cache_given
 from .exercise import Mistake, exercise
 
 SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
@@ -45,7 +46,7 @@ def _watched(model):
     def note(module, args, given):
         ids = args[0] if args else given.get("input_ids")
         ids = given["inputs_embeds"] if ids is None else ids
-        cache = given.get("past_key_values")
+        cache = cache_given(given)
         told = (given.get(name) for name in ("attention_mask", "position_ids"))
         told = (tensor if tensor is None else tensor.tolist() for tensor in told)
         passes.append(_Pass(ids.shape[1], 0 if cache is None else cache.get_seq_length(), *told))
@@ -118,7 +119,7 @@ def check_decode(answer):
         if got[0][0] != want[0][0]:
             raise Mistake(f"{found} Already the first is another. Take the most likely token at the last place: `logits[:, -1:].argmax(-1)`.")  # fmt: skip
         if later.cached == 0 and later.ids == 1:
-            raise Mistake(f"{found} The second pass gets one id and no cache: it has forgotten the prompt. Hand on `past_key_values`.")  # fmt: skip
+            raise Mistake(f"{found} The second pass gets one id and no cache: it has forgotten the prompt. Hand on `cache`.")  # fmt: skip
         if later.cached and later.ids > 1:
             raise Mistake(f"{found} The second pass gets the cache and {later.ids} ids, so the text is read twice. With a cache, give the new id only.")  # fmt: skip
         if passes[-1].cached == first.ids and len(passes) > 2:

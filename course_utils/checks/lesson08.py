@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+from ..releases import bare_generate
 from .exercise import Mistake, exercise, expect_close
 from .quiz import Option, Prediction, Question
 
@@ -82,7 +83,7 @@ def _prompt():
 
 def _bare(**options):
     model, tokenizer = _tiny()
-    return type(model).generate.__wrapped__(
+    return bare_generate(model)(
         model, **_prompt(), do_sample=False, pad_token_id=tokenizer.eos_token_id,
         return_dict_in_generate=True, output_logits=True, **options,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 import traitlets
 
 from ..errors import CourseError, check_characters
+from ..releases import as_argument, cache_of, takes_cache
 from ..texts import SENTENCES
 from .base import CourseWidget, html_table
 
@@ -227,18 +228,18 @@ class _Series:
         """Make the cache of a text of `length` positions without its last, from the longest one so far."""
         filled = max(self._caches, default=1) - 1
         past = copy.deepcopy(self._caches[filled + 1]) if filled else None
-        output = _forward(self.model, self.ids[filled : length - 1], past_key_values=past, use_cache=True)
-        self._caches[length] = output.past_key_values
+        output = _forward(self.model, self.ids[filled : length - 1], use_cache=True, **as_argument(past))
+        self._caches[length] = cache_of(output)
 
     def _pair(self, length):
         """One token with the cache and without: (ms float, ms float, the cache after it, bool whether both
         ways have the same most likely next token)."""
         cache = copy.deepcopy(self._caches[length])  # the forward pass adds to the one that it is given
         last = self.ids[length - 1 : length]
-        cached, with_cache = _timed(self.model, last, past_key_values=cache, use_cache=True)
+        cached, with_cache = _timed(self.model, last, use_cache=True, **as_argument(cache))
         whole, without = _timed(self.model, self.ids[:length], use_cache=False)
         same = with_cache.logits[0, -1].argmax() == without.logits[0, -1].argmax()
-        return cached, whole, with_cache.past_key_values, bool(same)
+        return cached, whole, cache_of(with_cache), bool(same)
 
 
 def cache_factors(model):
@@ -301,15 +302,14 @@ def _tensors(cache):
 
 def _check_cache(model, ids):
     """Raises CourseError unless `model` has logits, and keeps keys and values of `ids` (list of int)."""
-    keeps = "past_key_values" in inspect.signature(model.forward).parameters
-    if keeps:
+    if takes_cache(model):
         output = _forward(model, ids, use_cache=True)
         if not hasattr(output, "logits"):
             raise CourseError(
                 f"A {type(model).__name__} has no head that scores the next token. "
                 "Load the model with load(), or with AutoModelForCausalLM."
             )
-        if _tensors(output.past_key_values):
+        if _tensors(cache_of(output)):
             return
     raise CourseError(
         f"{type(model).__name__} keeps no keys and values, so there is no cache to measure. "

@@ -191,9 +191,9 @@ for name in ("GPT-2", "Llama"):
 # %%
 model, _ = models["GPT-2"]
 looked_up = []
-hook = model.transformer.wpe.register_forward_pre_hook(lambda module, args: looked_up.append(args[0].tolist()))
-next_token(model, batch.input_ids, [-1] * 3, attention_mask=batch.attention_mask.to(model.device))
-hook.remove()
+watch = lambda module, args: looked_up.append(args[0].tolist())
+with model.transformer.wpe.register_forward_pre_hook(watch):  # removed when the block ends
+    next_token(model, batch.input_ids, [-1] * 3, attention_mask=batch.attention_mask.to(model.device))
 looked_up[0]  # one list of positions, for every row
 
 # %% [markdown]
@@ -421,9 +421,8 @@ assert all(as_alone(name, right[name]) == [False, True, False] for name in model
 def positions_seen(name, side):
     seen = []
     watch = lambda module, args, given: seen.append(given["position_ids"].tolist())
-    hook = models[name][0].register_forward_pre_hook(watch, with_kwargs=True)
-    together(name, side)
-    hook.remove()
+    with models[name][0].register_forward_pre_hook(watch, with_kwargs=True):
+        together(name, side)
     return seen  # one entry for each forward pass
 
 # %%

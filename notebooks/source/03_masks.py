@@ -79,7 +79,7 @@ print("mask before the softmax:", row.masked_fill(~keep, float("-inf")).softmax(
 # ## 2. From 0 and 1 to something that is added
 #
 # Lesson 02's mask says 1 for a token and 0 for padding. Attention wants 0 added where a query may look, and
-# something very negative elsewhere. These are the two lines of transformers' own `AttentionMaskConverter`:
+# something very negative elsewhere. For years transformers did it in two lines, which stand in many copies today:
 
 # %%
 mask = torch.tensor([0, 0, 1, 1, 1])  # two fillers, three tokens
@@ -493,9 +493,8 @@ MaskView(model, tokenizer, sentences)
 def mask_received(model, **inputs):
     seen = []
     watch = lambda module, args, given: seen.append(given["attention_mask"])
-    hook = model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True)
-    model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
-    hook.remove()
+    with model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True):
+        model(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
     return seen[0]
 
 # %%
@@ -700,14 +699,14 @@ Quiz(lesson.quiz)
 # The functions of this lesson in the installed library:
 
 # %%
-from transformers.modeling_attn_mask_utils import AttentionMaskConverter
 from transformers.models.gpt2 import modeling_gpt2
+from transformers.models.led import modeling_led
 from transformers.models.llama import modeling_llama
 
 for function in (
     masking_utils.create_causal_mask,
     masking_utils.sdpa_mask,
-    AttentionMaskConverter._expand_mask,  # the recipe of section 2
+    modeling_led._prepare_4d_attention_mask_inverted,  # the recipe of section 2
     modeling_gpt2.eager_attention_forward,
     modeling_llama.apply_rotary_pos_emb,
 ):

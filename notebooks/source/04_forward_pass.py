@@ -21,13 +21,16 @@
 # `GPT2Config()`, without arguments, is GPT-2's own:
 
 # %%
+import warnings
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from course_utils import load
+from course_utils import load, needs_transformers
 from course_utils.checks import lesson04 as lesson
 from course_utils.widgets import CacheGrowth, Predict, Quiz
 
+needs_transformers("5.24")  # the first release that calls the cache `cache`
 torch.set_grad_enabled(False)  # nothing is trained in this lesson
 gpt2 = GPT2Config()
 {name: getattr(gpt2, name) for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")}
@@ -297,7 +300,7 @@ inputs = tokenizer(text, return_tensors="pt").to(model.device)
 out = model(**inputs)
 print(list(out))
 out = model(**inputs, output_hidden_states=True, output_attentions=True)
-shapes({name: value for name, value in out.items() if name != "past_key_values"})
+shapes({name: value for name, value in out.items() if name != "cache"})
 
 # %% [markdown]
 # **`logits`**, (batch, length, vocabulary): an answer at *every* place, in one pass. Whoever writes needs the last one
@@ -334,9 +337,8 @@ print("equal" if torch.allclose(by_hand, out.logits, atol=1e-5) else "different"
 
 # %%
 returned = []
-hook = model.transformer.h[-1].register_forward_hook(lambda module, args, result: returned.append(result))
-model(**inputs)
-hook.remove()
+with model.transformer.h[-1].register_forward_hook(lambda module, args, result: returned.append(result)):
+    model(**inputs)
 torch.testing.assert_close(norm(returned[0], weights, "ln_f"), out.hidden_states[-1], atol=1e-5, rtol=0)
 assert torch.equal(out.hidden_states[0], x)
 
@@ -370,8 +372,17 @@ read = reader(ids, encoder_hidden_states=other_text, output_attentions=True)
 shapes({name: read[name] for name in ("attentions", "cross_attentions")})
 
 # %% [markdown]
-# A last field, `past_key_values`, is the next section. But first: arguments that are *not* known. In old code you will
-# find `head_mask`, which used to switch single heads off.
+# A last field, `cache`, is the next section. Up to transformers 5.23 it was called `past_key_values`, in the output and
+# as an argument, and nearly every tutorial says so. The old name still works, with a warning:
+
+# %%
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    model(ids, past_key_values=None)
+print(*dict.fromkeys(str(warning.message) for warning in warned), sep="\n")
+
+# %% [markdown]
+# Some arguments are *not* known any more. In old code you will find `head_mask`, which used to switch single heads off.
 
 # %%
 Predict(lesson.predict_head_mask)
@@ -402,7 +413,7 @@ Predict(lesson.predict_unchanged)
 
 # %% tags=["answer"]
 print("first five places of seven: largest change of a key or value, in any layer")
-short, long = model(ids[:, :5]).past_key_values, model(ids[:, :7]).past_key_values
+short, long = model(ids[:, :5]).cache, model(ids[:, :7]).cache
 changes = []
 for before, after in zip(short.layers, long.layers):
     changes += [after.keys[:, :, :5] - before.keys, after.values[:, :, :5] - before.values]
@@ -413,10 +424,10 @@ print(f"{max(change.abs().max().item() for change in changes):.4f}")
 # reach it, so its keys and values are final once they are calculated. This is why a cache is **exact**.
 
 # %% [markdown]
-# `past_key_values` is that cache. For each layer it holds two tensors:
+# The field `cache` is that cache, and so is the argument. For each layer it holds two tensors:
 
 # %%
-cache = out.past_key_values
+cache = out.cache
 print(type(cache).__name__, "with", len(cache.layers), "layers, length", cache.get_seq_length())
 cache.layers[0].keys.shape, cache.layers[0].values.shape  # each (batch, head, length, size)
 
@@ -471,7 +482,7 @@ def our_pass(ids, mask, cache):
 
 
 def library_pass(ids, mask, cache):
-    kept = {"past_key_values": cache, "use_cache": cache is not None}
+    kept = {"cache": cache, "use_cache": cache is not None}
     return model(ids, attention_mask=mask, **kept).logits
 
 
@@ -534,8 +545,8 @@ def decode(model, input_ids: torch.Tensor, steps: int) -> torch.Tensor:
     """Return the ids of the `steps` new tokens, (1, steps). input_ids is (1, length), without padding."""
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model(given, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = model(given, cache=cache, use_cache=True)
+        cache = out.cache
         given = out.logits[:, -1:].argmax(-1)  # (1, 1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
@@ -549,7 +560,7 @@ def decode(model, input_ids: torch.Tensor, steps: int) -> torch.Tensor:
 lesson.check_decode(decode)
 
 # %% [markdown] tags=["hints"]
-# - A pass returns its cache: `out.past_key_values`. Hand it to the next one as `past_key_values=`.
+# - A pass returns its cache: `out.cache`. Hand it to the next one as `cache=`.
 # - Together with a cache, give the model only the id that was chosen last, as (1, 1).
 # - `out.logits[:, -1:].argmax(-1)` is that id, already in this shape.
 
@@ -563,7 +574,7 @@ options = {"max_new_tokens": 6, "do_sample": False}
 written = smollm2.generate(**prompt, **options, return_dict_in_generate=True)
 assert torch.equal(written.sequences, smollm2.generate(**prompt, **options, use_cache=False))
 print(repr(smollm2_tokenizer.decode(written.sequences[0])))
-print(written.sequences.shape[1], "ids, cached:", written.past_key_values.get_seq_length())
+print(written.sequences.shape[1], "ids, cached:", written.cache.get_seq_length())
 
 # %% [markdown]
 # ### One cache, used twice
@@ -576,8 +587,8 @@ Predict(lesson.predict_twice)
 
 # %% tags=["answer"]
 print("the same id, the same variable, twice:")
-cache = model(ids).past_key_values
-first, second = (model(ids[:, :1], past_key_values=cache).logits for _ in range(2))
+cache = model(ids).cache
+first, second = (model(ids[:, :1], cache=cache).logits for _ in range(2))
 print("the same logits:", torch.allclose(first, second, atol=1e-3))
 print("the cache is now", cache.get_seq_length() - ids.shape[1], "places longer than the text")
 
@@ -587,7 +598,7 @@ print("the cache is now", cache.get_seq_length() - ids.shape[1], "places longer 
 
 # %%
 cache.crop(-1)
-again = model(ids[:, :1], past_key_values=cache).logits
+again = model(ids[:, :1], cache=cache).logits
 torch.testing.assert_close(again, second, atol=1e-5, rtol=0)
 
 # %% [markdown]
@@ -615,11 +626,11 @@ def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> 
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
     """Return the log probability of each ending behind the prompt. prompt_ids is (1, length)."""
     out = model(prompt_ids, use_cache=True)
-    cache, after_prompt = out.past_key_values, out.logits[:, -1:]
+    cache, after_prompt = out.cache, out.logits[:, -1:]
     scores = []
     for ending in endings:
         ids = torch.tensor([ending], device=model.device)
-        logits = model(ids, past_key_values=cache).logits  # (1, length of the ending, vocab)
+        logits = model(ids, cache=cache).logits  # (1, length of the ending, vocab)
         cache.crop(-len(ending))
         predicting = torch.cat([after_prompt, logits[:, :-1]], dim=1)  # place t predicts token t
         log_probs = predicting.log_softmax(-1).gather(-1, ids[..., None])
@@ -651,8 +662,8 @@ def broken(model, input_ids, attention_mask, steps):
     positions = position_ids(attention_mask)
     for _ in range(steps):
         told = {"attention_mask": attention_mask, "position_ids": positions}
-        out = model(given, past_key_values=cache, use_cache=True, **told)
-        cache = out.past_key_values
+        out = model(given, cache=cache, use_cache=True, **told)
+        cache = out.cache
         given = out.logits[:, -1:].argmax(-1)  # (batch, 1)
         positions = positions[:, -1:]
         chosen.append(given)
@@ -682,8 +693,8 @@ def repaired(model, input_ids: torch.Tensor, attention_mask: torch.Tensor, steps
     positions = position_ids(attention_mask)
     for _ in range(steps):
         told = {"attention_mask": attention_mask, "position_ids": positions}
-        out = model(given, past_key_values=cache, use_cache=True, **told)
-        cache = out.past_key_values
+        out = model(given, cache=cache, use_cache=True, **told)
+        cache = out.cache
         given = out.logits[:, -1:].argmax(-1)  # (batch, 1)
         positions = positions[:, -1:] + 1
         attention_mask = torch.cat([attention_mask, torch.ones_like(given)], dim=1)
@@ -708,9 +719,8 @@ lesson.check_repaired(repaired)
 # %%
 seen = []
 watch = lambda module, args, given: seen.append(given["attention_mask"])
-hook = model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True)
-broken(model, **batch, steps=2)
-hook.remove()
+with model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=True):
+    broken(model, **batch, steps=2)
 seen[1][:, 0, 0].int().cpu()  # (batch, key): row by row, what the new token may look at
 
 # %% [markdown]
@@ -741,7 +751,7 @@ print(f"GPT-2 {bytes_a_token(gpt2):,}, SmolLM2 {bytes_a_token(smollm2.config):,}
 # its 30 layers need less than GPT-2's 12. The tensors themselves say the same:
 
 # %%
-cache = smollm2(smollm2_ids).past_key_values
+cache = smollm2(smollm2_ids).cache
 held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 print("keys", tuple(cache.layers[0].keys.shape), "and", f"{held:,} bytes for {smollm2_ids.shape[1]} tokens")
 assert held == smollm2_ids.shape[1] * bytes_a_token(smollm2.config)
@@ -841,7 +851,7 @@ double = GPT2DoubleHeadsModel(copy.deepcopy(model.config)).to(model.device).eval
 print("more parameters:", double.num_parameters() - model.num_parameters())
 choices = tokenizer(["My dog is very happy", "My dog is Paris"], padding=True, return_tensors="pt")
 choices = choices.input_ids.to(model.device)  # (choice, length)
-shapes({name: value for name, value in double(choices[None]).items() if name != "past_key_values"})
+shapes({name: value for name, value in double(choices[None]).items() if name != "cache"})
 
 # %% [markdown]
 # 65 parameters: a product with the hidden state of one place, 64 numbers, and a bias. The ids are (batch, choice,

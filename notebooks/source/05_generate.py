@@ -22,10 +22,11 @@
 # %%
 import torch
 
-from course_utils import load
+from course_utils import load, needs_transformers
 from course_utils.checks import lesson05 as lesson
 from course_utils.widgets import Predict, Quiz, Stepper
 
+needs_transformers("5.24")  # the first release that calls the cache `cache`
 model, tokenizer = load()
 inputs = tokenizer("It will rain in the", return_tensors="pt").to(model.device)
 ids = inputs.input_ids  # (batch, length)
@@ -248,7 +249,7 @@ print(prepared["position_ids"].cpu())
 # last. The cache is an empty `DynamicCache`. With one prompt there is no padding, and a mask of ones is dropped:
 
 # %%
-print("cached so far:", prepared["past_key_values"].get_seq_length())
+print("cached so far:", prepared["cache"].get_seq_length())
 print("the mask of one prompt:", prepare(max_new_tokens=4)["attention_mask"])
 twice = model.generate(**batch, max_new_tokens=4, do_sample=True, num_return_sequences=2, custom_generate=handed_over)
 print("two sequences for each prompt:", tuple(twice["input_ids"].shape))
@@ -263,11 +264,10 @@ def watch(**arguments):
     seen = []
 
     def note(module, args, given):
-        seen.append({**given, "cached": given["past_key_values"].get_seq_length()})
+        seen.append({**given, "cached": given["cache"].get_seq_length()})
 
-    hook = model.register_forward_pre_hook(note, with_kwargs=True)
-    ids = model.generate(**batch, **arguments)
-    hook.remove()
+    with model.register_forward_pre_hook(note, with_kwargs=True):  # removed when the block ends
+        ids = model.generate(**batch, **arguments)
     return ids, seen
 
 # %%
@@ -309,7 +309,7 @@ def start(model, attention_mask):
     return {
         "attention_mask": attention_mask,
         "position_ids": position_ids(attention_mask),
-        "past_key_values": DynamicCache(config=model.config),
+        "cache": DynamicCache(config=model.config),
     }
 
 
@@ -825,7 +825,7 @@ finite = [step[0].isfinite().sum(-1).tolist() for step in (out.logits, out.score
 print("finite at the first step: in logits", finite[0], " in scores", finite[1])
 print("hidden states in a step:", len(out.hidden_states[0]), end=", ")
 print("first and second step:", *[tuple(step[-1].shape) for step in out.hidden_states[:2]])
-print("ids in a row:", out.sequences.shape[1], " cached:", out.past_key_values.get_seq_length())
+print("ids in a row:", out.sequences.shape[1], " cached:", out.cache.get_seq_length())
 
 # %% [markdown]
 # ## 13. The real loop, and its older names

@@ -20,10 +20,11 @@
 # %%
 import torch
 
-from course_utils import load
+from course_utils import load, needs_transformers
 from course_utils.checks import lesson06 as lesson
 from course_utils.widgets import BeamTree, NextToken, Predict, Quiz
 
+needs_transformers("5.24")  # the first release that calls the cache `cache`
 model, tokenizer = load()
 
 
@@ -543,9 +544,8 @@ library_log.set_verbosity_error()  # generate() warns of how it calls the assist
 
 def passes(**arguments):
     seen = []
-    hook = model.register_forward_pre_hook(lambda module, args: seen.append(1))
-    ids = model.generate(**laces, **arguments, max_new_tokens=8)
-    hook.remove()
+    with model.register_forward_pre_hook(lambda module, args: seen.append(1)):
+        ids = model.generate(**laces, **arguments, max_new_tokens=8)
     return ids, len(seen)
 
 
@@ -672,7 +672,7 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_
     totals[:, 0] = 0  # all beams are still the prompt: only the first counts
     results, searching = [[] for _ in range(prompts)], [True] * prompts
     for step in range(1, new_tokens + 1):
-        logits = model(given, attention_mask=mask, position_ids=positions, past_key_values=cache).logits[:, -1]
+        logits = model(given, attention_mask=mask, position_ids=positions, cache=cache).logits[:, -1]
         log_probs = logits.float().log_softmax(-1).unflatten(0, (prompts, num_beams))  # (prompts, beams, vocab)
         sums = (log_probs + totals[..., None]).flatten(1)
         best = sums.topk(max(2, 1 + len(end_ids)) * num_beams)

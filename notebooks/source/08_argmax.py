@@ -25,6 +25,7 @@
 # weights are. The model computes in float64, so that small differences can be seen.
 
 # %%
+import inspect
 import itertools
 
 import torch
@@ -68,11 +69,11 @@ with torch.enable_grad():
     output = model.generate(**prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
-# The inner setting wins: the decorator switches gradients off when `generate()` begins. We can do without it:
-# `functools.wraps` has kept the bare function as `__wrapped__`.
+# The inner setting wins: the decorator switches gradients off when `generate()` begins. We can do without it: each
+# decorator keeps the function inside it as `__wrapped__`, and `inspect.unwrap` follows these down to the bare one.
 
 # %%
-bare = type(model).generate.__wrapped__
+bare = inspect.unwrap(type(model).generate)
 output = bare(model, **prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
@@ -393,7 +394,7 @@ GradientLink()
 # %% [markdown]
 # ## 8. What the undecorated call is good for
 #
-# Back to `generate.__wrapped__`. Its logits did carry a gradient. The log probability of the tokens it chose is a
+# Back to the bare `generate()`. Its logits did carry a gradient. The log probability of the tokens it chose is a
 # function of the weights, so we can differentiate that:
 
 # %%

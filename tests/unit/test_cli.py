@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from course_utils import CourseError, __main__, assets, check_machine, doctor
+from course_utils import CourseError, __main__, assets, check_machine, doctor, releases
 from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
 
 
@@ -125,12 +125,12 @@ def test_a_missing_package_is_named_with_the_line_to_type_and_another_version_on
     def pretend(name):
         if name == "torch":
             raise PackageNotFoundError(name)
-        return "4.0.0" if name == "transformers" else version(name)
+        return "4.0.0" if name == "safetensors" else version(name)
 
     monkeypatch.setattr(doctor.importlib.metadata, "version", pretend)
     lines = line("Packages")
     assert "!!  Packages   torch is missing. Type in a terminal:" in lines and "requirements.txt" in lines
-    assert "--  Packages   transformers is 4.0.0, tested with ==5." in lines
+    assert "--  Packages   safetensors is 4.0.0, tested with ==0." in lines
 
 
 def test_passwords_in_addresses_are_not_shown(pip_list, monkeypatch):
@@ -164,6 +164,7 @@ def test_a_cache_that_will_not_do_is_named(monkeypatch, tmp_path, cache):
 
 
 def test_check_machine_is_one_line_where_all_is_well_and_names_what_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(releases, "installed", lambda: releases.NEWEST)
     check_machine()
     assert capsys.readouterr().out == "This machine has what the course needs.\n"
     monkeypatch.setattr(doctor, "TORCH_CAME_FIRST", True)
@@ -172,6 +173,37 @@ def test_check_machine_is_one_line_where_all_is_well_and_names_what_is_not(monke
         "Threads: torch was imported before course_utils: notebooks that share cores will slow each other "
         "down. Restart the kernel and import course_utils first.\n"
     )
+
+
+@pytest.mark.parametrize(
+    "release, is_missing, sentence",
+    [
+        ("5.19.0", True, f"transformers is 5.19.0, and the course needs {releases.OLDEST} or newer"),
+        ("5.22.2", False, "lessons 04 to 06 have lines that need 5.24"),
+        ("99.1.0", False, f"newer than the {releases.NEWEST} that the course was tried with"),
+        (None, True, "transformers is missing"),
+    ],
+)
+def test_another_release_of_transformers_is_told_in_one_sentence(
+    monkeypatch, capsys, release, is_missing, sentence
+):
+    version = doctor.importlib.metadata.version
+
+    def pretend(name):
+        if name != "transformers":
+            return version(name)
+        if release is None:
+            raise PackageNotFoundError(name)
+        return release
+
+    monkeypatch.setattr("importlib.metadata.version", pretend)
+    check_machine()
+    said = capsys.readouterr().out
+    assert ("This machine has what the course needs." in said) is not is_missing
+    [about] = [text for text in said.splitlines() if "transformers" in text]
+    assert sentence in about and "requirements.txt" in about
+    assert [finding.is_missing for finding in doctor.examine() if sentence in finding.text] == [is_missing]
+    assert "transformers" not in line("Packages").replace(f"transformers {release}", "")
 
 
 def test_torch_imported_first_is_noticed():
