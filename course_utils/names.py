@@ -94,12 +94,13 @@ def where(name):
 
 
 def _checked(entries):
-    entries = tuple(entry for entry in entries if not entry.by or not is_before(entry.by))
+    entries = tuple(entries)
     return VersionMap(entries, tuple(map(_known_problem, entries)), version())
 
 
-# Once in a kernel is enough: the installed version does not change under it.
-_known_problem = functools.cache(problem)
+@functools.cache  # once in a kernel is enough: the installed version does not change under it
+def _known_problem(entry):
+    return f"it comes with {entry.by}" if entry.by and is_before(entry.by) else problem(entry)
 
 
 def _words(entry):

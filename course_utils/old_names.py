@@ -4,8 +4,8 @@ Every entry is proven where the map is shown (`name_check.problem`): its old lin
 `fails` says, its new line must run without a word of deprecation, and `holds` must be true. Entries with
 `source` are pieces of the library's own code, which are looked for instead of run. `by` is the earliest
 release in which the change was seen by running the line; 4.37, 4.41, 4.48, 4.50, 4.57, 5.0 and later ones
-were looked at, so it may have come a little before. An installed release that is older than `by` still does
-what the old line says, and its map leaves the entry out.
+were looked at, so it may have come a little before. On an installed release that is older than `by`
+the entry says so, and is not run.
 """
 
 from dataclasses import dataclass

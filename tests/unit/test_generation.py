@@ -25,6 +25,7 @@ from transformers.generation import LogitsProcessor, StoppingCriteria
 
 from architectures import ENCODER_DECODERS, END, PAD, POSITIONS, VOCABULARY, WIDTH, tiny
 from course_utils import CourseError, Step, decode_steps, load_tokenizer, pick_device
+from course_utils.releases import as_argument
 
 DEVICE = pick_device()
 ENDS = list(range(1, 20))  # so many ends that rows end early, at different steps
@@ -459,13 +460,13 @@ def test_a_cache_of_your_own_is_continued(kind):
         sized = {"max_cache_len": 24} if kind is StaticCache else {}
         cache = kind(config=model.config, **sized)
         with torch.no_grad():
-            model(prompt()["input_ids"], past_key_values=cache)
+            model(prompt()["input_ids"], **as_argument(cache))
         return cache
 
     longer = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 10]], device=DEVICE)}
     kwargs = {"max_new_tokens": 5, "eos_token_id": None, "disable_compile": True}
-    expected = model.generate(**longer, **kwargs, past_key_values=filled())
-    decoding = decode_steps(model, longer, **kwargs, past_key_values=filled())
+    expected = model.generate(**longer, **kwargs, **as_argument(filled()))
+    decoding = decode_steps(model, longer, **kwargs, **as_argument(filled()))
     first = next(decoding)
     assert first.cache_length == 4 and first.position_ids.tolist() == [[4, 5]]
     assert first.attention_mask.shape == (1, 6)
@@ -482,14 +483,14 @@ def test_a_cache_that_was_filled_with_gradients_is_continued(name):
 
     def filled():
         cache = DynamicCache(config=model.config)
-        model(prompt()["input_ids"], past_key_values=cache)
+        model(prompt()["input_ids"], **as_argument(cache))
         return cache
 
     longer = {"input_ids": torch.tensor([[5, 6, 7, 8, 9, 10]], device=DEVICE)}
     kwargs = {"max_new_tokens": 5, "eos_token_id": None}
-    expected = model.generate(**longer, **kwargs, past_key_values=filled(), logits_processor=[Halving()])
+    expected = model.generate(**longer, **kwargs, **as_argument(filled()), logits_processor=[Halving()])
     decoding = decode_steps(
-        model, longer, **kwargs, past_key_values=filled(), logits_processor=[Halving()]
+        model, longer, **kwargs, **as_argument(filled()), logits_processor=[Halving()]
     )  # a processor of one's own: the cache is kept, not shortened
     for _ in range(2):
         list(decoding)

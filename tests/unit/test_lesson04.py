@@ -73,7 +73,7 @@ def test_rebuilt_logits_are_the_librarys_in_any_pieces(forward, options, pieces)
     for new in ids.split(pieces, dim=1):
         mask = torch.ones(1, library_cache.get_seq_length() + new.shape[1], dtype=torch.long)
         ours.append(forward(weights, model.config, new, mask, cache))
-        theirs.append(model(new, attention_mask=mask, past_key_values=library_cache).logits)
+        theirs.append(model(new, attention_mask=mask, cache=library_cache).logits)
     whole = model(ids).logits
     torch.testing.assert_close(torch.cat(ours, 1), torch.cat(theirs, 1), atol=1e-10, rtol=0)
     torch.testing.assert_close(torch.cat(ours, 1), whole, atol=1e-10, rtol=0)
@@ -103,7 +103,7 @@ def test_cost_of_the_lesson_is_the_tensors_size():
     (bytes_a_token,) = definitions("04", "bytes_a_token")
     for name in ("tiny-gpt2", "tiny-llama"):
         model, _ = tiny(name)
-        layers = model(torch.ones(1, 3, dtype=torch.long, device=model.device)).past_key_values.layers
+        layers = model(torch.ones(1, 3, dtype=torch.long, device=model.device)).cache.layers
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
         assert held == 3 * bytes_a_token(model.config)
 
@@ -277,8 +277,8 @@ def test_count_of_the_exercise_is_smollm2s():
 def by_given(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model(given, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(given, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
 
@@ -287,7 +287,7 @@ def by_slices_with_a_mask(model, input_ids, steps):
     cache, ids = DynamicCache(config=model.config), input_ids
     for _ in range(steps):
         new = ids[:, cache.get_seq_length() :]
-        out = model(input_ids=new, attention_mask=torch.ones_like(ids), past_key_values=cache)
+        out = model(input_ids=new, attention_mask=torch.ones_like(ids), cache=cache)
         ids = torch.cat([ids, out.logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     return ids[:, input_ids.shape[1] :]
 
@@ -296,7 +296,7 @@ def prefilled_first(model, input_ids, steps):
     out = model(input_ids)
     chosen = [out.logits[0, -1].argmax().item()]
     while len(chosen) < steps:
-        out = model(input_ids.new_tensor([chosen[-1:]]), past_key_values=out.past_key_values)
+        out = model(input_ids.new_tensor([chosen[-1:]]), cache=out.cache)
         chosen.append(out.logits[0, -1].argmax().item())
     return [chosen]
 
@@ -305,15 +305,15 @@ def one_pass_more(model, input_ids, steps):
     out, chosen = model(input_ids), []
     for _ in range(steps):
         chosen.append(out.logits[:, -1:].argmax(-1))
-        out = model(chosen[-1], past_key_values=out.past_key_values)
+        out = model(chosen[-1], cache=out.cache)
     return torch.cat(chosen, dim=1)
 
 
 def head_by_hand(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model.base_model(given, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
+        out = model.base_model(given, cache=cache, use_cache=True)
+        cache, given = out.cache, model.lm_head(out.last_hidden_state[:, -1:]).argmax(-1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
 
@@ -321,8 +321,8 @@ def head_by_hand(model, input_ids, steps):
 def by_vectors(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model(inputs_embeds=model.get_input_embeddings()(given), past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(inputs_embeds=model.get_input_embeddings()(given), cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
 
@@ -331,8 +331,8 @@ def always_from_position_0(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
         places = torch.arange(given.shape[1], device=given.device)[None]
-        out = model(given, position_ids=places, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(given, position_ids=places, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
 
@@ -355,25 +355,25 @@ def forgetful(model, input_ids, steps):
 def read_twice(model, input_ids, steps):
     cache, ids = None, input_ids
     for _ in range(steps):
-        out = model(ids, past_key_values=cache, use_cache=True)
-        cache, ids = out.past_key_values, torch.cat([ids, out.logits[:, -1:].argmax(-1)], dim=1)
+        out = model(ids, cache=cache, use_cache=True)
+        cache, ids = out.cache, torch.cat([ids, out.logits[:, -1:].argmax(-1)], dim=1)
     return ids[:, input_ids.shape[1] :]
 
 
 def always_the_prompts_cache(model, input_ids, steps):
     out = model(input_ids)
-    cache, given, chosen = out.past_key_values, out.logits[:, -1:].argmax(-1), []
+    cache, given, chosen = out.cache, out.logits[:, -1:].argmax(-1), []
     for _ in range(steps):
         chosen.append(given)
-        given = model(given, past_key_values=copy.deepcopy(cache)).logits[:, -1:].argmax(-1)
+        given = model(given, cache=copy.deepcopy(cache)).logits[:, -1:].argmax(-1)
     return torch.cat(chosen, dim=1)
 
 
 def read_at_the_first_place(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model(given, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, :1].argmax(-1)
+        out = model(given, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, :1].argmax(-1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)
 
@@ -381,8 +381,8 @@ def read_at_the_first_place(model, input_ids, steps):
 def prompt_goes_in_again(model, input_ids, steps):
     cache, given, chosen = None, input_ids, []
     for _ in range(steps):
-        out = model(given, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, input_ids[:, -1:]
+        out = model(given, cache=cache, use_cache=True)
+        cache, given = out.cache, input_ids[:, -1:]
         chosen.append(out.logits[:, -1:].argmax(-1))
     return torch.cat(chosen, dim=1)
 
@@ -391,8 +391,8 @@ def with_one_mask(model, input_ids, steps, columns=None):
     cache, given, chosen = None, input_ids, []
     mask = torch.ones_like(input_ids)
     for _ in range(steps):
-        out = model(given, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(given, attention_mask=mask, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         mask = mask[:, :columns]
         chosen.append(given)
     return torch.cat(chosen, dim=1)
@@ -405,11 +405,11 @@ def with_a_mask_of_the_new_id(model, input_ids, steps):
 def token_by_token(model, input_ids, steps):
     cache = DynamicCache(config=model.config)
     for one in input_ids.split(1, dim=1):
-        out = model(one, past_key_values=cache)
+        out = model(one, cache=cache)
     chosen = []
     for _ in range(steps):
         chosen.append(out.logits[:, -1:].argmax(-1))
-        out = model(chosen[-1], past_key_values=cache)
+        out = model(chosen[-1], cache=cache)
     return torch.cat(chosen, dim=1)
 
 
@@ -487,10 +487,10 @@ def log_probs(predicting, ending):
 def scores(model, prompt_ids, endings, left=len, reduce=torch.sum, predicting=None, copied=False):
     """The solution, with its parts replaced. left: how many places to cut off, from the ending."""
     out = model(prompt_ids, use_cache=True)
-    cache, found = out.past_key_values, []
+    cache, found = out.cache, []
     for ending in endings:
         own = copy.deepcopy(cache) if copied else cache
-        logits = model(torch.tensor([ending], device=model.device), past_key_values=own).logits
+        logits = model(torch.tensor([ending], device=model.device), cache=own).logits
         if not copied:
             cache.crop(-left(ending))
         read = (predicting or shifted)(out.logits[:, -1:], logits)
@@ -512,12 +512,12 @@ def as_tensor(model, prompt_ids, endings):
 
 def without_the_last_id(model, prompt_ids, endings):
     out = model(prompt_ids, use_cache=True)
-    cache, found = out.past_key_values, []
+    cache, found = out.cache, []
     for ending in endings:
         read = out.logits[:, -1:]
         if ending[1:]:
             given = torch.tensor([ending[:-1]], device=model.device)
-            read = torch.cat([read, model(given, past_key_values=cache).logits], dim=1)
+            read = torch.cat([read, model(given, cache=cache).logits], dim=1)
             cache.crop(1 - len(ending))
         found.append(log_probs(read, ending).sum())
     return found
@@ -532,8 +532,8 @@ def prompt_in_pieces_each_time(model, prompt_ids, endings):
     for ending in endings:
         cache = DynamicCache(config=model.config)
         for one in prompt_ids.split(1, dim=1):
-            last = model(one, past_key_values=cache).logits
-        logits = model(torch.tensor([ending], device=model.device), past_key_values=cache).logits
+            last = model(one, cache=cache).logits
+        logits = model(torch.tensor([ending], device=model.device), cache=cache).logits
         found.append(log_probs(shifted(last, logits), ending).sum().item())
     return found
 
@@ -659,8 +659,8 @@ def loop(model, input_ids, attention_mask, steps, first=position_ids, mask=None,
     cache, given, chosen, told, mask_told = None, input_ids, [], first(attention_mask), attention_mask
     for _ in range(steps):
         options = {"attention_mask": mask_told, "position_ids": told}
-        out = model(given, past_key_values=cache, use_cache=True, **options)
-        cache = out.past_key_values if cached else None
+        out = model(given, cache=cache, use_cache=True, **options)
+        cache = out.cache if cached else None
         given = out.logits[:, -1:].argmax(-1)
         told = positions(told) if positions else told[:, -1:] + 1
         mask_told = mask(mask_told) if mask else with_column(mask_told, 1)
@@ -677,7 +677,7 @@ def positions_from_the_mask(model, input_ids, attention_mask, steps):
     for _ in range(steps):
         new = ids[:, cache.get_seq_length() :]
         told = (mask.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-        out = model(new, attention_mask=mask, position_ids=told, past_key_values=cache)
+        out = model(new, attention_mask=mask, position_ids=told, cache=cache)
         ids = torch.cat([ids, out.logits[:, -1].argmax(-1)[:, None]], dim=1)
         mask = with_column(mask, 1)
     return ids[:, input_ids.shape[1] :]
@@ -737,8 +737,8 @@ def no_mask(model, input_ids, attention_mask, steps):
     cache, given, chosen = None, input_ids, []
     told = position_ids(attention_mask)
     for _ in range(steps):
-        out = model(given, position_ids=told, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(given, position_ids=told, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         told = told[:, -1:] + 1
         chosen.append(given)
     return torch.cat(chosen, dim=1)
@@ -747,8 +747,8 @@ def no_mask(model, input_ids, attention_mask, steps):
 def no_positions(model, input_ids, attention_mask, steps):
     cache, given, chosen, mask = None, input_ids, [], attention_mask
     for _ in range(steps):
-        out = model(given, attention_mask=mask, past_key_values=cache, use_cache=True)
-        cache, given = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        out = model(given, attention_mask=mask, cache=cache, use_cache=True)
+        cache, given = out.cache, out.logits[:, -1:].argmax(-1)
         mask = with_column(mask, 1)
         chosen.append(given)
     return torch.cat(chosen, dim=1)

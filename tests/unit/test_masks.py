@@ -20,6 +20,7 @@ from course_utils.masks import (
     position_ids,
     token_rows,
 )
+from course_utils.releases import as_argument
 from course_utils.texts import varied_texts
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,7 +60,7 @@ def library_mask(model, attention_mask, kind, cached=0):
         "inputs_embeds": hidden,
         "input_embeds": hidden,
         "attention_mask": attention_mask,
-        "past_key_values": cache,
+        **as_argument(cache),
         "cache_position": torch.arange(cached, cached + new),
         "allow_is_causal_skip": False,
     }
