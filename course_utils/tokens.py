@@ -3,25 +3,35 @@
 text -> special tokens cut out -> pieces (pre-tokenizer) -> bytes as symbols -> merges by rank -> ids.
 
 The algorithm is GPT-2's (Radford et al. 2019, `encoder.py` of openai/gpt-2; the merges are Sennrich et al.
-2016). The pre-tokenizer is asked of the library, because its pattern differs from model to model.
+2016). What differs from model to model is asked of the library: how special tokens are found, the normalizer
+and the pattern of the pre-tokenizer.
 """
 
+import heapq
 import json
 import re
+from bisect import bisect
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, groupby
+from operator import itemgetter
+
+from tokenizers import Tokenizer
 
 from .errors import CourseError, check_characters
 
 
 @dataclass(frozen=True)
 class Merge:
-    """One merge: `left` + `right`, the merge of rank `rank` (0 was learned first), give `result`."""
+    """One merge: `left` + `right`, the merge of rank `rank` (0 was learned first), give `result`.
+
+    start: int, where `result` begins in its piece: an index into the bytes that have an entry
+    """
 
     left: str
     right: str
     rank: int
     result: str
+    start: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Token:
 class Piece:
     """One piece of the text, which BPE never looks beyond.
 
-    text:    str, the slice of the input
+    text:    str, the slice of the input, before the tokenizer's normalizer
     symbols: tuple of str, one printable symbol a byte, before any merge
     merges:  tuple of Merge, in the order in which they were made
     tokens:  tuple of Token, what is left when no merge applies (nothing for a byte that has no entry)
@@ -59,6 +69,15 @@ class Piece:
     symbols: tuple[str, ...]
     merges: tuple[Merge, ...]
     tokens: tuple[Token, ...]
+
+
+def merges_of_tokens(piece):
+    """The merges that made each token of a `Piece`: a list of Merge, in their order, for each token."""
+    ends = list(accumulate(len(token.symbol) for token in piece.tokens))
+    made = [[] for _ in piece.tokens]
+    for merge in piece.merges:
+        made[bisect(ends, merge.start)].append(merge)
+    return made
 
 
 def byte_symbols():
@@ -91,24 +110,25 @@ class BytePairEncoder:
     vocabulary:    dict from symbol str to id int
     merges:        list of (left, right) in the order in which they were learned
     special_ids:   dict from special token str to id int
-    pre_tokenize:  function from str to a list of (symbols str, (start, end))
+    pre_tokenize:  function from str to a list of (symbols str, (start, end)); None where `cut` is given
     ignore_merges: bool, take a piece that is itself in the vocabulary without merging (Llama 3)
+    cut:           function from str to a list of (symbols str, (start, end), special bool); by default the
+                   special tokens, the longest first, and `pre_tokenize` of the text between them
     """
 
-    def __init__(self, vocabulary, merges, special_ids, pre_tokenize, ignore_merges=False):
+    def __init__(self, vocabulary, merges, special_ids, pre_tokenize, ignore_merges=False, cut=None):
         self.vocabulary = vocabulary
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.special_ids = special_ids
-        self._pre_tokenize = pre_tokenize
         self._ignore_merges = ignore_merges
-        longest_first = sorted(special_ids, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first))) if special_ids else None
+        self._cut = cut or _cutter(special_ids, pre_tokenize)
 
     @classmethod
     def from_tokenizer(cls, tokenizer):
         """The encoder that a transformers tokenizer holds.
 
-        Raises CourseError if the tokenizer is not a byte-level BPE (T5 and BERT, for example, are not).
+        Raises CourseError if the tokenizer is not a byte-level BPE (T5 and BERT, for example, are not), and
+        for a byte-level BPE with a part that this encoder does not have; the sentence names the part.
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -118,22 +138,18 @@ class BytePairEncoder:
             )
         spec = json.loads(backend.to_str())
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        plain_added = all(not (t["lstrip"] or t["rstrip"] or t["single_word"]) for t in spec["added_tokens"])
-        byte_level = "ByteLevel" in json.dumps(spec["pre_tokenizer"])
-        no_unknown = spec["model"].get("unk_token") is None  # a byte without an entry is left out
-        bpe = spec["model"]["type"] == "BPE" and byte_level and no_unknown
-        if not bpe or spec["normalizer"] or not plain_added:
+        if refusal := _refusal(spec):
             raise CourseError(
-                f"The tokenizer of {name!r} is not a byte-level BPE: its merges of bytes cannot be shown. "
-                'Try load_tokenizer("gpt2") or load_tokenizer().'
+                f'The tokenizer of {name!r} {refusal}. Try load_tokenizer("gpt2") or load_tokenizer().'
             )
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in spec["model"]["merges"]]
         return cls(
             vocabulary=spec["model"]["vocab"],
             merges=merges,
             special_ids={token["content"]: token["id"] for token in spec["added_tokens"]},
-            pre_tokenize=backend.pre_tokenizer.pre_tokenize_str,
+            pre_tokenize=None,
             ignore_merges=spec["model"].get("ignore_merges", False),
+            cut=_library_cutter(spec),
         )
 
     def encode(self, text):
@@ -146,39 +162,124 @@ class BytePairEncoder:
         Raises CourseError if the text holds half a surrogate pair, which has no UTF-8 bytes.
         """
         check_characters(text)
-        pieces, start = [], 0
-        for found in self._special.finditer(text) if self._special else ():
-            pieces += self._pieces(text[start : found.start()])
-            content = found.group()
-            token = Token(self.special_ids[content], content, content.encode(), special=True)
-            pieces.append(Piece(content, (content,), (), (token,)))
-            start = found.end()
-        return pieces + self._pieces(text[start:])
+        return [
+            (self._special if special else self._ordinary)(text[start:end], symbols)
+            for symbols, (start, end), special in self._cut(text)
+        ]
 
-    def _pieces(self, text):
-        """The pieces of a text without special tokens."""
-        if not text:
-            return []
-        pieces = []
-        for symbols, (start, end) in self._pre_tokenize(text):
-            merged, merges = self._merge(symbols)
-            tokens = tuple(Token(self.vocabulary[s], s, symbols_to_bytes(s)) for s in merged)
-            pieces.append(Piece(text[start:end], tuple(symbols), tuple(merges), tokens))
-        return pieces
+    def _special(self, text, content):
+        token = Token(self.special_ids[content], content, content.encode(), special=True)
+        return Piece(text, (content,), (), (token,))
+
+    def _ordinary(self, text, symbols):
+        merged, merges = self._merge(symbols)
+        tokens = tuple(Token(self.vocabulary[s], s, symbols_to_bytes(s)) for s in merged)
+        return Piece(text, tuple(symbols), tuple(merges), tokens)
 
     def _merge(self, word):
         """Merge the symbols of one piece until no pair has a rank. Returns (symbols, merges made)."""
         # A vocabulary may lack bytes that its training text never held: SmolLM2's has 235 of the 256. The
         # library leaves such a byte out before it merges, without a word, and so does this.
-        symbols, made = [symbol for symbol in word if symbol in self.vocabulary], []
+        symbols = [symbol for symbol in word if symbol in self.vocabulary]
         if self._ignore_merges and word in self.vocabulary:
-            return [word], made
-        while len(symbols) > 1:
-            pairs = list(pairwise(symbols))
-            best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
-            if best not in self.ranks:
-                break
-            made.append(Merge(*best, self.ranks[best], "".join(best)))
-            at = pairs.index(best)
-            symbols[at : at + 2] = ["".join(best)]
-        return symbols, made
+            return [word], []
+        end, made, queue = len(symbols), [], []
+        before, after = list(range(-1, end - 1)), list(range(1, end + 1))  # the neighbours that are left
+
+        def offer(left):
+            if left >= 0 and after[left] < end:
+                rank = self.ranks.get((symbols[left], symbols[after[left]]))
+                if rank is not None:
+                    heapq.heappush(queue, (rank, left))
+
+        for left in range(end):
+            offer(left)
+        # The lowest rank first, and of equal ones the leftmost. A queue keeps long pieces fast; a pair stays
+        # in it when another merge takes one of its two, and is then passed over.
+        while queue:
+            rank, left = heapq.heappop(queue)
+            right = after[left]
+            if right >= end or self.ranks.get((symbols[left], symbols[right])) != rank:
+                continue
+            result = symbols[left] + symbols[right]
+            made.append(Merge(symbols[left], symbols[right], rank, result, left))
+            symbols[left], symbols[right] = result, None
+            after[left] = after[right]
+            if after[left] < end:
+                before[after[left]] = left
+            offer(before[left])
+            offer(left)
+        return [symbol for symbol in symbols if symbol is not None], made
+
+
+def _cutter(special_ids, pre_tokenize):
+    """A function that cuts a text, as `BytePairEncoder` takes it."""
+    contents = sorted(special_ids, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, contents)) or "(?!)")
+
+    def between(text, begin, end):
+        pieces = pre_tokenize(text[begin:end]) if begin < end else []
+        return [(symbols, (begin + start, begin + stop), False) for symbols, (start, stop) in pieces]
+
+    def cut(text):
+        parts, begin = [], 0
+        for found in pattern.finditer(text):
+            parts += [*between(text, begin, found.start()), (found.group(), found.span(), True)]
+            begin = found.end()
+        return parts + between(text, begin, len(text))
+
+    return cut
+
+
+def _library_cutter(spec):
+    """A function that cuts a text as a tokenizer of the library does: with its normalizer (Qwen's NFC), and
+    with the white space that goes with an added token (RoBERTa's <mask>).
+
+    spec: dict, the tokenizer as the library writes it
+    """
+    # The library's own tokenizer, with a model of the 256 bytes and no merges: each piece comes as its bytes.
+    special = {token["id"]: token["content"] for token in spec["added_tokens"]}
+    free = max(special, default=0) + 1
+    vocabulary = {symbol: free + byte for symbol, byte in _BYTE_OF.items()}
+    vocabulary |= {content: number for number, content in special.items()}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": []}
+    others = dict.fromkeys(["post_processor", "decoder", "truncation", "padding"])
+    unmerged = Tokenizer.from_str(json.dumps(spec | others | {"model": model}))
+
+    def cut(text):
+        encoding = unmerged.encode(text, add_special_tokens=False)
+        columns = zip(encoding.word_ids, encoding.ids, encoding.tokens, encoding.offsets, strict=True)
+        pieces = [list(piece) for _, piece in groupby(columns, key=itemgetter(0))]
+        # A piece ends where the next begins: an accent that the normalizer joins to its letter has no bytes.
+        starts = [0, *(piece[0][3][0] for piece in pieces[1:])]
+        parts = []
+        for piece, span in zip(pieces, zip(starts, [*starts[1:], len(text)], strict=False), strict=False):
+            content = special.get(piece[0][1]) if len(piece) == 1 else None
+            symbols = content or "".join(symbol for _, _, symbol, _ in piece)
+            parts.append((symbols, span, content is not None))
+        return parts
+
+    return cut
+
+
+def _refusal(spec):
+    """What a tokenizer is, or has, that `BytePairEncoder` cannot show: the end of a sentence, or None.
+
+    spec: dict, a tokenizer as the library writes it
+    """
+    model = spec["model"]
+    byte_level = "ByteLevel" in json.dumps([spec["normalizer"], spec["pre_tokenizer"]])
+    if model["type"] != "BPE" or not byte_level:
+        return "is not a byte-level BPE: its merges of bytes cannot be shown"
+    parts = []
+    if model.get("dropout"):
+        parts.append("leaves merges out at random (dropout)")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            parts.append(f"adds {model[name]!r} to the parts of a word ({name})")
+    if not all(symbol in model["vocab"] for symbol in _BYTE_OF):
+        # Without these two, a byte that has no entry is left out.
+        for name in ("unk_token", "byte_fallback"):
+            if model.get(name):
+                parts.append(f"writes something else for a byte that has no entry ({name})")
+    return f"{' and '.join(parts)}, and BytePairEncoder does not" if parts else None

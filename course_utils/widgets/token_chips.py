@@ -1,13 +1,12 @@
 """Text as the tokens of one or several tokenizers, while it is typed."""
 
 import html
-from itertools import pairwise
 from pathlib import Path
 
 import traitlets
 
 from ..errors import CourseError
-from ..tokens import BytePairEncoder
+from ..tokens import BytePairEncoder, merges_of_tokens
 from .base import CourseWidget, html_table, visible
 
 _HERE = Path(__file__).parent
@@ -111,19 +110,6 @@ def _tokens(encoder, text):
         for number, piece in enumerate(encoder.encode_and_show_work(text))
         for token, merges in zip(piece.tokens, merges_of_tokens(piece), strict=True)
     ]
-
-
-def merges_of_tokens(piece):
-    """The merges that made each token of a `tokens.Piece`: a list of Merge for each token."""
-    if not piece.merges:
-        return [[] for _ in piece.tokens]
-    symbols = list(piece.symbols)
-    made = [[] for _ in symbols]  # beside each symbol, the numbers of the merges inside it
-    for number, merge in enumerate(piece.merges):
-        at = list(pairwise(symbols)).index((merge.left, merge.right))
-        symbols[at : at + 2] = [merge.result]
-        made[at : at + 2] = [[*made[at], *made[at + 1], number]]
-    return [[piece.merges[number] for number in sorted(numbers)] for numbers in made]
 
 
 def _count(number, noun):
