@@ -11,3 +11,11 @@ def tiny_gpt2(positions=16, vocabulary=50257, seed=0):
     model = GPT2LMHeadModel(config).eval()
     model.transformer.wte.weight.data *= 60
     return model
+
+
+def favoured(model, tokens):
+    """`model` (GPT-2's architecture), made to give the ids `tokens` by far the largest logits."""
+    bias = torch.zeros(model.config.vocab_size)
+    bias[list(tokens)] = 99
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + bias)
+    return model

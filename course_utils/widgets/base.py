@@ -18,6 +18,7 @@ import anywidget
 import traitlets
 
 from ..errors import CourseError
+from .labels import visible as visible
 
 _HERE = Path(__file__).parent
 _SHARED = "shared.js"
@@ -197,15 +198,6 @@ def html_table(header, rows):
         return f"<tr>{''.join(tds)}</tr>"
 
     return "<table>" + row(header, "th") + "".join(row(cells, "td") for cells in rows) + "</table>"
-
-
-_VISIBLE = {" ": "·", "\n": "⏎", "\r": "␍", "\t": "⇥"}
-
-
-def visible(text):
-    """`text` with what cannot be seen made visible: str, a space as "·", a line feed as "⏎", other
-    characters without a shape (controls, zero width, direction marks) as their number, "U+200B"."""
-    return "".join(_VISIBLE.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in text)
 
 
 def _one_module(path, written=None):

@@ -4,7 +4,7 @@ import traitlets
 
 from ..errors import CourseError, check_characters
 from ..masks import pad_sentences, token_rows
-from .next_token import token_label
+from .labels import token_label
 
 MOST_SENTENCES = 6
 

@@ -11,7 +11,7 @@ from ..errors import CourseError, check_characters
 from ..scores import generated_lengths, sequence_scores
 from .base import CourseWidget, html_table
 from .batch import check_decoder
-from .next_token import token_label
+from .labels import isolated, quoted, token_label
 
 _HERE = Path(__file__).parent
 _BEAMS = 2, 8
@@ -194,16 +194,19 @@ class BeamTree(CourseWidget):
             "shown",
             {
                 **settings,
-                "ends": [token_label(self._tokenizer, end) for end in self._ends],
+                "ends": list(map(self._label, self._ends)),
                 "steps": self._nodes(results, path),
                 "results": results,
                 "greedy": self._sequence(path, total, total / len(path) ** penalty),
             },
         )
 
+    def _label(self, token):
+        return token_label(self._tokenizer, token)
+
     def _sequence(self, tokens, total, score):
         """A sequence for the page: dict."""
-        labels = [token_label(self._tokenizer, token) for token in tokens]
+        labels = list(map(self._label, tokens))
         return {"ids": tokens, "tokens": labels, "total": round(total, 4), "score": round(score, 6)}
 
     def _nodes(self, results, greedy):
@@ -219,7 +222,7 @@ class BeamTree(CourseWidget):
             steps.append(
                 [
                     {
-                        "text": token_label(self._tokenizer, one.tokens[-1]),
+                        "text": self._label(one.tokens[-1]),
                         "parent": parents[one.tokens[:-1]],
                         "log_prob": round(one.log_prob, 4),
                         "total": round(one.total, 4),
@@ -237,14 +240,14 @@ class BeamTree(CourseWidget):
 
     def _title(self):
         settings = (f"{name} {value}" for name, value in self._settings().items() if name != "prompt")
-        return f"Beam search after {self.prompt!r}: {', '.join(settings)}"
+        return f"Beam search after {quoted(self.prompt)}: {', '.join(settings)}"
 
     def _by_fate(self):
         """What became of the candidates: for each step a dict from a fate to a list of str."""
         return [
             {
                 fate: [
-                    f"{''.join(token_label(self._tokenizer, token) for token in one.tokens)} {one.total:.2f}"
+                    f"{isolated(''.join(map(self._label, one.tokens)))} {one.total:.2f}"
                     for one in step
                     if one.fate == fate
                 ]
@@ -257,7 +260,13 @@ class BeamTree(CourseWidget):
         """The results, best first, then greedy decoding's: lists of [place, text, tokens, sum, score]."""
         named = [*enumerate(self.shown["results"], 1), ("greedy", self.shown["greedy"])]
         return [
-            [name, "".join(one["tokens"]), len(one["tokens"]), f"{one['total']:.2f}", f"{one['score']:.2f}"]
+            [
+                name,
+                isolated("".join(one["tokens"])),
+                len(one["tokens"]),
+                f"{one['total']:.2f}",
+                f"{one['score']:.2f}",
+            ]
             for name, one in named
         ]
 

@@ -14,6 +14,7 @@ from ..errors import CourseError
 from ..masks import additive_mask, joined_mask, position_ids
 from .base import CourseWidget, html_table
 from .batch import Choice, check_decoder, padded, tokens_of
+from .labels import isolated, quoted, rjust
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 16
@@ -151,7 +152,7 @@ class MaskView(CourseWidget):
     def _title(self):
         masks = {"both": "causal and padding mask", "causal": "causal mask", "padding": "padding mask"}
         return (
-            f"Layer {self.layer}, head {self.head}, {self.sentences[self.row]!r}, {masks[self.masks]}, "
+            f"Layer {self.layer}, head {self.head}, {quoted(self.sentences[self.row])}, {masks[self.masks]}, "
             f"{self.fill} in {self.dtype}: weights, a line a query, a column a key"
         )
 
@@ -175,11 +176,11 @@ class MaskView(CourseWidget):
     def summary(self):
         table = self._table()
         width = 1 + max(len(cell) for line in table for cell in line)
-        lines = ["".join(f"{cell:>{width}}" for cell in line) for line in table]
+        lines = ["".join(rjust(isolated(cell), width) for cell in line) for line in table]
         return "\n".join([self._title(), *lines, self._masked_everywhere()])
 
     def still(self):
-        header, *rows = self._table()
+        header, *rows = (map(isolated, line) for line in self._table())
         title, masked = html.escape(self._title()), html.escape(self._masked_everywhere())
         return f"<p>{title}</p>{html_table(header, rows)}<p>{masked}</p>"
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 import traitlets
-from tokenizers.decoders import ByteLevel
 
 from ..errors import CourseError, check_characters
-from ..tokens import symbols_to_bytes
-from .base import CourseWidget, html_table, visible
+from .base import CourseWidget, html_table
+from .labels import isolated, quoted, rjust, token_label
 
 _HERE = Path(__file__).parent
 _ROWS = 15  # tokens that are drawn as bars
@@ -214,7 +213,7 @@ class NextToken(CourseWidget):
         return logits
 
     def _token(self, token_id):
-        """A token for the page: {"id": int, "text": str with what cannot be seen made visible}."""
+        """A token for the page: {"id": int, "text": str with invisible characters made visible}."""
         return {"id": token_id, "text": token_label(self._tokenizer, token_id)}
 
     def page_state(self):
@@ -238,32 +237,21 @@ class NextToken(CourseWidget):
         return [(token["text"], prob) for token, prob in zip(self.shown["top"], probs, strict=False)]
 
     def summary(self):
-        rows = "\n".join(f"{text:>16}  {prob:.2f}" for text, prob in self._still_rows())
-        return f"The {_STILL_ROWS} most likely tokens after {self.text!r}\n{rows}"
+        rows = "\n".join(f"{rjust(isolated(text), 16)}  {prob:.2f}" for text, prob in self._still_rows())
+        return f"The {_STILL_ROWS} most likely tokens after {quoted(self.text)}\n{rows}"
 
     def still(self):
         table = html_table(
             ["Token", "Probability", ""],
-            [(text, f"{prob:.2f}", "█" * round(round(prob, 2) * 30)) for text, prob in self._still_rows()],
+            [
+                (isolated(text), f"{prob:.2f}", "█" * round(round(prob, 2) * 30))
+                for text, prob in self._still_rows()
+            ],
         )
         return (
-            f"<p>The {_STILL_ROWS} most likely tokens after {html.escape(repr(self.text))}</p>{table}"
+            f"<p>The {_STILL_ROWS} most likely tokens after {html.escape(quoted(self.text))}</p>{table}"
             "<p>Run the cell to move the settings, choose a token and type a prompt.</p>"
         )
-
-
-def token_label(tokenizer, token_id):
-    """The text of one token with what cannot be seen made visible: str. Bytes that are no whole character
-    are written as Python writes them, r"\\xE2\\x80"; a row of the vocabulary without a token as "#50300"."""
-    symbol = tokenizer.convert_ids_to_tokens(token_id)
-    if symbol is None:
-        return f"#{token_id}"
-    if token_id in tokenizer.added_tokens_decoder:
-        return visible(symbol)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.decoder, ByteLevel):
-        return visible(symbol.replace("▁", " "))  # SentencePiece writes a space so
-    return visible(symbols_to_bytes(symbol).decode("utf-8", errors="backslashreplace"))
 
 
 def binned(logits, alone):

@@ -12,7 +12,7 @@ from ..errors import CourseError
 from ..masks import SIDES, position_ids
 from .base import CourseWidget, html_table
 from .batch import Choice, check_decoder, padded, tokens_of
-from .next_token import token_label
+from .labels import isolated, rjust, token_label
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 24
@@ -138,14 +138,20 @@ class PaddingGrid(CourseWidget):
         text = [", ".join(self._given())]
         for lines, answer in self._lines():
             width = max(len(str(cell)) for _, cells in lines for cell in cells)
-            text += [f"{name:15}" + " ".join(f"{cell:>{width}}" for cell in cells) for name, cells in lines]
+            text += [
+                f"{name:15}" + " ".join(rjust(isolated(str(cell)), width) for cell in cells)
+                for name, cells in lines
+            ]
             text.append(f"total variation from the sentence alone: {answer['distance']:.2f}")
         return "\n".join(text)
 
     def still(self):
         lines, answers = zip(*self._lines(), strict=True)
         places = range(len(lines[0][0][1]))
-        grid = html_table(["Place", *places], [(name, *cells) for row in lines for name, cells in row])
+        grid = html_table(
+            ["Place", *places],
+            [(name, *(isolated(str(cell)) for cell in cells)) for row in lines for name, cells in row],
+        )
         alone = self._batch.alone_top(self.model_name)
         comparison = html_table(
             ["", "Total variation", "Alone", "In this batch"],
@@ -266,4 +272,4 @@ def _checked(models):
 
 
 def _likely(top):
-    return " | ".join(f"{text} {100 * prob:.2f} %" for text, prob in top[:3])
+    return " | ".join(f"{isolated(text)} {100 * prob:.2f} %" for text, prob in top[:3])

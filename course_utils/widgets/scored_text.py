@@ -10,7 +10,7 @@ import traitlets
 from ..errors import CourseError, check_characters
 from ..scores import next_token_log_probs
 from .base import CourseWidget, html_table
-from .next_token import token_label
+from .labels import isolated, quoted, rjust, token_label
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 128  # more would be a page of numbers, and an output too large for a notebook
@@ -151,13 +151,18 @@ class ScoredText(CourseWidget):
         return [*rows, (f"{left} more", "", "")] if left else rows
 
     def summary(self):
-        rows = "\n".join(f"{label:>16}  {prob:>4}  {bits:>4}" for label, prob, bits in self._rows())
-        return f"{self.text!r}\n{self._total()}\n{'token':>16}  prob  bits\n{rows}"
+        rows = "\n".join(
+            f"{rjust(isolated(label), 16)}  {prob:>4}  {bits:>4}" for label, prob, bits in self._rows()
+        )
+        return f"{quoted(self.text)}\n{self._total()}\n{'token':>16}  prob  bits\n{rows}"
 
     def still(self):
-        table = html_table(["Token", "Probability", "Surprise, bits"], self._rows())
+        table = html_table(
+            ["Token", "Probability", "Surprise, bits"],
+            [(isolated(label), *numbers) for label, *numbers in self._rows()],
+        )
         return (
-            f"<p>{html.escape(repr(self.text))}: {self._total()}</p>{table}"
+            f"<p>{html.escape(quoted(self.text))}: {self._total()}</p>{table}"
             "<p>Run the cell to type another text and see what the model expected at each place.</p>"
         )
 

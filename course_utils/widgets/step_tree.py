@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import CourseError
-from .next_token import token_label
+from .labels import token_label
 from .walk import Walk
 
 MOST_ROWS = 6

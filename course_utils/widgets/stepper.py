@@ -11,8 +11,9 @@ import traitlets
 
 from ..errors import CourseError, check_characters
 from ..masks import pad
-from .base import CourseWidget, html_table, visible
+from .base import CourseWidget, html_table
 from .call_text import described, is_plain, parsed
+from .labels import columns, isolated, ljust, quoted, visible
 from .step_tree import MOST_ROWS, StepTree
 
 _HERE = Path(__file__).parent
@@ -218,12 +219,12 @@ class Stepper(CourseWidget):
         for row in range(len(tree.prompt)):
             lines = []
             for index, turn in enumerate(path):
-                record, chosen = tree.steps[turn.step], tree.labels[turn.tokens[row]]
+                record, chosen = tree.steps[turn.step], isolated(tree.labels[turn.tokens[row]])
                 likely = share = ""
                 if record["rows"][row]:
                     own = record["rows"][row]
                     raw = max(zip(own["shares"][0], own["top"], strict=True), key=lambda pair: pair[0])
-                    likely = f"{tree.labels[raw[1]]} {raw[0]:.2f}"
+                    likely = f"{isolated(tree.labels[raw[1]])} {raw[0]:.2f}"
                     share = f"{turn.shares[row][-1] or 0:.2f}"
                 lines.append(
                     [str(index), str(record["cache"]), likely, chosen, share, turn.reasons[row] or ""]
@@ -233,10 +234,10 @@ class Stepper(CourseWidget):
     def summary(self):
         text = [f"generate({self.shown['arguments']})"]
         for row, lines in self._lines(self._tree):
-            text.append(f"Row {row}, after {self._prompt_of(row, self._tree)!r}")
-            widths = [max(map(len, column)) for column in zip(_HEADER, *lines, strict=True)]
+            text.append(f"Row {row}, after {quoted(self._prompt_of(row, self._tree))}")
+            widths = [max(map(columns, column)) for column in zip(_HEADER, *lines, strict=True)]
             for line in (_HEADER, *lines):
-                cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+                cells = (ljust(cell, width) for cell, width in zip(line, widths, strict=True))
                 text.append("  ".join(cells).rstrip())
         return "\n".join([*text, *_branch_lines(self._tree)])
 
@@ -245,7 +246,7 @@ class Stepper(CourseWidget):
         arguments = ", ".join(filter(None, [self.shown["arguments"], self.shown["objects"]]))
         parts = [f"<p>generate({html.escape(arguments)})</p>"]
         for row, lines in self._lines(tree):
-            prompt = html.escape(visible(self._prompt_of(row, tree)))
+            prompt = html.escape(isolated(visible(self._prompt_of(row, tree))))
             parts.append(f"<p>Row {row}, after “{prompt}”</p>{html_table(_HEADER, lines)}")
         parts += [f"<p>{html.escape(line)}</p>" for line in _branch_lines(tree)]
         return "".join(parts)
@@ -271,7 +272,7 @@ def _branch_lines(tree):
         )
         lines.append(
             f"Branch {number} leaves branch {branch.parent} at step {branch.start}, row {branch.row}: "
-            f"“{new}” for “{old}”."
+            f"“{isolated(new)}” for “{isolated(old)}”."
         )
     return lines
 
