@@ -63,17 +63,19 @@ function mergeTable(merges, code) {
 }
 
 /** One tokenizer: its name and counts, its chips, the details of the chip that was last pointed at. */
-function column() {
+function column(live) {
   const heading = uniqueId();
   const name = element("span", { class: "token-chips-name", id: heading });
   const counts = element("span", { class: "token-chips-counts" });
   const chips = element("div", { class: "token-chips-row", role: "group", "aria-labelledby": heading });
+  const more = element("p");
   const panel = element("div", { class: "token-chips-details", "aria-live": "polite" });
   const node = element(
     "section",
     { "aria-labelledby": heading },
     element("p", {}, name, counts),
     chips,
+    more,
     panel,
   );
   arrowKeys(chips, "button");
@@ -87,8 +89,11 @@ function column() {
   function show(tokenizer, shown) {
     const focused = [...chips.children].indexOf(document.activeElement);
     name.textContent = tokenizer.name;
+    const parts = `the first ${tokenizer.tokens.length} of ${count(tokenizer.count, "token")}.`;
+    more.hidden = tokenizer.tokens.length === tokenizer.count;
+    more.textContent = live ? `Shown: ${parts}` : `Saved: ${parts} To see more, run this cell.`;
     counts.textContent = [
-      count(tokenizer.tokens.length, "token"),
+      count(tokenizer.count, "token"),
       count(shown.bytes, "byte"),
       count(shown.characters, "character"),
     ].join(" · ");
@@ -156,7 +161,7 @@ function render({ model, el }) {
     pause = setTimeout(ask, TYPING_PAUSE);
   });
 
-  const columns = model.get("shown").tokenizers.map(column);
+  const columns = model.get("shown").tokenizers.map(() => column(live));
   function take() {
     if (line.overtaken()) return;
     shown = model.get("shown");

@@ -1,6 +1,7 @@
 """The token chips widget on a blank page, with the Python widget as its kernel."""
 
 import pytest
+from browser_kit import document
 from playwright.sync_api import expect
 
 from course_utils import load_tokenizer
@@ -77,6 +78,52 @@ def test_tokens_that_look_like_html_are_text(mount, tokenizers):
     page = mount(TokenChips("<file_sep><|im_end|>", {"SmolLM2": tokenizers["SmolLM2"]}))
     assert chips(page).all_inner_texts() == ["<file_sep>", "<|im_end|>"]
     expect(panel(page).locator("dd").first).to_have_text("<file_sep>")
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "SmolLM2"])
+def test_no_chip_is_blank(mount, tokenizers, name):
+    page = mount(TokenChips("☀️1️⃣ \u3164\u2800", {name: tokenizers[name]}))
+    texts = chips(page).all_inner_texts()
+    assert texts.count("U+FE0F") + texts.count("1U+FE0F") == 2
+    assert all(text.strip() for text in texts)
+    for chip in chips(page).all():
+        assert chip.bounding_box()["width"] > 10
+
+
+def test_control_characters_are_answered(mount, widget, tokenizers):
+    page = mount(widget)
+    page.get_by_label("Text").fill("well \x14-- yes")
+    expect(chips(page, 1)).to_have_text(["well", "·--", "·yes"])
+    expect(page.locator(".course-wrong")).to_be_hidden()
+    chips(page, 1).nth(1).focus()
+    assert [row.locator("td").all_inner_texts()[2] for row in panel(page, 1).locator("tbody tr").all()] == [
+        "--",
+        "Ġ--",
+    ]
+
+
+def test_a_long_text_is_drawn_as_far_as_it_says(mount, open_page, widget):
+    page = mount(widget)
+    notes = page.locator("section > p:not(:has(span))")
+    assert [note.is_visible() for note in notes.all()] == [False, False]
+    page.get_by_label("Text").fill("🙂" * 1000)
+    expect(chips(page)).to_have_count(512)
+    expect(page.locator(".token-chips-counts").first).to_have_text(
+        "2,000 tokens · 4,000 bytes · 1,000 characters"
+    )
+    for note in notes.all():
+        expect(note).to_have_text("Shown: the first 512 of 2,000 tokens.")
+    saved = open_page()
+    saved.set_content(document("light", widget.page()))
+    saved.locator("[data-ready]").wait_for()
+    kept = len(widget.page_state()["shown"]["tokenizers"][0]["tokens"])
+    assert 20 < kept < 512
+    expect(chips(saved)).to_have_count(kept)
+    expect(saved.locator("section > p:not(:has(span))").first).to_have_text(
+        f"Saved: the first {kept} of 2,000 tokens. To see more, run this cell."
+    )
+    page.get_by_label("Text").fill("short")
+    expect(notes.first).to_be_hidden()
 
 
 def test_chips_follow_typing(mount, widget):

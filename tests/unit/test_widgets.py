@@ -232,12 +232,62 @@ def test_chips_refuse_what_they_cannot_show(gpt2):
         chips.text = "a" * 2001
     with pytest.raises(CourseError, match="half of a surrogate pair"):
         chips.text = "\ud83d"
+    with pytest.raises(CourseError, match=r"of type NoneType\. Give"):
+        chips.text = None
     assert chips.text == "Hello"
+    with pytest.raises(CourseError, match="of type GPT2Tokenizer, and TokenChips takes them by name"):
+        TokenChips("Hello", gpt2)
     word_level = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     )
     with pytest.raises(CourseError, match="not a byte-level BPE"):
         TokenChips("Hello", {"words": word_level})
+
+
+def test_chips_of_characters_that_the_vocabulary_lacks():
+    smollm2 = load_tokenizer("smollm2-135m")
+    for text in ("well \x14-- yes", "\x06word", "don\x1d't", "a\U00045678b", "\x04", "\x13\x14"):
+        chips = TokenChips(text, {"SmolLM2": smollm2})
+        assert chips.ids == {"SmolLM2": smollm2(text).input_ids}, ascii(text)
+        (column,) = chips.shown["tokenizers"]
+        for token in column["tokens"]:
+            assert len(token["merges"]) == len(token["symbol"]) - 1, ascii(text)
+
+
+LONG = {
+    "emoji": "🙂" * 2000,
+    "Chinese": "人人生而自由在尊严和权利上一律平等" * 117,
+    "English": "All human beings are born free and equal in dignity and rights. " * 31,
+    "tags": "<b>" * 666,
+    "one line": "-" * 2000,
+    "every kind": "".join(varied_texts(60))[:2000],
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_chips_of_a_long_text_are_bounded_and_its_ids_are_not(gpt2, name):
+    tokenizers = {"GPT-2": gpt2, "SmolLM2": load_tokenizer("smollm2-135m")}
+    chips = TokenChips(LONG[name], tokenizers)
+    page, saved = chips.page(), chips.page_state()["shown"]["tokenizers"]
+    assert len(page.encode()) < 48_000
+    assert chips.ids == {key: tokenizer(LONG[name]).input_ids for key, tokenizer in tokenizers.items()}
+    for one, kept, ids in zip(chips.shown["tokenizers"], saved, chips.ids.values(), strict=True):
+        assert one["count"] == kept["count"] == len(ids)
+        assert [token["id"] for token in one["tokens"]] == ids[:512]
+        assert kept["tokens"] == one["tokens"][: len(kept["tokens"])]
+        assert len(kept["tokens"]) > 2
+        if len(ids) > 20:
+            assert f"{len(ids) - 20:,} more" in repr(chips)
+            assert f"{len(ids) - 20:,} more" in chips.still()
+    assert len(repr(chips)) < 4_000
+
+
+def test_a_saved_page_keeps_all_chips_that_there_is_room_for(gpt2):
+    for words in (1, 40, 200):
+        chips = TokenChips("rain " * words, {"GPT-2": gpt2})
+        (saved,) = chips.page_state()["shown"]["tokenizers"]
+        assert len(saved["tokens"]) == saved["count"] or len(chips.page()) > 40_000
+    assert TokenChips("rain " * 100, {}).page_state()["shown"]["tokenizers"] == []
 
 
 def test_empty_text_has_no_chips(gpt2):
