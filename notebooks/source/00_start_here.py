@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Does it run?
 #
-# **In ten minutes this machine runs a real language model, and you will have moved its next-token
-# distribution with your own hand.**
+# **In ten minutes this machine will have run a real language model, and you will have changed its next-token
+# distribution by hand.**
 #
 # You will be able to
 #
@@ -16,8 +16,8 @@
 # %% [markdown]
 # ## 1. The machine
 #
-# Click into the cell below and press Shift+Enter. It checks what the course needs, and says what to do if
-# something is missing.
+# Click the cell below and press Shift+Enter. It checks that the machine has what the course needs, and says what to
+# do if something is missing.
 
 # %%
 from course_utils import check_machine
@@ -27,8 +27,8 @@ check_machine()
 # %% [markdown]
 # ## 2. The model
 #
-# SmolLM2 is a small language model with real skills, of the architecture called Llama. The first time, this cell
-# prepares it: 93 MB to download, which unpack to 0.5 GB. From then on it needs no network.
+# SmolLM2 is a small but capable language model with the Llama architecture. The first time you run this cell, it
+# prepares the model: a download of 93 MB, which unpacks to 0.5 GB. After that it needs no network.
 
 # %%
 from course_utils import load
@@ -39,8 +39,8 @@ print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
 # %% [markdown]
 # ## 3. The next token
 #
-# A language model does one thing: it reads a text, and gives every token of its vocabulary a probability of
-# coming next. A token is a word, or a piece of one; a space in it shows as `·`. Here there are 49,152 tokens.
+# A language model does one thing: it reads a text and gives every token in its vocabulary a probability of coming
+# next. A token is a word or a piece of one; a space in it is shown as `·`. This vocabulary has 49,152 tokens.
 
 # %%
 from course_utils.checks import lesson00 as lesson
@@ -49,30 +49,30 @@ from course_utils.widgets import NextToken, Predict, Quiz
 NextToken(model, tokenizer, "The capital of France is")
 
 # %% [markdown]
-# The bars are computed in this page, from all 49,152 probabilities, while you drag. Try these:
+# While you drag, this page recomputes the bars from all 49,152 probabilities. Try these:
 #
 # - Click a token. It is appended, and the model reads the longer text.
 # - Press *Sample* a few times, step back, and sample again. Type a text of your own.
-# - Set top-p to 0.9: only the likeliest tokens stay, as many as it takes to reach 90 %. How many are kept?
+# - Set top-p to 0.9: only the most likely tokens stay, as many as it takes to reach 90 %. How many are kept?
 
 # %% [markdown]
-# The model gives one number a token, a **logit**, and *softmax* turns the logits into probabilities. The rest
-# happens in this page; a later lesson takes every slider apart. In PyTorch it is three lines:
+# The model returns one number for each token, a **logit**, and *softmax* turns the logits into probabilities. The
+# rest happens in this page; a later lesson takes every slider apart. In PyTorch, it takes three lines:
 
 # %%
 import torch
 
 inputs = tokenizer("The capital of France is", return_tensors="pt")
 with torch.no_grad():
-    logits = model(**inputs).logits[0, -1]  # (vocab,): one for each token, after the last word
+    logits = model(**inputs).logits[0, -1]  # (vocab,): one for each token that may come next
 
 # %%
 for p, id in zip(*logits.softmax(-1).topk(3)):
     print(f"{p:.2f} {tokenizer.decode(id)!r}")
 
 # %% [markdown]
-# **Temperature** divides the logits before the softmax. At temperature 1, ` Paris` has 0.77. What is left of
-# it at 2? Guess before you touch the slider or run the cell below.
+# **Temperature** divides the logits before the softmax. At temperature 1, ` Paris` has a probability of 0.77. What is
+# it at temperature 2? Guess before you touch the slider or run the cell below.
 
 # %%
 Predict(lesson.predict_temperature)
@@ -84,24 +84,25 @@ for temperature in (1, 2):
     print(temperature, f"{(logits / temperature).softmax(-1)[paris]:.2f}")
 
 # %% [markdown]
-# Dividing by 2 takes the square root of every ratio between two probabilities. ` Paris` is still first, but
-# 49,151 others have each come closer, and together they are many.
+# The ratio of two probabilities is e to the difference of their logits, so dividing by 2 takes its square root.
+# ` Paris` is still first, but each of the 49,151 others has come closer, and together they take most of the
+# probability.
 
 # %% [markdown]
 # ## 4. How this course works
 #
-# **Predict, then run.** You have just done it. A guess that turned out wrong teaches more than a result that
-# you nodded at.
+# **Predict, then run.** You have just done it. A guess that turns out wrong teaches you more than a result you only
+# read.
 
 # %% [markdown]
-# **Exercises check themselves.** Replace the line `raise NotImplementedError` in the next cell, run it, and
-# run the check below it. Until then the check says "not yet", so a whole notebook always runs to its end. (That
-# also opens the answers to all predictions: better go cell by cell.)
+# **Exercises check themselves.** Replace the line `raise NotImplementedError` in the next cell, run it, and run the
+# check below it. Until then the check says "not yet", so a whole notebook always runs to the end. (Running it all at
+# once also reveals the answers to the predictions, so go cell by cell.)
 
 # %% [markdown]
 # ### Exercise: the most likely token · difficulty 1 of 3 · 2 minutes
 #
-# Given a list of tokens and their probabilities, return the token with the highest one.
+# Given a list of tokens and their probabilities, return the token with the highest probability.
 
 # %% tags=["exercise"]
 def most_likely(tokens: list[str], probabilities: list[float]) -> str:
@@ -115,31 +116,31 @@ def most_likely(tokens: list[str], probabilities: list[float]) -> str:
     return tokens[best]
 
 # %% [markdown] tags=["solution"]
-# You have written greedy decoding. `max(zip(probabilities, tokens))[1]` works too, until two probabilities
-# are equal: then it compares the tokens by their spelling.
+# You have written greedy decoding. `max(zip(probabilities, tokens))[1]` works too, unless two probabilities are
+# equal: then it compares the spelling of the tokens.
 
 # %% tags=["check"]
 lesson.check_most_likely(most_likely)
 
 # %% [markdown] tags=["hints"]
-# - `max` finds the largest probability. You need to know where it stands.
-# - `probabilities.index(max(probabilities))` is that place.
+# - `max` finds the largest probability. You need its index.
+# - `probabilities.index(max(probabilities))` is that index.
 
 # %% [markdown]
-# **Hints** unfold one by one below a check, and the solution after them. **To start over**, choose *Kernel →
-# Restart Kernel and Clear Outputs of All Cells*. `git restore notebooks` in a terminal brings back every cell as
-# it was.
+# **Hints** unfold one by one below a check, and the solution comes after them. **To start over**, choose *Kernel →
+# Restart Kernel and Clear Outputs of All Cells*. `git restore notebooks` in a terminal brings back every cell as it
+# was.
 
 # %% [markdown]
-# **Errors are sentences.** Where the course itself cannot go on, it says what it was given and what to do next.
-# Break something once, so that you know it when you see it:
+# **Errors are sentences.** When the course itself cannot continue, it says what it was given and what to do next.
+# Break something once, so that you will recognise such an error:
 
 # %% tags=["raises-exception"]
 load("./my-model")
 
 # %% [markdown]
-# **Progress** stays on this machine, in one file, and nowhere else. This cell shows it; `python -m
-# course_utils progress` does the same in a terminal.
+# **Progress** is kept in one file on this machine and nowhere else. This cell shows it;
+# `python -m course_utils progress` does the same in a terminal.
 
 # %%
 from course_utils.checks.progress import Progress
@@ -161,7 +162,7 @@ Progress()
 # | 07 | [How likely was that?](07_scores.ipynb) | 35, exercises 25 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
-# | | [Where did that name go?](appendix_version_map.ipynb) Names of older tutorials, and today's | 15 |
+# | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 15 |
 #
 # Each lesson asks one question. The last ones ask why no gradient comes back through `generate()`, and what to
 # do about it.
@@ -170,8 +171,8 @@ Progress()
 # ## Recap
 #
 # - This machine has what the course needs, and the model runs on it.
-# - A model gives each token of its vocabulary a probability of coming next.
-# - Temperature, top-k, top-p and min-p change that distribution, not the model.
+# - A model gives each token in its vocabulary a probability of coming next.
+# - The sliders (temperature, top-k, top-p and min-p) change that distribution, not the model.
 # - Predict, run, check; hints and solutions are folded below each exercise.
 
 # %%
@@ -180,5 +181,5 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# `course_utils/models.py` has `load`, which fetched the model. Then go on to
-# [lesson 01](01_text_to_integers.ipynb), which starts before the model: how did the text become integers?
+# `course_utils/models.py` has `load`, which fetched the model. Then go on to [lesson 01](01_text_to_integers.ipynb),
+# which starts before the model: how does text become integers?

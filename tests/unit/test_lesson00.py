@@ -41,12 +41,12 @@ def test_most_likely():
         lesson00.check_most_likely,
         right=[by_index, by_sorting],
         wrong=[
-            (place, "this is the place"),
+            (place, "this is the index"),
             (probability, "this is the highest probability"),
             (least_likely, "the least likely"),
             (last_in_the_alphabet, "compares spellings"),
             (in_a_list, "not a list"),
-            (always_the_first, "find where the highest"),
+            (always_the_first, "find the index of the highest"),
         ],
     )
 
