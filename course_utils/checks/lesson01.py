@@ -22,16 +22,16 @@ def _gpt2():
 
 predict_space = Prediction(
     "01/predict-space",
-    "`Hello world` is `[15496, 995]`. What comes out with one space in front: ` Hello world`?",
+    "`Hello world` is `[15496, 995]`. What are the ids with a leading space: ` Hello world`?",
     options=(
         Option(
             "The same two ids",
-            "Some tokenizers drop white space in front. GPT-2's keeps every byte: its ids give back the exact text.",
+            "Some tokenizers drop leading white space. GPT-2's keeps every byte: its ids give back the exact text.",
             value=[15496, 995],
         ),
         Option(
             "Three ids: one for the space, then the same two",
-            "A lone space has an id, 220. Here the space and the word have an entry together.",
+            "A space on its own has the id 220. Here the space and the word share one entry.",
             value=[220, 15496, 995],
         ),
         Option(
@@ -42,7 +42,7 @@ predict_space = Prediction(
         ),
         Option(
             "Two ids, both different",
-            "The second word has a space in front of it in both texts, so nothing changes for it.",
+            "The second word follows a space in both texts, so nothing changes for it.",
         ),
     ),
     proof=lambda: _gpt2()(" Hello world").input_ids,
@@ -54,23 +54,23 @@ predict_strawberry = Prediction(
     options=(
         Option(
             "`stra` `wb` `erry`",
-            "The vocabulary has these entries, but nothing in the tokenizer looks for long ones.",
+            "The vocabulary has these entries, but the tokenizer does not look for long ones.",
             value=["stra", "wb", "erry"],
         ),
         Option(
             "`st` `raw` `berry`",
-            "It follows from the order in which merges were learned, as the next cells show.",
+            "This follows from the order in which the merges were learned, as the next cells show.",
             right=True,
             value=["st", "raw", "berry"],
         ),
         Option(
             "`str` `aw` `berry`",
-            "These are entries too. Which of the many ways to cut it comes out is a matter of order.",
+            "These are entries too. Which of the many possible splits you get depends on the order of the merges.",
             value=["str", "aw", "berry"],
         ),
         Option(
             "One token for each letter, since the word has no entry",
-            "That is where merging starts. It goes on as long as neighbours have a rank.",
+            "That is where merging starts. It continues as long as a neighbouring pair has a rank.",
             value=list("strawberry"),
         ),
     ),
@@ -79,27 +79,27 @@ predict_strawberry = Prediction(
 
 predict_pieces = Prediction(
     "01/predict-pieces",
-    "Which of the four texts get other tokens when each is merged as one long piece?",
+    "Which of the four texts get different tokens when each is merged as one long piece?",
     options=(
         Option(
             "None: the pattern only saves time",
-            "Most borders would hold without it. Not all: look at the empty line and at the quotation mark.",
+            "Most boundaries would hold without it, but not all: look at the empty line and at the quotation mark.",
             value=[],
         ),
         Option(
             "The first and the last, for their apostrophes",
-            "The `'t` of `don't` stands apart either way, since no merge joins it to `don`.",
+            "The `'t` of `don't` stays separate either way, since no merge joins it to `don`.",
             value=[0, 3],
         ),
         Option(
             "The last two, for the line feeds and the quotation mark",
-            "Most pairs that meet at a border have no rank. These two pairs also meet inside pieces, and have one.",
+            "Most pairs that meet at a boundary have no rank. These two pairs also occur within pieces, so they have one.",
             right=True,
             value=[2, 3],
         ),
         Option(
             "All of them: merges now run across words",
-            "They could only if such merges had been learned, and training saw nothing but pieces.",
+            "They could only do so if such merges had been learned, and training saw only pieces.",
             value=[0, 1, 2, 3],
         ),
     ),
@@ -115,22 +115,22 @@ predict_pieces = Prediction(
 
 predict_special = Prediction(
     "01/predict-special",
-    "What does the library make of the 13 characters `<|endoftext|>` in a text?",
+    "What does the library turn the 13 characters `<|endoftext|>` in a text into?",
     options=(
         Option(
             "Seven plain tokens: `<`, `|`, `end`, ...",
-            "That is what a careful service wants. The library does it only when told to.",
+            "That is what a careful service wants. The library does this only when told to.",
             value=[27, 91, 437, 1659, 5239, 91, 29],
         ),
         Option(
             "The one id 50256",
-            "Special tokens are looked for first, in every text, whoever wrote it.",
+            "The library looks for special tokens first, in every text, whoever wrote it.",
             right=True,
             value=[50256],
         ),
         Option(
             "An error: special tokens may not be typed",
-            "Nothing stops you, or the people who type into your service.",
+            "Nothing stops you, or anyone who types into your service.",
         ),
         Option(
             "Nothing: it is removed", "That is `skip_special_tokens=True`, an option of `decode`.", value=[]
@@ -141,20 +141,23 @@ predict_special = Prediction(
 
 predict_hindi = NumberPrediction(
     "01/predict-hindi",
-    "GPT-2 needs 13 tokens for the English sentence. How many for the Hindi one? A guess within 25 counts as right.",
+    "GPT-2 needs 13 tokens for the English sentence. How many does it need for the Hindi one? A guess within 25 counts as right.",
     key=139,
     tolerance=25,
     unit="tokens",
-    why="More tokens than characters: each character is three bytes, and few pairs of them were merged.",
+    why="More tokens than characters: each character is three bytes, and few pairs of bytes were merged.",
     wrong=(
-        ((1, 30), "That would take merges for whole Hindi words, learned from a corpus with little Hindi."),
+        (
+            (1, 30),
+            "That would take merges for whole Hindi words, but the training text contained little Hindi.",
+        ),
         (
             (31, 113),
-            "Characters are not the unit. Each of these takes three bytes, and bytes are where merging starts.",
+            "The unit is not the character. Each of these takes three bytes, and merging starts from bytes.",
         ),
         (
             (165, 400),
-            "Without any merge it would be 233, one for each byte. Some pairs were frequent enough for a merge.",
+            "Without any merges it would be 233, one for each byte. Some pairs were frequent enough to be merged.",
         ),
     ),
     otherwise="Between 1 and 233: there cannot be more tokens than bytes.",
@@ -163,7 +166,7 @@ predict_hindi = NumberPrediction(
 
 
 def _changed_without_pieces(texts):
-    """The places of the texts that get other ids where each is merged as one piece: list of int."""
+    """The indices of the texts whose ids change when each is merged as one piece: list of int."""
     encoder = BytePairEncoder.from_tokenizer(_gpt2())
     whole = BytePairEncoder(
         encoder.vocabulary,
@@ -200,15 +203,15 @@ def check_to_text(answer):
             mistakes=[
                 (
                     alone,
-                    "Each token was decoded alone. A character may be spread over two: collect all bytes first.",
+                    "Each token was decoded alone. A character may be split between two tokens: collect all bytes first.",
                 ),
                 (
                     joined,
-                    "The symbols are still in their printable dress: look each of them up in the reversed map.",
+                    "These are still symbols, not text: look each of them up in the reversed map.",
                 ),
                 (
                     joined.replace("Ġ", " "),
-                    "Only the space was translated; every other symbol is a byte too.",
+                    "Only the space was converted; every other symbol stands for a byte too.",
                 ),
                 (
                     " ".join(tokens),
@@ -217,17 +220,17 @@ def check_to_text(answer):
                 (want.encode(), "These are the bytes. The last step is `decode(errors='replace')`."),
                 (
                     want.strip() if want.strip() != want else None,
-                    "White space at the ends belongs to the text: strip nothing.",
+                    "White space at the ends belongs to the text: do not strip it.",
                 ),
                 (
                     lambda got: (
                         isinstance(got, str) and got == symbols_to_bytes(joined).decode(errors="ignore")
                     ),
-                    "Bytes that form no character should become U+FFFD: `errors='replace'`, not 'ignore'.",
+                    "Bytes that do not form a character should become U+FFFD: `errors='replace'`, not 'ignore'.",
                 ),
             ],
         )
-    return "Symbols became bytes, and bytes became text, emoji and half an emoji included."
+    return "Symbols became bytes, and bytes became text, including emoji and half an emoji."
 
 
 @exercise("01/learn-merges", title="Learn merges from word counts", minutes=20, difficulty=3)
@@ -251,21 +254,21 @@ def check_learn_merges(answer):
             (counts, number),
             "Count pairs, merge the most frequent one everywhere, count again.",
             mistakes=[
-                (_learned(dict.fromkeys(counts, 1), number), "Each word was counted once. A pair counts as often as its word."),
+                (_learned(dict.fromkeys(counts, 1), number), "Each word was counted once. A pair counts as often as its word does."),
                 ([want[0]] * number, "The same pair wins every time: replace it in the words before you count again."),
-                (_learned(counts, number, join=_replace_in_text), "A merge took a part of a longer symbol: `a` + `b` must leave `xa` + `b` alone. Compare whole symbols."),
+                (_learned(counts, number, join=_replace_in_text), "A merge used part of a longer symbol: `a` + `b` must leave `xa` + `b` alone. Compare whole symbols."),
                 (_first_count(counts, number), "The pairs were counted only once. After a merge, new pairs exist: count again."),
-                (_learned(counts, number, once=True), "A pair that stands twice in a word counts twice: do not collect a word's pairs in a set."),
-                (_learned(_lowered(counts), number), "Capital letters were made small. `A` and `a` are two characters, with different bytes."),
+                (_learned(counts, number, once=True), "A pair that occurs twice in a word counts twice: do not collect a word's pairs in a set."),
+                (_learned(_lowered(counts), number), "The letters were converted to lower case. `A` and `a` are two characters, with different bytes."),
                 (["".join(pair) for pair in want], "Return the pairs, as tuples of two strings, not the joined symbols."),
-                (_learned(counts, number, join=_overlapping), "In `aaaa` the pair `a` + `a` fits twice, not three times: after a merge, go on behind it."),
-                (_across_words(counts, number), "Pairs were counted across words. The last character of one word is no neighbour of the next word's first."),
-                (_learned(counts, number + 1) if len(_learned(counts, number + 1)) > number else None, "One merge too many: return `number` of them."),
-                ([], "No merge was returned. A pair may be merged even if it meets only once."),
-                (lambda got: isinstance(got, list) and len(got) < len(want) and got == want[: len(got)], "The first merges are right, then it stops too early."),
+                (_learned(counts, number, join=_overlapping), "In `aaaa` the pair `a` + `a` fits twice, not three times: after a merge, continue with the symbol that follows it."),
+                (_across_words(counts, number), "Pairs were counted across words. The last character of one word is not a neighbour of the next word's first."),
+                (_learned(counts, number + 1) if len(_learned(counts, number + 1)) > number else None, "There is one merge too many: return `number` of them."),
+                ([], "No merge was returned. A pair may be merged even if it occurs only once."),
+                (lambda got: isinstance(got, list) and len(got) < len(want) and got == want[: len(got)], "The first merges are right, but it stops too early."),
             ],
         )  # fmt: skip
-    return "Your training learns the same merges in the same order, on counts, repeats and borders alike."
+    return "Your training learns the same merges in the same order: it uses the counts, and handles repeats and word boundaries."
 
 
 @exercise("01/shorten", title="Fit a prompt into a limit of tokens", minutes=8, difficulty=2)
@@ -292,26 +295,28 @@ def check_shorten(answer):
         ids = gpt2(text).input_ids
         got = answer(text, limit)
         if isinstance(got, str) and not text.startswith(got) and "\ufffd" not in got:
-            raise Mistake(f"For input {text!r}, {limit} your result {got!r} is not a beginning of the text.")
+            raise Mistake(
+                f"For input {text!r}, {limit} your result {got!r} is not the beginning of the text."
+            )
         expect_equal(
             got,
             fits[-1],
             (text, limit),
-            "Try the beginnings of the text, and keep the longest that fits.",
+            "Try each beginning of the text, and keep the longest that fits.",
             mistakes=[
                 (lambda got: isinstance(got, str) and "\ufffd" in got, "The ids were cut in the middle of a character. Cut the text, then count its ids."),
                 (_plain(text, limit, gpt2) if "<|" in text else None, "The special token was counted as plain characters. Count `gpt2(...).input_ids`, as a model would get them."),
-                (text[: first_too_long - 1], "It stops at the first beginning that is too long, but a longer one fits again. Start from the long end."),
-                (_binary_search(text, limit, tokens), "A binary search needs a count that always grows, and this one does not. Start from the long end."),
-                (gpt2.decode(ids[:limit]).rstrip("\ufffd"), "This is the text of the first `limit` ids. But a beginning of the text may have other ids than the whole text begins with: count the ids of what you return."),
+                (text[: first_too_long - 1], "It stops at the first beginning that is too long, but a longer one fits again. Start from the whole text and shorten it."),
+                (_binary_search(text, limit, tokens), "A binary search needs a count that always grows, and this one does not. Start from the whole text and shorten it."),
+                (gpt2.decode(ids[:limit]).rstrip("\ufffd"), "This is the text of the first `limit` ids. But the ids of a beginning may differ from the first ids of the whole text: count the ids of what you return."),
                 (text[:limit], "`limit` counts tokens, not characters."),
                 ([fits[-1]], "Return text, not a list."),
                 (ids[:limit], "Return text, not ids."),
-                (lambda got: isinstance(got, str) and tokens(got) < limit, "A longer beginning fits too: it may have exactly `limit` tokens, and end inside a word."),
+                (lambda got: isinstance(got, str) and tokens(got) < limit, "A longer beginning fits too: it may have exactly `limit` tokens, and may end inside a word."),
                 (lambda got: isinstance(got, str) and tokens(got) > limit, "It is too long: count `gpt2(...).input_ids` of what you return."),
             ],
         )  # fmt: skip
-    return "The longest beginning that fits, whole characters only, even where more text takes fewer tokens."
+    return "This is the longest beginning that fits, in whole characters, even where a longer text takes fewer tokens."
 
 
 def _as_pairs(merges):
@@ -405,20 +410,20 @@ quiz = (
         "01/quiz-symbol",
         "The tokens of a text are `Ġcaf` and `Ã©`. What is the text?",
         options=(
-            Option("`café`, with a space in front", "`Ġ` is the space and `Ã©` the two bytes of é.", right=True, value=" café"),
-            Option("`café`, without a space", "Close: `Ġ` is a byte too, the space.", value="café"),
-            Option("`GcafA©`", "The symbols only dress up bytes; the letters they resemble have no meaning."),
-            Option("Nothing readable: the text was damaged", "Both entries are sound. They are bytes in printable dress."),
+            Option("`café`, with a leading space", "`Ġ` is the space and `Ã©` the two bytes of é.", right=True, value=" café"),
+            Option("`café`, without a space", "Close, but `Ġ` is a byte too: the space.", value="café"),
+            Option("`GcafA©`", "The symbols only stand for bytes; the letters that they resemble mean nothing."),
+            Option("Nothing readable: the text was damaged", "Both entries are valid. They are bytes written as symbols."),
         ),
         proof=lambda: _gpt2().convert_tokens_to_string(["Ġcaf", "Ã©"]),
     ),
     Question(
         "01/quiz-order",
-        "Four merges, in the order learned: `b`+`c`, `a`+`b`, `bc`+`d`, `ab`+`c`. What becomes of `abcd`?",
+        "Four merges, in the order learned: `b`+`c`, `a`+`b`, `bc`+`d`, `ab`+`c`. How is `abcd` split?",
         options=(
-            Option("`a` `bcd`", "`b`+`c` is first, which leaves no `b` for the `a`; then `bc`+`d`.", right=True, value=["a", "bcd"]),
+            Option("`a` `bcd`", "`b`+`c` comes first, which leaves no `b` for the `a`; then comes `bc`+`d`.", right=True, value=["a", "bcd"]),
             Option("`abc` `d`", "That is the longest entry from the left. But `b`+`c` was learned before `a`+`b`.", value=["abc", "d"]),
-            Option("`ab` `c` `d`", "`a`+`b` would come first only if nothing learned earlier fitted. And `ab`+`c` has a rank too.", value=["ab", "c", "d"]),
+            Option("`ab` `c` `d`", "`a`+`b` would come first only if no merge that was learned earlier applied. And `ab`+`c` has a rank too.", value=["ab", "c", "d"]),
             Option("`a` `bc` `d`", "One merge too few: `bc`+`d` has a rank as well.", value=["a", "bc", "d"]),
         ),
         proof=lambda: _merged("abcd", [("b", "c"), ("a", "b"), ("bc", "d"), ("ab", "c")]),
@@ -428,9 +433,9 @@ quiz = (
         "Which of these is true of GPT-2's ids?",
         options=(
             Option("Encoding a text and decoding its ids gives the text back", "Every byte is an entry, so nothing is unknown and nothing is lost.", right=True),
-            Option("Decoding each id alone and joining the strings gives the text back", "Not where a character is spread over several tokens, as an emoji is."),
-            Option("Two different lists of ids decode to different texts", "`Hello` is one id, and also five: one for each letter. The encoder picks one of many spellings."),
-            Option("A longer text always has at least as many ids", "` strawberr` has more of them than ` strawberry`."),
+            Option("Decoding each id alone and joining the strings gives the text back", "Not where a character is split between several tokens, as an emoji may be."),
+            Option("Two different lists of ids decode to different texts", "The text `Hello` is one id, or five: one for each letter. The encoder picks one of many spellings."),
+            Option("A longer text always has at least as many ids", "` strawberr` has more ids than ` strawberry`."),
         ),
         proof=lambda: _what_holds_of_ids(),
     ),
@@ -441,7 +446,7 @@ quiz = (
             Option("Call the tokenizer with `split_special_tokens=True`", "Then those characters are encoded like any others.", right=True),
             Option("Nothing to do: only the model can produce special tokens", "The tokenizer looks for them in every text."),
             Option("Call the tokenizer with `add_special_tokens=False`", "That stops the tokenizer from adding its own at the ends. It still finds those in the text."),
-            Option("Decode with `skip_special_tokens=True`", "That hides them on the way out. The model has read them all the same."),
+            Option("Decode with `skip_special_tokens=True`", "That only hides them in the output. The model has still read them."),
         ),
         proof=lambda: _who_splits_special_tokens(),
     ),

@@ -1,24 +1,24 @@
 # %% [markdown]
 # # How does text become integers?
 #
-# **By the end, 25 lines of Python and GPT-2's own tables give exactly GPT-2's ids on a thousand strings, in
-# eleven languages, and you can say what each line is for.**
+# **By the end, 25 lines of Python and GPT-2's own tables will give exactly GPT-2's ids for a thousand strings in
+# eleven languages, and you will be able to say what each line is for.**
 #
 # You will be able to
 #
-# - say what one more space does to the ids of a text,
-# - read an entry such as `Ġworld` or `Ã©` as the bytes it stands for,
+# - say what an extra space does to the ids of a text,
+# - read an entry such as `Ġworld` or `Ã©` as the bytes that it stands for,
 # - merge a word by hand, and say where "take the longest entry" goes wrong,
 # - account for each of GPT-2's 50,257 entries,
 # - predict what digits, other scripts, emoji and special tokens turn into.
 #
-# *45 minutes, and half an hour more for the exercises. You need: lesson 00, and Python. No PyTorch yet.*
+# *45 minutes, and another 30 for the exercises. You need: lesson 00, and Python. No PyTorch yet.*
 
 # %% [markdown]
 # ## 1. A model reads row numbers
 #
-# A language model never sees a letter. It sees **ids**: row numbers of a table of vectors. A *tokenizer*
-# turns text into ids and ids into text. This is GPT-2's, as the library `transformers` runs it.
+# A language model never sees a letter. It sees **ids**: row numbers in a table of vectors. A *tokenizer* turns text
+# into ids and ids back into text. This is GPT-2's tokenizer, as the library `transformers` runs it.
 
 # %%
 from course_utils import load_tokenizer
@@ -29,56 +29,57 @@ gpt2 = load_tokenizer("gpt2")
 gpt2("Hello world").input_ids
 
 # %% [markdown]
-# Two words, two ids. Now the same text with one space in front. Commit to a guess before you run the cell
-# below it: a guess that you have made is one that you will remember.
+# Two words, two ids. Now the same text with a leading space. Commit to a guess before you run the cell below it: you
+# will remember the answer better.
 
 # %%
 Predict(lesson.predict_space)
 
 # %% tags=["answer"]
-print("with a space in front:", gpt2(" Hello world").input_ids, sep="\n")
+print("with a leading space:", gpt2(" Hello world").input_ids, sep="\n")
 
 # %% [markdown]
-# Only the first id changed. The tokenizer can show how the vocabulary spells each entry, its *token*:
+# Only the first id changed. The tokenizer can also show each entry as the vocabulary spells it, its *token*:
 
 # %%
 for text in ("Hello world", " Hello world"):
     print(gpt2.tokenize(text))
 
 # %% [markdown]
-# The space belongs to the word after it, and shows as `Ġ`. So `Hello` at the start of a text and `Hello`
-# after a space are two entries, with two rows in the table. The model has to learn that they mean the same.
+# The space belongs to the word after it, and is shown as `Ġ`. So `Hello` at the start of a text and `Hello` after a
+# space are two entries, with two rows in the table. The model has to learn that they mean the same thing.
 
 # %% [markdown]
-# Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry?
-# And how is a word cut that has no entry? We take them in that order, and build the tokenizer as we go.
+# Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry? And how
+# is a word split that has no entry of its own? We take them in that order, and build the tokenizer as we go.
 
 # %% [markdown]
 # ## 2. Text is bytes
 #
-# UTF-8 writes each character as one to four bytes. A byte is a number from 0 to 255, so we could stop
-# here: 256 ids would do for any text in any language.
+# UTF-8 writes each character as one to four bytes. A byte is a number from 0 to 255, so we could stop here: 256 ids
+# are enough for any text in any language.
 
 # %%
 list("Hé 🙂".encode())  # H: one byte, é: two, space: one, 🙂: four
 
 # %% [markdown]
-# As a tokenizer this is correct and never meets an unknown word. Its price is length: four ids for one
-# emoji. And it has a trap, since a byte need not be a character:
+# As a tokenizer, this is correct and never meets an unknown word. The cost is length: four ids for one emoji. There
+# is also a trap, since a single byte may not be a character:
 
 # %% tags=["raises-exception"]
 bytes([240, 159]).decode()  # the first half of 🙂
 
 # %% [markdown]
-# Half an emoji is no text. Decoders usually print the replacement character U+FFFD instead. When you see
-# it in a model's streamed output, you are looking at a token that ends inside a character.
+# Half an emoji is not text. Decoders usually print the replacement character U+FFFD instead. If you see it in a
+# model's streamed output, a token probably begins or ends inside a character.
 
 # %%
 bytes([240, 159]).decode(errors="replace")
 
 # %% [markdown]
-# GPT-2 starts from these 256 bytes. But its tables are kept as text, some as lines of two entries with a space
-# between them, where a space or half an emoji cannot stand. So each byte is written as one printable **symbol**.
+# GPT-2 starts from these 256 bytes. But its tables are stored as text. In the list of merges, a space separates two
+# entries, so an entry cannot contain a space; nor can text contain half an emoji. So each byte is written as one
+# printable **symbol**.
 
 # %%
 printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
@@ -87,16 +88,16 @@ symbol = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, by
 len(printable), len(others), symbol[ord(" ")]
 
 # %% [markdown]
-# For 188 bytes the symbol is the character of the same number: 72 is `H`, 195 is `Ã`. The other 68 numbers
-# belong to nothing that prints, so they take the characters from U+0100 on. The space, byte 32, is the 33rd
-# of them: U+0100 + 32 = U+0120, which is `Ġ`. No more is meant by it.
+# For 188 bytes, the symbol is the character with the same number: 72 is `H`, 195 is `Ã`. The other 68 numbers have no
+# visible character, so they take the characters from U+0100 on. The space, byte 32, is the 33rd of them: U+0100 + 32
+# = U+0120, which is `Ġ`. It means nothing more than that.
 
 # %%
 "".join(symbol[byte] for byte in " Hé".encode())
 
 # %% [markdown]
-# `Ã©` is therefore not damage: it is the two bytes of `é`, each in its printable dress. GPT-2's first 256
-# entries are exactly these symbols, in the order of `printable` and `others`, so an id is not a byte:
+# So `Ã©` is not corrupted text: it is the two bytes of `é`, each written as a symbol. GPT-2's first 256 entries are
+# exactly these symbols, in the order of `printable` and `others`, so an id is not a byte:
 
 # %%
 vocabulary = gpt2.get_vocab()  # token -> id
@@ -106,8 +107,8 @@ print(vocabulary["H"], "is the id of H, byte", ord("H"))
 # %% [markdown]
 # ### Exercise 1: back to text · difficulty 2 of 3 · 5 minutes
 #
-# Write the way back. Given tokens as the vocabulary spells them, return the text. `symbol` from above is
-# at hand. Bytes that form no character should become U+FFFD, as `decode(errors="replace")` does.
+# Write the reverse direction. Given tokens as the vocabulary spells them, return the text. You can use `symbol` from
+# above. Bytes that do not form a character should become U+FFFD, as with `decode(errors="replace")`.
 
 # %% tags=["exercise"]
 def to_text(tokens: list[str]) -> str:
@@ -115,7 +116,7 @@ def to_text(tokens: list[str]) -> str:
     raise NotImplementedError
 
 # %% tags=["solution"]
-byte = {symbol: byte for byte, symbol in symbol.items()}  # the map, turned round
+byte = {symbol: byte for byte, symbol in symbol.items()}  # the map, reversed
 
 
 def to_text(tokens: list[str]) -> str:
@@ -124,27 +125,27 @@ def to_text(tokens: list[str]) -> str:
     return bytes(byte[s] for s in symbols).decode(errors="replace")
 
 # %% [markdown] tags=["solution"]
-# The order matters: first all bytes together, then one `decode`. Decoding token by token looks right on
-# English and breaks every character that is shared by two tokens. Streaming code has to wait for the same
-# reason: it holds text back until its bytes are complete.
+# The order matters: first collect all bytes, then decode once. Decoding token by token looks right for English and
+# breaks every character that is split between two tokens. Streaming code has to wait for the same reason: it holds
+# text back until its bytes are complete.
 
 # %% tags=["check"]
 lesson.check_to_text(to_text)
 
 # %% [markdown] tags=["hints"]
-# - You need the map the other way round: from symbol to byte. A dict comprehension over `symbol.items()` gives it.
+# - You need the reverse map, from symbol to byte. A dict comprehension over `symbol.items()` gives it.
 # - A token has one symbol for each byte. Collect the bytes of *all* tokens before you decode anything.
 # - `bytes([72, 105]).decode(errors="replace")` turns numbers into text.
 
 # %% [markdown]
 # ## 3. Merges: a list in the order it was learned
 #
-# Byte-pair encoding makes texts shorter by adding entries. Training starts from bytes, finds the two
-# neighbours that meet most often, and joins them to one new entry. Then again; for GPT-2, 50,000 times.
+# Byte-pair encoding makes texts shorter by adding entries. Training starts from bytes, finds the pair of neighbours
+# that occurs most often, and joins it into one new entry. Then it repeats this; for GPT-2, 50,000 times.
 
 # %% [markdown]
-# What training leaves us is the list of those merges. Inside `gpt2` a library in Rust does the work, and it
-# can write all it knows as one JSON document. The list is in it:
+# The result of training is the list of those merges. Inside `gpt2`, a Rust library does the work, and it can export
+# its whole state as one JSON document. The list is in there:
 
 # %%
 import json
@@ -154,8 +155,8 @@ rank = {(left, right): n for n, (left, right) in enumerate(merges)}  # 0 was lea
 len(merges), merges[:4]
 
 # %% [markdown]
-# The first merge made a space and `t` into `Ġt`; the third made `he`. The merge of rank *n* created the
-# entry with id 256 + *n*. That explains the whole vocabulary, but for one entry:
+# The first merge joined a space and `t` into `Ġt`; the third made `he`. The merge with rank *n* created the entry
+# with id 256 + *n*. That explains the whole vocabulary except for one entry:
 
 # %%
 all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items())
@@ -164,8 +165,8 @@ all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items())
 print(f"{len(gpt2)} = 256 bytes + {len(merges)} merges + 1, which is {gpt2.convert_ids_to_tokens(50256)}")
 
 # %% [markdown]
-# Now a word that has no entry: `strawberry`, without a space in front. The obvious rule is to take the
-# longest entry that fits, then the longest that fits the rest:
+# Now a word that has no entry: `strawberry`, without a leading space. The obvious rule is to take the longest entry
+# that fits, then the longest one that fits the rest:
 
 # %%
 def longest_match(word):
@@ -186,8 +187,8 @@ Predict(lesson.predict_strawberry)
 print("GPT-2's tokens:", gpt2.tokenize("strawberry"), sep="\n")
 
 # %% [markdown]
-# The library does not look for long entries. It *replays training*: of all neighbours in the word that
-# have a rank, it merges the pair that was learned first, and repeats until no pair has a rank.
+# The library does not look for long entries. It *replays training*: of all neighbouring pairs in the word that have a
+# rank, it merges the one that was learned first, and repeats until no pair has a rank.
 
 # %%
 def merge_word(symbols):
@@ -205,8 +206,8 @@ def merge_word(symbols):
 merge_word("strawberry")
 
 # %% [markdown]
-# `stra` is an entry, and yet it does not appear. `course_utils` holds this lesson's encoder once more, and its
-# version shows its work: each merge with its rank, in the order made.
+# `stra` is an entry, and yet it does not appear. `course_utils` has its own version of this lesson's encoder, which
+# shows its work: each merge with its rank, in the order in which it was made.
 
 # %%
 from course_utils.tokens import BytePairEncoder
@@ -216,27 +217,28 @@ print([(merge.result, merge.rank) for merge in work.merges])
 print(f"st + ra would have been {rank['st', 'ra']}")
 
 # %% [markdown]
-# After `er`, `st` and `ra`, two pairs want the `ra`: `st` + `ra` with rank 11,788, and `ra` + `w` with rank 1,575.
-# `raw` was learned first, so it gets it. The order decides, not the length.
+# After `er`, `st` and `ra`, two pairs compete for the `ra`: `st` + `ra` with rank 11,788, and `ra` + `w` with rank
+# 1,575. `raw` was learned first, so it wins. The order decides, not the length.
 
 # %% [markdown]
-# The picture below does this for GPT-2 and for SmolLM2, the small model of lesson 00. Type your own text.
-# Focus a chip (Tab, then the arrow keys) or point at it to see its bytes and its merges. A space shows as `·`.
+# The widget below does this for GPT-2 and for SmolLM2, the small model from lesson 00. Type your own text. Point at a
+# chip or focus it (Tab, then the arrow keys) to see its bytes and its merges. A space is shown as `·`.
 
 # %%
 smollm2 = load_tokenizer("smollm2-135m")
 TokenChips(" strawberry, Strawberry, strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
 
 # %% [markdown]
-# The same fruit three times, and three different sets of ids; to GPT-2 the first is even a single one. An id does
-# not list its letters, so "how many r are in strawberry?" asks for what has to be known by heart.
+# The same fruit three times. For GPT-2 each is a single token, and the capital letter gives it another id; SmolLM2
+# even splits that one in two. An id does not list its letters, so a model can answer "how many r are in strawberry?"
+# only from what it has memorised.
 
 # %% [markdown]
 # ### Exercise 2: learn merges · difficulty 3 of 3 · 20 minutes
 #
-# Write the training. A text comes as `counts`: how often each word occurs in it. Start from single characters.
-# Count every pair of neighbours inside words, join the most frequent pair wherever it stands, and count again.
-# Of two equally frequent pairs take either. Stop after `number` merges, or when no pair is left.
+# Write the training loop. A text is given as `counts`: how often each word occurs in it. Start from single
+# characters. Count every pair of neighbours within words, join the most frequent pair wherever it occurs, and count
+# again. If two pairs are equally frequent, take either. Stop after `number` merges, or when no pair is left.
 
 # %% tags=["exercise"]
 def learn_merges(counts: dict[str, int], number: int) -> list[tuple[str, str]]:
@@ -273,9 +275,9 @@ def join_pair(symbols, pair):
     return joined
 
 # %% [markdown] tags=["solution"]
-# Two details carry it. A pair counts as often as its word does, not once a word. And the symbols must be
-# *replaced* after each choice, or the same pair wins for ever. GPT-2's list came from a loop like this one,
-# run on web pages: a word has an entry of its own if people wrote it often enough.
+# Two details matter. A pair counts as often as its word does, not once per word. And the symbols must be *replaced*
+# after each choice, or the same pair wins forever. GPT-2's list came from a loop like this one, run on web pages: a
+# word has an entry of its own if people wrote it often enough.
 
 # %% tags=["check"]
 lesson.check_learn_merges(learn_merges)
@@ -283,34 +285,35 @@ lesson.check_learn_merges(learn_merges)
 # %% [markdown] tags=["hints"]
 # - Keep each word as a list of symbols. `zip(symbols, symbols[1:])` gives its pairs.
 # - Add `counts[word]` for a pair, not 1. `collections.Counter` keeps the sums, and `max(pairs, key=pairs.get)` finds the winner.
-# - After choosing `(a, b)`, walk through every word and replace each `a` that is followed by `b` by `a + b`.
+# - After choosing `(a, b)`, go through every word and replace each `a` that is followed by `b` with the joined
+#   `a + b`.
 
 # %% [markdown]
 # ## 4. Pieces: what a merge may not cross
 #
-# One step comes before merging, in training and ever after: a pattern cuts the text into **pieces**, and
-# merges run inside one piece. It keeps `dog.` and `dog!` from becoming entries of their own. GPT-2's pattern:
+# One step comes before merging, in training and in every later use: a pattern splits the text into **pieces**, and
+# merges stay within a piece. This keeps `dog.` and `dog!` from becoming entries of their own. GPT-2's pattern:
 
 # %%
-import regex  # like re, and knows \p{L} (any letter) and \p{N} (any number)
+import regex  # like re, but also knows \p{L} (any letter) and \p{N} (any number)
 
 pattern = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 pattern.findall("I don't owe you 20 dollars!")
 
 # %% [markdown]
-# Read it as a list of choices: an English ending such as `'t`; a run of letters, of digits, or of neither, each with one
-# optional space in front, which is how a space joins the word after it. `\s+(?!\S)` takes a run of white space,
-# except for its last character where more text follows:
+# Read it as a list of alternatives: an English ending such as `'t`; a run of letters, of digits, or of neither, each
+# with an optional leading space, which is how a space joins the word after it. `\s+(?!\S)` takes a run of white
+# space, except for its last character if more text follows; `(?!…)` is a *negative lookahead*:
 
 # %%
 pattern.findall("a   b\n\nc  ")
 
 # %% [markdown]
-# The third space before `b` goes to `b`. Nothing takes the second line feed, so it is a piece of its own. At the
-# end of a text the run stays whole.
+# The third space joins `b`. Nothing takes the second line feed, so it is a piece of its own. At the end of a text,
+# the run stays whole.
 
 # %% [markdown]
-# What if we leave the pattern out, and merge each of these texts as one long piece?
+# What if we leave out the pattern and merge each of these texts as one long piece?
 
 # %%
 texts = ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left.", "She said 'they left'"]
@@ -328,16 +331,16 @@ for text in texts:
     print(merge_pieces([text]) == merge_pieces(pattern.findall(text)), repr(text))
 
 # %% [markdown]
-# Two texts do not change, and that is no accident: merges were learned inside pieces, so most pairs that meet
-# at a border have no rank. Two texts do change. They hold a pair that *also* meets inside pieces:
+# Two texts do not change, and that is no accident: merges were learned within pieces, so most pairs that meet at a
+# boundary have no rank. Two texts do change. They contain a pair that *also* occurs within pieces:
 
 # %%
 print(merge_pieces(pattern.findall("said 'they")), merge_pieces(["said 'they"]))
 print(merge_pieces(pattern.findall("left.\n\nWe")), merge_pieces(["left.\n\nWe"]))
 
 # %% [markdown]
-# `'t` has an entry because of `don't`, and two line feeds have one because they share a piece unless a word
-# follows. So an empty line is one token at the end of a text, and two in front of a word.
+# `'t` has an entry because of `don't`, and two line feeds have one because they share a piece unless a word directly
+# follows. So an empty line is one token at the end of a text, and two before a word.
 
 # %%
 print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
@@ -345,7 +348,7 @@ print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
 # %% [markdown]
 # ## 5. The whole encoder
 #
-# Everything is in place. Text is cut into pieces, a piece is written as symbols, merges join symbols to
+# Now we have all the parts. The text is split into pieces, a piece is written as symbols, merges join symbols into
 # tokens, and the vocabulary gives each token its id.
 
 # %%
@@ -360,8 +363,8 @@ def encode_plain(text):
 encode_plain("Hello world"), encode_plain(" Hello world")
 
 # %% [markdown]
-# The ids from the start. There is one entry left to account for: the last, `<|endoftext|>`, which separated
-# documents in training. What if those 13 characters stand in a text?
+# These are the ids that we started with. One entry is left to explain: the last one, `<|endoftext|>`, which separated
+# documents in training. What if those 13 characters appear in a text?
 
 # %%
 Predict(lesson.predict_special)
@@ -372,12 +375,12 @@ print(gpt2.convert_ids_to_tokens(encode_plain("Hello<|endoftext|>")))
 print(gpt2.tokenize("Hello<|endoftext|>"))
 
 # %% [markdown]
-# The library looks for **special tokens** first, cuts them out, and only then runs what we wrote. No merge
-# could ever build that entry. We do the same, and the encoder is complete.
+# The library looks for **special tokens** first, splits the text at them, and only then does what our code does. No
+# merge could ever build that entry. We do the same, and the encoder is complete.
 
 # %%
-specials = gpt2.all_special_tokens  # here only one
-border = regex.compile("(" + "|".join(map(regex.escape, specials)) + ")")  # with (...) split keeps the match
+specials = gpt2.all_special_tokens  # GPT-2 has only one
+border = regex.compile("(" + "|".join(map(regex.escape, specials)) + ")")  # with (...), split keeps the match
 
 
 def encode(text):
@@ -387,8 +390,8 @@ def encode(text):
     return ids
 
 # %% [markdown]
-# **The result of this lesson.** A thousand different strings: eleven languages, digits, code, emoji, white
-# space of every kind, special tokens, characters drawn from all of Unicode. Every single id must agree.
+# **The result of this lesson.** A thousand different strings: eleven languages, digits, code, emoji, white space of
+# every kind, special tokens, characters drawn from all of Unicode. Every id must agree.
 
 # %%
 import inspect
@@ -402,8 +405,8 @@ print(f"{same} of {len(samples)} strings have the library's ids, with {lines} li
 assert same == 1000 and lines <= 25
 
 # %% [markdown]
-# Would these strings notice a mistake? We change one part at a time, and count the strings that still come out
-# right. A test that nothing can fail proves nothing.
+# Would these strings reveal a mistake? We change one part at a time, and count the strings that are still right. A
+# test that cannot fail proves nothing.
 
 # %%
 def variant(text, cut=pattern.findall, join=merge_word):
@@ -425,14 +428,15 @@ print("longest entry first  ", number_right(variant(text, join=longest_match) fo
 print("no merges, only bytes", number_right(variant(text, join=list) for text in samples))
 
 # %% [markdown]
-# One more property, which the ids owe to their bytes: decoding gives every text back, to the last character.
+# Because the ids stand for bytes, there is one more property: decoding gives back every text, to the last character.
 
 # %%
 sum(gpt2.decode(encode(text)) == text for text in samples)
 
 # %% [markdown]
-# Special tokens are matched in *any* text, a stranger's included. A chat service that passes user text
-# straight in lets the user end the document. `split_special_tokens=True` treats them as plain characters:
+# Special tokens are matched in *any* text, including text that a stranger wrote. A chat service that passes on user
+# text unchanged lets the user end the document. For such raw text, `split_special_tokens=True` treats them as plain
+# characters:
 
 # %%
 gpt2.tokenize("Hello<|endoftext|>", split_special_tokens=True)
@@ -440,8 +444,8 @@ gpt2.tokenize("Hello<|endoftext|>", split_special_tokens=True)
 # %% [markdown]
 # ## 6. What a text costs
 #
-# Merges were learned from mostly English pages, so other scripts are left with short tokens, often a single
-# byte. Here is one sentence twice:
+# The merges were learned mostly from English pages, so other scripts get short tokens, often a single byte. Here is
+# one sentence in two languages:
 
 # %%
 from course_utils.texts import SENTENCES
@@ -463,32 +467,33 @@ print("The same sentence in eleven languages:")
 grouped_bars(costs, "One sentence in eleven languages", "tokens")
 
 # %% [markdown]
-# This sentence, from the Declaration of Human Rights, costs GPT-2 more than ten times as many tokens in Hindi
-# as in English, and SmolLM2 seven times. Which script is dear depends on what the merges were learned from.
+# This sentence, from the Declaration of Human Rights, costs GPT-2 more than ten times as many tokens in Hindi as in
+# English, and SmolLM2 seven times. Which script is expensive depends on the pattern and on what the merges were
+# learned from.
 
 # %%
 for name in ("GPT-2", "SmolLM2"):
     print(f"{name:8} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
 
 # %% [markdown]
-# An emoji is three or four bytes, or several characters in a row. A frequent one has merges, but its tokens may
-# each be half a character:
+# An emoji is often a single character of three or four bytes, or several characters in a row. A frequent one has
+# merges, but each of its tokens may be only part of a character:
 
 # %%
 for text in ("🙂", " 🙂", "👩‍👩‍👧"):
     print(f"{len(text)} characters, {len(text.encode()):2} bytes:", gpt2.tokenize(text))
 
 # %% [markdown]
-# Digits show two policies. GPT-2 merges them like letters, by frequency, so that 2026 looks different inside
-# a longer number. SmolLM2 cuts every digit apart before it merges.
+# Digits show two policies. GPT-2 merges them like letters, by frequency, so 2026 looks different inside a longer
+# number. SmolLM2 splits numbers into single digits before it merges.
 
 # %%
 for text in ("2026", "12026", "1234567890"):
     print(f"{text:11}", gpt2.tokenize(text), smollm2.tokenize(text))
 
 # %% [markdown]
-# And a vocabulary need not even hold every byte: SmolLM2's lacks those printed below. UTF-8 never uses 192, 193
-# or 245 to 255. But 4 is a control character, and a text that holds it loses it without a word:
+# A vocabulary need not even contain every byte: SmolLM2's lacks those printed below. UTF-8 never uses 192, 193 or 245
+# to 255. But 4 is a control character, and a text that contains it silently loses it:
 
 # %%
 entries = smollm2.get_vocab()
@@ -498,25 +503,25 @@ smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_id
 # %% [markdown]
 # ### Exercise 3: fit a prompt · difficulty 2 of 3 · 8 minutes
 #
-# A context has room for `limit` tokens. Return the longest beginning of `text`, in whole characters, that
-# GPT-2 encodes in at most that many.
+# A context has room for `limit` tokens. Return the longest beginning of `text`, in whole characters, that GPT-2
+# encodes into at most that many tokens.
 
 # %% tags=["exercise"]
 def shorten(text: str, limit: int) -> str:
-    """Return the longest text[:n] whose ids, gpt2(text[:n]).input_ids, number at most `limit`."""
+    """Return the longest text[:n] that has at most `limit` ids in gpt2(text[:n]).input_ids."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def shorten(text: str, limit: int) -> str:
-    """Return the longest text[:n] whose ids, gpt2(text[:n]).input_ids, number at most `limit`."""
+    """Return the longest text[:n] that has at most `limit` ids in gpt2(text[:n]).input_ids."""
     for n in range(len(text), -1, -1):
         if len(gpt2(text[:n]).input_ids) <= limit:
             return text[:n]
 
 # %% [markdown] tags=["solution"]
-# Cutting the *ids* at `limit` and decoding is fast and nearly right, but it can cut a character in half.
-# Adding characters until the limit is passed stops too early, and so does a binary search, because the count
-# does not always grow: ` strawberr` takes more tokens than ` strawberry`. So we come from the long end.
+# Cutting the *ids* at `limit` and decoding is fast and nearly right, but it can cut a character in half. Adding
+# characters until the limit is exceeded stops too early, and so does a binary search, because the count does not
+# always grow: ` strawberr` takes more tokens than ` strawberry`. So we start from the whole text and shorten it.
 
 # %% tags=["check"]
 lesson.check_shorten(shorten)
@@ -524,13 +529,13 @@ lesson.check_shorten(shorten)
 # %% [markdown] tags=["hints"]
 # - Slicing the ids and decoding can leave half a character. Slice the text instead.
 # - Compare `len(gpt2(" strawberr").input_ids)` with `len(gpt2(" strawberry").input_ids)`. What does that mean for a loop that stops at the first text that is too long?
-# - Try n from `len(text)` down to 0, and return at the first one that fits.
+# - Try n from `len(text)` down to 0, and return the first beginning that fits.
 
 # %% [markdown]
 # ## 7. "Slow" and "fast" tokenizers
 #
-# Older articles tell you to choose: the slow `GPT2Tokenizer`, in Python, or the fast `GPT2TokenizerFast`, in
-# Rust. In transformers 5 the two names mean one class, the fast one:
+# Older articles tell you to choose between the slow `GPT2Tokenizer`, in Python, and the fast `GPT2TokenizerFast`, in
+# Rust. In transformers 5 the two names are the same class, the fast one:
 
 # %%
 from transformers import GPT2Tokenizer, GPT2TokenizerFast
@@ -538,35 +543,35 @@ from transformers import GPT2Tokenizer, GPT2TokenizerFast
 GPT2Tokenizer is GPT2TokenizerFast, gpt2.is_fast
 
 # %% [markdown]
-# One habit from those articles now fails without a word. They give the vocabulary's files under the names
-# `vocab_file` and `merges_file`:
+# One habit from those articles now fails silently. They pass the vocabulary's files as `vocab_file` and
+# `merges_file`:
 
 # %%
 empty = GPT2Tokenizer(vocab_file="vocab.json", merges_file="merges.txt")  # as the articles do
 len(empty), empty("Hello world").input_ids
 
 # %% [markdown]
-# There are no such files here, and no error says so: unknown arguments are stored and ignored, and the one entry
-# is the special token. The names today are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
+# These files do not exist here, and no error says so: unknown arguments are stored and ignored, and the only entry is
+# the special token. Today the names are `vocab` and `merges`. The same call shows what `add_prefix_space` does:
 
 # %%
 today = GPT2Tokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], add_prefix_space=True)
 len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
 
 # %% [markdown]
-# `add_prefix_space=True` puts a space in front of a text that begins without one, so that a first word gets the
+# `add_prefix_space=True` adds a leading space to a text that does not begin with one, so that the first word gets the
 # id that it has elsewhere. Most of the time you will want `from_pretrained`, which reads all of this from a folder.
 
 # %% [markdown]
 # ## Recap
 #
-# - A space belongs to the word after it, so a space in front changes the first id; further spaces are tokens.
-# - `Ġ` and `Ã©` are bytes in printable dress: 188 keep their character, 68 begin at U+0100.
-# - A word is cut by replaying merges in the order of training; the longest entry has no say. Merges run
-#   inside pieces.
+# - A space belongs to the word after it, so a leading space changes the first id; further spaces are tokens.
+# - `Ġ` and `Ã©` are bytes written as symbols: 188 bytes keep their character, the other 68 take those from U+0100 on.
+# - A word is split by replaying the merges in the order of training, not by taking the longest entry. Merges stay
+#   within pieces.
 # - 50,257 = 256 bytes + 50,000 merges + `<|endoftext|>`.
-# - Special tokens are matched before anything else; other scripts and emoji cost more tokens, some of them
-#   parts of a character; digits depend on the tokenizer.
+# - Special tokens are matched before anything else; other scripts and emoji cost more tokens, some of which are parts
+#   of a character; digits depend on the tokenizer.
 
 # %%
 Quiz(lesson.quiz)
@@ -576,6 +581,7 @@ Quiz(lesson.quiz)
 #
 # - `transformers/models/gpt2/tokenization_gpt2.py`: today's class, a few dozen lines that configure the Rust code.
 # - `tokenizers`, the Rust library: `pre_tokenizers.ByteLevel` is sections 2 and 4, `models.BPE` is section 3.
-# - `course_utils/tokens.py`: this lesson once more, returning every step, as the chips draw it.
+# - `course_utils/tokens.py`: this lesson's encoder again, returning every step, as the chips draw it.
 #
-# Next, [lesson 02](02_padding.ipynb): several texts at once. They have different lengths, and a tensor does not.
+# Next, [lesson 02](02_padding.ipynb): several texts at once. They have different lengths, and the rows of a tensor do
+# not.
