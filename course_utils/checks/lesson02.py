@@ -13,52 +13,52 @@ PAD = 50256  # GPT-2's end-of-text token, which the lesson pads with
 
 predict_right = Prediction(
     "02/predict-right",
-    "Padding on the right, no mask, answers read at each row's last token. Whose answers are off?",
+    "Padding on the right, no mask, answers read at each row's last token. Which model's answers are wrong?",
     options=(
-        Option("Neither model's", "A token looks at itself and to its left. What follows it cannot matter.", right=True, value=[]),
-        Option("GPT-2's only", "GPT-2 counts places from the left, and on the right-padded side the tokens stand where they should.", value=["tiny-gpt2"]),
-        Option("Llama's only", "Llama sees the distance between tokens, and no distance has changed.", value=["tiny-llama"]),
-        Option("Both", "The fillers stand behind the token that we read, and a decoder never looks ahead.", value=["tiny-gpt2", "tiny-llama"]),
+        Option("Neither model's", "A token sees itself and the tokens before it. What follows cannot matter.", right=True, value=[]),
+        Option("GPT-2's only", "GPT-2 takes each token's index as its position, and with right padding the indices are right.", value=["tiny-gpt2"]),
+        Option("Llama's only", "For Llama the distances between tokens matter, and no distance has changed.", value=["tiny-llama"]),
+        Option("Both", "The padding comes after the token that we read, and a decoder never looks ahead.", value=["tiny-gpt2", "tiny-llama"]),
     ),
     proof=lambda: _wrong_models("right", mask=False, positions=False),
 )  # fmt: skip
 
 predict_left = Prediction(
     "02/predict-left",
-    "Padding on the left, with the mask. Whose answers are off?",
+    "Padding on the left, with the mask. Which model's answers are wrong?",
     options=(
-        Option("Neither model's", "The mask hides it from attention. But one thing about the padding is no matter of attention.", value=[]),
-        Option("GPT-2's only", "Something besides attention depends on how many fillers stand in front. The next cells find it.", right=True, value=["tiny-gpt2"]),
-        Option("Llama's only", "The two differ in one part, and it is GPT-2's that minds.", value=["tiny-llama"]),
-        Option("Both", "For one of them hiding the padding is enough.", value=["tiny-gpt2", "tiny-llama"]),
+        Option("Neither model's", "The mask hides the padding from attention. But the padding has one effect outside attention.", value=[]),
+        Option("GPT-2's only", "Something outside attention depends on how many padding tokens come first. The next cells find it.", right=True, value=["tiny-gpt2"]),
+        Option("Llama's only", "The models differ in one part, and it is GPT-2's that the padding affects.", value=["tiny-llama"]),
+        Option("Both", "For one of them, hiding the padding is enough.", value=["tiny-gpt2", "tiny-llama"]),
     ),
     proof=lambda: _wrong_models("left", mask=True, positions=False),
 )  # fmt: skip
 
 predict_positions_only = Prediction(
     "02/predict-positions-only",
-    "A forward pass, no setting changed: left padding, the right position ids, no mask. Whose answers are off?",
+    "A forward pass with default settings: left padding, the correct position ids, no mask. Which model's answers are wrong?",
     options=(
-        Option("Neither model's", "They say where a token stands. Whether it may be looked at is what the mask says.", value=[]),
-        Option("GPT-2's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-gpt2"]),
-        Option("Llama's only", "Every model reads fillers that are not masked, whatever it knows about positions.", value=["tiny-llama"]),
-        Option("Both", "Without a mask the fillers are read like words. Right positions do not hide them.", right=True, value=["tiny-gpt2", "tiny-llama"]),
+        Option("Neither model's", "Position ids say where a token stands. Only the mask says whether others may attend to it.", value=[]),
+        Option("GPT-2's only", "Every model reads padding that is not masked, whatever position ids it gets.", value=["tiny-gpt2"]),
+        Option("Llama's only", "Every model reads padding that is not masked, whatever position ids it gets.", value=["tiny-llama"]),
+        Option("Both", "Without a mask the padding is read like words. Correct position ids do not hide it.", right=True, value=["tiny-gpt2", "tiny-llama"]),
     ),
     proof=lambda: _wrong_models("left", mask=False, positions=True),
 )  # fmt: skip
 
 predict_generate = NumberPrediction(
     "02/predict-generate",
-    "`generate()` gets the right-padded batch and its mask. How many of the three rows come out as they do alone?",
+    "`generate()` gets the right-padded batch and its mask. How many of the three rows are the same as for the prompts alone?",
     key=1,
     unit="rows",
-    why="Only the row without padding. The other two are read, and continued, at a filler.",
+    why="Only the row without padding. The other two are read, and continued, at a padding token.",
     wrong=(
         (
             3,
-            "A forward pass, read at the last token, has all three right. `generate()` reads at the last place.",
+            "A forward pass, read at the last token, has all three right. `generate()` reads at the last index.",
         ),
-        (2, "One row has no padding at all. The other two share the same fate."),
+        (2, "One row has no padding. The other two both have it, and both go wrong."),
         (0, "One of the three rows has no padding, so nothing can go wrong with it."),
     ),
     otherwise="There are three rows: a number from 0 to 3.",
@@ -70,13 +70,13 @@ predict_labels = NumberPrediction(
     "The labels are `ids.masked_fill(ids == pad_id, -100)`. How many of the three texts still have an end-of-text target?",
     key=0,
     unit="texts",
-    why="The end and the padding are the same id, so every end goes with it, also where no padding follows.",
+    why="The end and the padding have the same id, so every end is removed too, even where no padding follows.",
     wrong=(
-        (1, "The row without padding? Its last id is 50256 too, and it is compared by id alone."),
-        (2, "Padded or not, a row's end has the id that is taken out."),
+        (1, "The row without padding? Its last id is 50256 too, and only the id is compared."),
+        (2, "With or without padding, a row ends with the id that is removed."),
         (
             3,
-            "That is what the mask would give: it is 1 at the true end. The comparison of ids cannot tell them apart.",
+            "That is what the mask would give: it is 1 at the true end. Comparing ids cannot tell the two apart.",
         ),
     ),
     otherwise="There are three texts: a number from 0 to 3.",
@@ -120,7 +120,7 @@ def _distance(name, side, mask, positions):
 
 
 def _continued(rows, **options):
-    """Six greedy ids behind each of the padded rows, a list of lists; `options` go to pad() and generate()."""
+    """Six greedy ids after each of the padded rows, a list of lists; `options` go to pad() and generate()."""
     from ..masks import pad
 
     model, _ = _tiny("tiny-gpt2")
@@ -190,7 +190,7 @@ def check_pad_left(answer):
         got = answer(rows, pad_id)
         if not isinstance(got, tuple | list) or len(got) != 2:
             raise Mistake(
-                f"Return two things, the ids and the mask, as in `return input_ids, attention_mask`; this is {type(got).__name__}."
+                f"Return two things, the ids and the mask, as in `return input_ids, attention_mask`; got {type(got).__name__}."
             )
         got = [_whole_numbers(part, name) for part, name in zip(got, ("the ids", "the mask"), strict=True)]
         on_the_right = [tensor.tolist() for tensor in pad(rows, pad_id, "right")]
@@ -200,19 +200,19 @@ def check_pad_left(answer):
             got,
             want,
             (rows, pad_id),
-            "Put what a row lacks in front of it, and 0 in the same places of the mask.",
+            "Put the padding before the row, and 0 at the same indices of the mask.",
             mistakes=[
-                (on_the_right if on_the_right != want else None, "The padding is on the right. Put it in front: `[pad_id] * n + row`."),
+                (on_the_right if on_the_right != want else None, "The padding is on the right. Put it before the row: `[pad_id] * n + row`."),
                 (want[::-1], "The mask comes first here. Return the ids first, then the mask."),
                 ([want[0], inverted], "The mask is inverted: 1 stands for a token, 0 for padding."),
-                ([want[0], [[int(id != pad_id) for id in row] for row in want[0]]], "The mask was made by comparing ids, and a true token that equals `pad_id` was lost. Use the lengths."),
+                ([want[0], [[int(id != pad_id) for id in row] for row in want[0]]], "The mask was made by comparing ids, and a real token that equals `pad_id` was lost. Use the lengths."),
                 ([want[0], [[1] * longest for _ in rows]], "The mask is 1 everywhere, so the model would read the padding."),
-                (lambda got: [len(row) for row in got[0]] == [shortest] * len(rows) and shortest < longest, "Tokens were cut off: fill up to the longest row, not down to the shortest."),
-                (lambda got: [[id for id in row if id != pad_id] for row in got[0]] == [[id for id in row if id != pad_id] for row in want[0]] and len(got[0][0]) > longest, "More padding than needed: the longest row needs none."),
-                (lambda got: pad_id != 0 and [[pad_id if id == 0 else id for id in row] for row in got[0]] == want[0], "The rows are filled with 0. Fill them with `pad_id`: 0 is the id of a word."),
+                (lambda got: [len(row) for row in got[0]] == [shortest] * len(rows) and shortest < longest, "Tokens were cut off: pad to the longest row, do not cut to the shortest."),
+                (lambda got: [[id for id in row if id != pad_id] for row in got[0]] == [[id for id in row if id != pad_id] for row in want[0]] and len(got[0][0]) > longest, "There is more padding than needed: the longest row needs none."),
+                (lambda got: pad_id != 0 and [[pad_id if id == 0 else id for id in row] for row in got[0]] == want[0], "The rows are padded with 0. Pad them with `pad_id`: 0 is the id of a real token."),
             ],
         )  # fmt: skip
-    return "Every row is filled on the left, and the mask says what is real, even where a token equals the pad id."
+    return "Every row is padded on the left, and the mask says what is real, even where a token equals the pad id."
 
 
 @exercise("02/positions", title="Compute position ids from a mask", minutes=4, difficulty=2)
@@ -237,19 +237,19 @@ def check_positions(answer):
             got,
             want,
             (mask,),
-            "Count the tokens up to each place, less one; padding gets 0.",
+            "Count the tokens up to each index and subtract one; padding gets 0.",
             mistakes=[
-                (counted - 1 if counted.min() == 0 else None, "The tokens are right. The padding in front should get 0: −1 is no position."),
+                (counted - 1 if counted.min() == 0 else None, "The tokens are right. The padding before them should get 0: −1 is not a position."),
                 ((counted - 1).masked_fill(mask == 0, 1), "The tokens are right. Padding should get 0, not 1."),
-                (lambda got: torch.equal(got * mask, want) and (mask[:, 0] == 1).all(), "The tokens are right. The padding behind them goes on with their positions: it should get 0."),
-                (places if not torch.equal(places, want) else None, "These are the places of the row, padding included. Count tokens only."),
-                (counted * mask, "The first token stands at 0, and here it has 1: subtract one."),
-                (shifted, "Shifting each row by its number of fillers is right on the left side only. Count with a running sum."),
-                (places * mask, "Padding has 0, but the tokens still count from the row's first place."),
+                (lambda got: torch.equal(got * mask, want) and (mask[:, 0] == 1).all(), "The tokens are right. The padding after them continues their positions: it should get 0."),
+                (places if not torch.equal(places, want) else None, "These are the indices in the row, padding included. Count only the tokens."),
+                (counted * mask, "The first token should have position 0, and here it has 1: subtract one."),
+                (shifted, "Shifting each row by its number of padding tokens works for left padding only. Count with a cumulative sum."),
+                (places * mask, "Padding has 0, but the tokens still have their indices in the row."),
                 (lambda got: got.shape != want.shape, f"The positions need the shape of the mask, {tuple(want.shape)}."),
             ],
         )  # fmt: skip
-    return "Tokens are counted, padding is not: the same positions as generate() computes, for both sides."
+    return "Tokens are counted, padding is not: these are the positions that generate() computes, for both sides."
 
 
 def broken_batch():
@@ -259,7 +259,7 @@ def broken_batch():
 
 def _broken(rows, pad_id, side, positions, mask):
     """A left-padded batch in which row `side` is padded on the right, row `positions` counts from 1, and
-    row `mask` shows its last filler."""
+    row `mask` does not cover its last padding token."""
     from ..masks import pad, position_ids
 
     (input_ids, attention_mask), (right_ids, right_mask) = (pad(rows, pad_id, s) for s in ("left", "right"))
@@ -273,7 +273,7 @@ def _broken(rows, pad_id, side, positions, mask):
 
 @exercise("02/repair", title="Repair a broken batch", minutes=6, difficulty=3)
 def check_repair(answer):
-    """Ids, mask and positions put right, on the batch of the lesson, on two with the bugs elsewhere, and on
+    """Ids, mask and positions corrected, on the batch of the lesson, on two with the bugs elsewhere, and on
     one with another pad id."""
     import torch
 
@@ -298,7 +298,7 @@ def check_repair(answer):
             raise Mistake(f"Return a dictionary with the keys {', '.join(f'`{key}`' for key in want)}.")
         got = {key: torch.tensor(_whole_numbers(got[key], f"`{key}`")) for key in want}
         if pad_id != PAD and not all(torch.equal(got[key], want[key]) for key in want):
-            raise Mistake("Right for batches that are padded with 50256, and wrong for the same batch with `pad_id=0`. Use `pad_id`, which your function is given, wherever it means padding.")  # fmt: skip
+            raise Mistake("Right for batches that are padded with 50256, but wrong for the same batch with `pad_id=0`. Use the argument `pad_id` instead of a fixed id.")  # fmt: skip
         found = f"For the batch of the rows `{rows}`:"
         _repaired_ids(got["input_ids"], want["input_ids"], batch["input_ids"], found)
         _repaired_mask(got["attention_mask"], want, batch, found)
@@ -311,15 +311,15 @@ def _repaired_ids(got, want, before, found):
         return
     if got.shape == before.shape and (got == before).all():
         raise Mistake(
-            f"{found} one row is still padded on the right. generate() would continue behind its fillers."
+            f"{found} one row is still padded on the right. generate() would continue after its padding."
         )
     if got.shape == before.shape and ((got == before.flip(1)).all(1) | (got == want).all(1)).all():
-        raise Mistake(f"{found} a row was turned round, and now its words stand in reverse order.")
+        raise Mistake(f"{found} a row was reversed, so its words are now in reverse order.")
     if sorted(got[got != PAD].tolist()) != sorted(want[want != PAD].tolist()):
         raise Mistake(
-            f"{found} tokens were lost or doubled. All ids other than the pad id belong to the sentences."
+            f"{found} tokens were lost or duplicated. All ids other than the pad id belong to the sentences."
         )
-    raise Mistake(f"{found} the tokens are all there, in the wrong places. Put each row's tokens at its right end, in their order.")  # fmt: skip
+    raise Mistake(f"{found} all tokens are there, but at the wrong indices. Put each row's tokens at its right end, in their order.")  # fmt: skip
 
 
 def _repaired_mask(got, want, batch, found):
@@ -327,12 +327,12 @@ def _repaired_mask(got, want, batch, found):
     if got.shape == right.shape and (got == right).all():
         return
     if got.shape == right.shape and (got == batch["attention_mask"]).all():
-        raise Mistake(f"{found} the mask is the broken one. It must be made from the new ids.")
+        raise Mistake(f"{found} the mask is still the broken one. Make it from the new ids.")
     if got.shape == right.shape and (got == 1 - right).all():
         raise Mistake(f"{found} the mask is inverted: 1 stands for a token.")
     if got.shape == right.shape and (got >= right).all():
-        raise Mistake(f"{found} the mask still has a 1 at a filler, so the model reads it.")
-    raise Mistake(f"{found} the mask hides a token, or has another shape than the ids. It is 1 wherever the id is not the pad id.")  # fmt: skip
+        raise Mistake(f"{found} the mask still has a 1 at a padding token, so the model reads it.")
+    raise Mistake(f"{found} the mask hides a token, or its shape is not that of the ids. It should be 1 wherever the id is not the pad id.")  # fmt: skip
 
 
 def _repaired_positions(got, want, batch, found):
@@ -342,15 +342,17 @@ def _repaired_positions(got, want, batch, found):
     if got.shape == right.shape and (got * mask == right).all():
         raise Mistake(f"{found} the positions of the tokens are right. Give 0 to the padding, as `position_ids` does.")  # fmt: skip
     if got.shape == right.shape and (got == batch["position_ids"]).all():
-        raise Mistake(f"{found} the positions are the broken ones. Count again, from the repaired mask.")
+        raise Mistake(
+            f"{found} the positions are still the broken ones. Count again, from the repaired mask."
+        )
     if got.shape == right.shape and (got * mask == (right + 1) * mask).all():
-        raise Mistake(f"{found} every row counts from 1. The first token stands at 0.")
+        raise Mistake(f"{found} every row counts from 1. The first token should have position 0.")
     raise Mistake(f"{found} the positions do not count the tokens of the repaired mask from 0.")
 
 
 @exercise("02/repair-labels", title="Keep the end-of-text in the labels", minutes=8, difficulty=2)
 def check_repair_labels(answer):
-    """Labels without the closing run of pad ids but with its first, also with an end inside a row."""
+    """Labels without the final run of pad ids except its first id, also with an end inside a row."""
     import torch
 
     from ..masks import labels_from_ids
@@ -379,22 +381,24 @@ def check_repair_labels(answer):
             got,
             want,
             (ids, pad_id),
-            "Of the pad ids that close a row the first stays, and all behind it become -100.",
+            "Of the pad ids at the end of a row, the first stays, and all after it become -100.",
             mistakes=[
-                (ids.masked_fill(is_pad, -100), "Every pad id has become -100, the true ends with them: nothing would teach the model to stop."),
-                (ids if not torch.equal(ids, want) else None, "Nothing was taken out: the model would learn to write padding after padding."),
-                (want.masked_fill(want == -100, 0) if pad_id else None, "The padding has become 0, which is a word. The loss skips -100 only."),
-                (want.masked_fill(want == -100, -1), "The padding has become -1, which is no id and not skipped either. The loss skips -100."),
-                (ids.masked_fill(after_first, -100) if not torch.equal(ids.masked_fill(after_first, -100), want) else None, "Everything behind the first end-of-text is gone, a second text in the same row too. Only the run at the row's end is padding."),
-                (behind_a_pad if not torch.equal(behind_a_pad, want) else None, "Two pad ids in a row inside the text are not padding: a text goes on behind them. Only the run that closes the row is."),
-                (lambda got: is_pad.all(1).any() and (got[is_pad.all(1)] == -100).all(), "A row of nothing but pad ids is an empty text with its end: the first stays there too."),
-                (first_only if not torch.equal(first_only, want) else None, "The first end in the row stays, and a later true end is lost. Look at the run that closes the row."),
-                (one_kept_last if not torch.equal(one_kept_last, want) else None, "One pad id was kept, but the last. The first of the run is the end that the text really has."),
-                (torch.cat([want[:, 1:], torch.full_like(want[:, :1], -100)], 1), "The labels are shifted by one. The library's loss shifts by itself: labels stand at the places of their ids."),
-                (lambda got: got.shape != want.shape, f"Labels need the shape of the ids, {tuple(want.shape)}."),
+                (ids.masked_fill(is_pad, -100), "Every pad id has become -100, including the true ends: nothing would teach the model to stop."),
+                (ids if not torch.equal(ids, want) else None, "Nothing was masked: the model would learn to write padding after padding."),
+                (want.masked_fill(want == -100, 0) if pad_id else None, "The padding has become 0, the id of a real token. The loss skips only -100."),
+                (want.masked_fill(want == -100, -1), "The padding has become -1, which is not an id and is not skipped either. The loss skips only -100."),
+                (ids.masked_fill(after_first, -100) if not torch.equal(ids.masked_fill(after_first, -100), want) else None, "Everything after the first end-of-text is gone, including a second text in the same row. Only the run at the row's end is padding."),
+                (behind_a_pad if not torch.equal(behind_a_pad, want) else None, "Two consecutive pad ids inside the row are not padding: a text continues after them. Only the run at the row's end is."),
+                (lambda got: is_pad.all(1).any() and (got[is_pad.all(1)] == -100).all(), "A row of only pad ids is an empty text with its end: keep the first id there too."),
+                (first_only if not torch.equal(first_only, want) else None, "The first end in the row is kept, but a later true end is lost. Look at the run at the row's end."),
+                (one_kept_last if not torch.equal(one_kept_last, want) else None, "One pad id was kept, but it is the last. The first of the run is the text's true end."),
+                (torch.cat([want[:, 1:], torch.full_like(want[:, :1], -100)], 1), "The labels are shifted by one. The library's loss does the shift: each label has the same index as its id."),
+                (lambda got: got.shape != want.shape, f"The labels need the shape of the ids, {tuple(want.shape)}."),
             ],
         )  # fmt: skip
-    return "Padding is left out of the loss, and every text keeps its end, also in rows that hold two texts."
+    return (
+        "Padding is left out of the loss, and every text keeps its end, even in rows that contain two texts."
+    )
 
 
 def _whole_numbers(got, name):
@@ -405,14 +409,14 @@ def _whole_numbers(got, name):
         try:
             got = torch.tensor(got)
         except (TypeError, ValueError):
-            raise Mistake(f"{name} cannot become a tensor: all rows need one length, and whole numbers in them.".capitalize()) from None  # fmt: skip
+            raise Mistake(f"{name} cannot become a tensor: all rows need the same length, and must hold integers.".capitalize()) from None  # fmt: skip
     if not isinstance(got, torch.Tensor):
-        raise Mistake(f"Give {name} as a tensor; this is {type(got).__name__}.")
+        raise Mistake(f"Return {name} as a tensor; got {type(got).__name__}.")
     if got.dtype.is_floating_point:
-        raise Mistake(f"Give {name} as whole numbers; these are of type {got.dtype}.")
+        raise Mistake(f"Return {name} as integers; got {got.dtype}.")
     if got.ndim != 2:
         raise Mistake(
-            f"Give {name} in two dimensions, (batch, length); this has the shape {tuple(got.shape)}."
+            f"Return {name} with two dimensions, (batch, length); got the shape {tuple(got.shape)}."
         )
     return got.long().tolist()
 
@@ -422,22 +426,22 @@ def _whole_numbers(got, name):
 quiz = (
     Question(
         "02/quiz-scoring",
-        "You score answers with GPT-2: each batch takes one forward pass, which gets the mask but no position ids. Which side do you pad?",
+        "You read next-token probabilities from GPT-2: each batch takes one forward pass with the mask but without position ids. Which side do you pad?",
         options=(
-            Option("Right, and read at each row's last token", "Default positions then fit every token, and nothing looks at the fillers.", right=True),
-            Option("Left, as for every decoder-only model", "That is the rule for `generate()`. Here the default positions would be off by the padding.", value=None),
-            Option("Either", "The mask hides fillers from attention. On absolute positions the left ones still shift every token."),
-            Option("Right, and read at the last place of the row", "The last place of a short row is a filler: its answer continues the padding."),
+            Option("Right, and read at each row's last token", "The default positions are then right for every token, and no token sees the padding.", right=True),
+            Option("Left, as for every decoder-only model", "That is the rule for `generate()`. Here the padding would shift the default positions.", value=None),
+            Option("Either", "The mask hides the padding from attention. With absolute positions, padding on the left still shifts every token."),
+            Option("Right, and read at the last index of the row", "The last index of a short row holds padding: its answer continues the padding."),
         ),
         proof=lambda: _good_scoring(),
     ),
     Question(
         "02/quiz-silence",
-        "`generate()` warns that mask and pad token id were not set, for a left-padded GPT-2 batch. What makes the rows right?",
+        "For a left-padded GPT-2 batch, `generate()` warns that the mask and the pad token id were not set. What makes the rows right?",
         options=(
-            Option("Passing the `attention_mask`", "Then the fillers are hidden and the positions are computed from it.", right=True),
-            Option("Passing `pad_token_id=tokenizer.eos_token_id`", "That warning is gone, and every padded row is as wrong as before."),
-            Option("Nothing", "Both padded rows of the lesson came out wrong."),
+            Option("Passing the `attention_mask`", "Then the padding is hidden, and the positions are computed from the mask.", right=True),
+            Option("Passing `pad_token_id=tokenizer.eos_token_id`", "That warning is gone, but every padded row is as wrong as before."),
+            Option("Nothing", "Both padded rows in the lesson were wrong."),
         ),
         proof=lambda: _what_cures(),
     ),
@@ -446,20 +450,20 @@ quiz = (
         "Padding is not end-of-text but `!`, and the mask is not passed. When can `generate()` go wrong?",
         options=(
             Option("When a prompt's ids contain the id of `!`", "The mask is inferred by comparing ids, so that token is taken for padding.", right=True),
-            Option("Always", "It compares the ids with the pad id, as long as padding and end-of-text differ."),
-            Option("Whenever a prompt contains the character `!`", "Tokens are compared, not characters: `!!!` has an id of its own."),
-            Option("Never", "It depends on whether the pad id can occur as a word."),
+            Option("Always", "The mask is inferred by comparing ids with the pad id, which is right unless a real token has that id."),
+            Option("Whenever a prompt contains the character `!`", "Ids are compared, not characters: `!!!` has an id of its own."),
+            Option("Never", "It depends on whether the pad id occurs as a real token."),
         ),
         proof=lambda: _inferred_goes_wrong(),
     ),
     Question(
         "02/quiz-endless",
-        "A model, fine-tuned with padding equal to end-of-text, never stops writing. What do you look at first?",
+        "A model that was fine-tuned with end-of-text as padding never stops writing. What do you check first?",
         options=(
-            Option("Whether the labels hold any end-of-text", "Labels made by comparing ids have lost every one of them.", right=True),
-            Option("Whether it was padded on the right", "In training the right side is the right one, and the side does not touch the ends."),
+            Option("Whether the labels contain any end-of-text", "Labels made by comparing ids have lost all of them.", right=True),
+            Option("Whether it was padded on the right", "Right padding is correct in training, and the side does not affect the ends."),
             Option("Whether `max_new_tokens` is large enough", "That cuts a text off. It does not teach the model to end one."),
-            Option("Whether the attention mask was passed in training", "With right padding no token looks at the fillers anyway."),
+            Option("Whether the attention mask was passed in training", "With right padding, no token sees the padding anyway."),
         ),
     ),
 )  # fmt: skip
@@ -486,7 +490,7 @@ def _good_scoring():
         "Right, and read at each row's last token": right,
         "Left, as for every decoder-only model": left,
         "Either": left and right,
-        "Right, and read at the last place of the row": last_place == alone,
+        "Right, and read at the last index of the row": last_place == alone,
     }
     (answer,) = (text for text, true in good.items() if true)
     return answer

@@ -146,20 +146,20 @@ def test_pad_left():
             (on_the_right, "padding is on the right"),
             (mask_first, "the mask comes first"),
             (mask_inverted, "the mask is inverted"),
-            (mask_from_ids, "a true token that equals"),
+            (mask_from_ids, "a real token that equals"),
             (mask_of_ones, "the mask is 1 everywhere"),
             (cut_to_the_shortest, "tokens were cut off"),
             (one_more, "more padding than needed"),
-            (with_zeros, "filled with 0"),
+            (with_zeros, "padded with 0"),
             (only_ids, "return two things"),
-            (too_much, "all rows need one length"),
-            (float_mask, "of type torch.float32"),
+            (too_much, "all rows need the same length"),
+            (float_mask, "got torch.float32"),
         ],
     )
 
 
 def test_pad_left_names_ragged_rows():
-    assert "all rows need one length" in lesson02.check_pad_left(ragged).message
+    assert "all rows need the same length" in lesson02.check_pad_left(ragged).message
 
 
 # ---- exercise 2 --------------------------------------------------------------------------------------
@@ -234,22 +234,22 @@ def test_positions():
         right=[by_cumsum, by_clamp, by_loop],
         wrong=[
             (places, "padding included"),
-            (from_one, "subtract one"),
-            (minus_one_at_padding, "is no position"),
-            (last_position_behind, "goes on with their positions"),
+            (from_one, "here it has 1"),
+            (minus_one_at_padding, "is not a position"),
+            (last_position_behind, "continues their positions"),
             (one_at_padding, "should get 0, not 1"),
-            (shifted, "right on the left side only"),
-            (masked_places, "still count from the row's first place"),
+            (shifted, "for left padding only"),
+            (masked_places, "still have their indices in the row"),
             (one_row, "the shape of the mask"),
-            (floats, "as whole numbers"),
-            (along_the_batch, "less one; padding gets 0"),
+            (floats, "as integers"),
+            (along_the_batch, "and subtract one; padding gets 0"),
         ],
     )
 
 
 def test_positions_that_run_on_behind_the_tokens_are_not_taken_for_places():
     message = lesson02.check_positions(places_from_the_first_token).message
-    assert "goes on with their positions" in message and "padding included" not in message
+    assert "continues their positions" in message and "padding included" not in message
 
 
 # ---- exercise 3 --------------------------------------------------------------------------------------
@@ -346,16 +346,16 @@ def test_repair():
         lesson02.check_repair,
         right=[rebuilt, by_sorting],
         wrong=[
-            (with_50256_written_in, "use `pad_id`, which your function is given"),
+            (with_50256_written_in, "instead of a fixed id"),
             (untouched_side, "still padded on the right"),
             (turned_round, "in reverse order"),
-            (rolled_too_far, "in the wrong places"),
-            (lost_a_token, "lost or doubled"),
-            (old_mask, "the mask is the broken one"),
+            (rolled_too_far, "at the wrong indices"),
+            (lost_a_token, "lost or duplicated"),
+            (old_mask, "the mask is still the broken one"),
             (inverted_mask, "the mask is inverted"),
-            (mask_of_all_ones, "still has a 1 at a filler"),
+            (mask_of_all_ones, "still has a 1 at a padding token"),
             (mask_hides_the_first, "the mask hides a token"),
-            (old_positions, "the positions are the broken ones"),
+            (old_positions, "the positions are still the broken ones"),
             (positions_from_one, "every row counts from 1"),
             (positions_below_zero, "give 0 to the padding"),
             (positions_of_places, "do not count the tokens"),
@@ -478,19 +478,19 @@ def test_repair_labels():
         lesson02.check_repair_labels,
         right=[from_the_right, by_cumprod, as_lists],
         wrong=[
-            (all_gone, "the true ends with them"),
-            (nothing_gone, "nothing was taken out"),
-            (zeros, "has become 0, which is a word"),
-            (minus_ones, "no id and not skipped either"),
-            (cut_at_the_first_end, "a second text in the same row"),
+            (all_gone, "including the true ends"),
+            (nothing_gone, "nothing was masked"),
+            (zeros, "has become 0, the id of a real token"),
+            (minus_ones, "not an id and is not skipped either"),
+            (cut_at_the_first_end, "including a second text in the same row"),
             (first_end_only, "a later true end is lost"),
-            (last_end, "one pad id was kept, but the last"),
-            (behind_any_pad, "inside the text are not padding"),
+            (last_end, "one pad id was kept, but it is the last"),
+            (behind_any_pad, "inside the row are not padding"),
             (empty_text_without_end, "an empty text with its end"),
             (walk_without_a_wall, "IndexError"),
             (shifted_labels, "shifted by one"),
             (cut_off, "the shape of the ids"),
             (in_place, "changes its input"),
-            (second_kept_too, "of the pad ids that close a row the first stays"),
+            (second_kept_too, "of the pad ids at the end of a row, the first stays"),
         ],
     )
