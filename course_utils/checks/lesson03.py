@@ -12,12 +12,12 @@ SCORES = (3.0, -20.0, 5.0, -40.0)
 
 predict_before = Prediction(
     "03/predict-before",
-    "A forbidden score becomes −∞ before the softmax. How do the weights compare with those masked and scaled afterwards?",
+    "The forbidden attention scores become −∞ before the softmax. How do the weights compare with those that are masked and scaled afterwards?",
     options=(
-        Option("They are the same", "Both divide each allowed e to the score by the sum over the allowed ones.", right=True, value=True),
-        Option("The rows no longer sum to 1", "Softmax makes every row sum to 1, whatever went into it.", value=False),
-        Option("They are NaN", "e to the −∞ is exactly 0. NaN comes only where nothing else is in the row.", value=False),
-        Option("The allowed weights are smaller", "They would be, if the forbidden ones still took a share. Their share is 0.", value=False),
+        Option("They are the same", "Both divide `exp` of each allowed attention score by the sum over the allowed ones.", right=True, value=True),
+        Option("The rows no longer sum to 1", "Softmax makes every row sum to 1, whatever its input is.", value=False),
+        Option("They are NaN", "`exp` of −∞ is exactly 0. The result is NaN only where a row holds nothing else.", value=False),
+        Option("The allowed weights are smaller", "They would be smaller if the forbidden ones still had a share. Their share is 0.", value=False),
     ),
     proof=lambda: _before_is_after(),
 )  # fmt: skip
@@ -26,46 +26,46 @@ predict_times = Prediction(
     "03/predict-times",
     'The mask is `[0, 0, 1, 1, 1]`, so `inverted` is `[1, 1, 0, 0, 0]`. What is `inverted * float("-inf")`?',
     options=(
-        Option("`[-inf, -inf, 0, 0, 0]`", "1 · −∞ is −∞, as wanted. The other product is the trouble.", value="[-inf, -inf, 0.0, 0.0, 0.0]"),
-        Option("`[-inf, -inf, nan, nan, nan]`", "0 · ∞ has no value, and floating point says so with NaN.", right=True, value="[-inf, -inf, nan, nan, nan]"),
-        Option("`[nan, nan, nan, nan, nan]`", "1 · −∞ is fine: it is −∞.", value="[nan, nan, nan, nan, nan]"),
-        Option("`[0, 0, -inf, -inf, -inf]`", "That would forbid the tokens. `inverted` is 1 at the fillers.", value="[0.0, 0.0, -inf, -inf, -inf]"),
+        Option("`[-inf, -inf, 0, 0, 0]`", "1 · −∞ is −∞, as we want. The other product is the problem.", value="[-inf, -inf, 0.0, 0.0, 0.0]"),
+        Option("`[-inf, -inf, nan, nan, nan]`", "0 · ∞ is undefined, and floating-point arithmetic returns NaN.", right=True, value="[-inf, -inf, nan, nan, nan]"),
+        Option("`[nan, nan, nan, nan, nan]`", "1 · −∞ is not NaN: it is −∞.", value="[nan, nan, nan, nan, nan]"),
+        Option("`[0, 0, -inf, -inf, -inf]`", "That would forbid the tokens. `inverted` is 1 at the padding.", value="[0.0, 0.0, -inf, -inf, -inf]"),
     ),
     proof=lambda: _zero_times_infinity(),
 )  # fmt: skip
 
 predict_full_row = Prediction(
     "03/predict-full-row",
-    "float32, −10,000 added to the scores of all four keys. What does the row attend to?",
+    "In float32, −10,000 is added to the attention scores of all four keys. What does the row attend to?",
     options=(
-        Option("To nothing", "A softmax row sums to 1 or is NaN. It cannot attend to nothing.", value="nothing"),
-        Option("To all four alike", "That is what `finfo.min` gives, since it drowns the scores. −10,000 does not.", value="all alike"),
-        Option("To the same keys as without any mask", "The same number on every score cancels in the division.", right=True, value="as unmasked"),
-        Option("To NaN", "Every e to the score is 0 in float32, but softmax subtracts the row's largest score first.", value="nan"),
+        Option("To nothing", "A row of softmax sums to 1 or is NaN. It cannot attend to nothing.", value="nothing"),
+        Option("To all four equally", "That is what `finfo.min` gives, since next to it the attention scores are lost in rounding. With −10,000 they are not.", value="all alike"),
+        Option("To the same keys as without any mask", "A number that is added to every attention score cancels in the division.", right=True, value="as unmasked"),
+        Option("To NaN", "Every `exp` would be 0 in float32, but softmax first subtracts the row's largest entry.", value="nan"),
     ),
     proof=lambda: _shifted_row(),
 )  # fmt: skip
 
 predict_gradient = Prediction(
     "03/predict-gradient",
-    "−∞ is filled in at forbidden places, the first two rows are NaN, and the loss does not read them. Which matrices get NaN gradients?",
+    "−∞ is filled in for forbidden keys, the first two rows are NaN, and the loss does not read them. Which matrices get NaN gradients?",
     options=(
-        Option("None", "They send a gradient of 0 back. On its way it is multiplied by NaN weights.", value=[]),
-        Option("The value matrix only", "Values get the gradient through the weights, and 0 · NaN is NaN. Scores that were filled over get 0.", right=True, value=["value"]),
-        Option("The query and key matrices only", "Their scores were overwritten by the fill, so nothing goes back through them at forbidden places.", value=["query", "key"]),
-        Option("All three", "That is what adding −∞ does. Filling in cuts the way back to the forbidden scores.", value=["query", "key", "value"]),
+        Option("None", "The unread rows send back a gradient of 0. On its way it is multiplied by NaN weights.", value=[]),
+        Option("The value matrix only", "Values get their gradient through the weights, and 0 · NaN is NaN. Attention scores that were overwritten get 0.", right=True, value=["value"]),
+        Option("The query and key matrices only", "The fill value overwrote the forbidden attention scores, so no gradient flows back through those.", value=["query", "key"]),
+        Option("All three", "That is what adding −∞ does. Filling it in cuts the path back to the forbidden attention scores.", value=["query", "key", "value"]),
     ),
     proof=lambda: _nan_gradients(),
 )  # fmt: skip
 
 predict_fillers = Prediction(
     "03/predict-fillers",
-    "The same left-padded batch through eager and through SDPA. Where do the last hidden states differ by more than 0.0001?",
+    "The same left-padded batch runs through eager and through SDPA. Where do the last hidden states differ by more than 0.0001?",
     options=(
-        Option("Nowhere", "They agree where something is defined. A row without any allowed key is not.", value="nowhere"),
-        Option("At the fillers only", "Eager mixes all values there, SDPA none. No token ever looks at the result.", right=True, value="fillers"),
-        Option("Everywhere in the rows that have padding", "It would spread to the tokens if they looked at the fillers. The mask forbids it.", value="padded rows"),
-        Option("Everywhere", "The row without padding has no place where the two would disagree.", value="everywhere"),
+        Option("Nowhere", "They agree wherever the result is defined. For a row without any allowed key, it is not.", value="nowhere"),
+        Option("At the padding only", "There, eager mixes all values and SDPA mixes none. No token ever reads the result.", right=True, value="fillers"),
+        Option("Everywhere in the rows that have padding", "The difference would spread to the tokens if they attended to the padding. The mask forbids it.", value="padded rows"),
+        Option("Everywhere", "The row without padding has no token where the two would disagree.", value="everywhere"),
     ),
     proof=lambda: _where_kernels_differ(),
 )  # fmt: skip
@@ -160,46 +160,42 @@ def check_nan_cases(answer):
     try:
         got = {(str(dtype).removeprefix("torch."), _fill_name(fill)) for dtype, fill in answer}
     except (TypeError, ValueError):
-        raise Mistake('Give a set of pairs of type and fill value, such as {("float32", "-1e4")}.') from None
+        raise Mistake('Write a set of pairs of type and fill value, such as {("float32", "-1e4")}.') from None
     for dtype, fill in sorted(got):
         if dtype not in DTYPES:
             raise Mistake(
-                f"`{dtype}` is none of the three types: {', '.join(f'`{name}`' for name in DTYPES)}."
+                f"`{dtype}` is not one of the three types: {', '.join(f'`{name}`' for name in DTYPES)}."
             )
         if fill not in FILL_VALUES:
             raise Mistake(
-                f"`{fill}` is none of the four fill values: {', '.join(f'`{name}`' for name in FILL_VALUES)}."
+                f"`{fill}` is not one of the four fill values: {', '.join(f'`{name}`' for name in FILL_VALUES)}."
             )
     want = {(dtype, fill) for dtype in DTYPES for fill in FILL_VALUES if _weights(dtype, fill).isnan().any()}
     if got == want:
-        return (
-            "Right in all twelve: a row is NaN where every score has become −∞, and float16 gets there early."
-        )
+        return "All twelve are right: a row is NaN where every entry has become −∞, and float16 gets there first."
     if not got:
-        raise Mistake(
-            "None at all? With −∞ on every key each e to the score is 0, and softmax divides 0 by 0."
-        )
+        raise Mistake("None at all? With −∞ on every key, each `exp` is 0, and softmax divides 0 by 0.")
     if want - {("float16", "-1e9")} == got:
         raise Mistake(
-            "One is missing. Look for a fill value that does not fit into one of the types, and becomes −∞ there."
+            "One pair is missing. Look for a fill value that is out of range in one of the types, and becomes −∞ there."
         )
     if ("float16", "finfo.min") in got:
         raise Mistake(
-            "`finfo.min` in float16 overflows for the scores −20 and −40 only. With 3 and 5 it stays finite, and two finite scores make weights."
+            "`finfo.min` in float16 overflows only for the attention scores −20 and −40. With 3 and 5 it stays finite, and two finite entries are enough for weights."
         )
     if any(fill == "finfo.min" for _, fill in got):
         raise Mistake(
-            "`finfo.min` is so far from 0 in float32 and bfloat16 that adding a score changes nothing: four equal, finite sums, and their softmax is no NaN."
+            "`finfo.min` is so far from 0 in float32 and bfloat16 that adding an attention score changes nothing: the four sums are equal and finite, so their softmax is not NaN."
         )
     if any(fill == "-1e4" for _, fill in got):
         raise Mistake(
-            "−10,000 fits into every type, so no sum becomes −∞. Softmax subtracts the row's largest score first, and is a number wherever one score is finite."
+            "−10,000 is in the range of every type, so no sum becomes −∞. Softmax first subtracts the row's largest entry, and is a number wherever one entry is finite."
         )
     if any(fill == "-1e9" for _, fill in got - want):
         raise Mistake(
-            "−10⁹ fits into float32 and bfloat16, which share their range. Only in float16 does it become −∞."
+            "−10⁹ is in the range of float32 and bfloat16, which is the same. Only in float16 does it become −∞."
         )
-    raise Mistake("Some are missing: −∞ on every key gives NaN whatever the type is.")  # fmt: skip
+    raise Mistake("Some pairs are missing: −∞ on every key gives NaN in every type.")  # fmt: skip
 
 
 def _fill_name(fill):
@@ -210,8 +206,8 @@ def _fill_name(fill):
 
 @exercise("03/attend", title="Write attention without NaN", minutes=12, difficulty=3)
 def check_attend(answer):
-    """Held to scaled_dot_product_attention with a boolean mask, rows without a key and very large scores
-    included; then its gradients. The fused operation itself is refused."""
+    """Compared with scaled_dot_product_attention with a boolean mask, including rows without a key and very large
+    attention scores; then its gradients. The fused operation itself is refused."""
     import torch
 
     generator = torch.Generator().manual_seed(3)
@@ -229,28 +225,28 @@ def check_attend(answer):
         with _no_fused_attention():
             got = answer(query, key, value, allowed)
         if isinstance(got, torch.Tensor) and got.isnan().any():
-            raise Mistake(f"For {said} the result has NaN. Fill with a finite number before the softmax.")
+            raise Mistake(f"For {said} the result has NaN. Fill in a finite number before the softmax.")
         masked = (scores / size**0.5).masked_fill(~allowed, off)
         expect_close(
             got,
             want,
             said,
-            "The result differs from SDPA's: scores, divided by the root of the size, mask, softmax, times the values.",
+            "The result differs from SDPA's. The steps are: attention scores, divided by the square root of the size; mask; softmax; times the values.",
             mistakes=[
-                (_unless_same(masked.softmax(-1) @ value, want), "A query that may look nowhere should get 0, and here it mixes all values. Take its weights out after the softmax."),
-                (scores.masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The scores are not scaled: divide them by the square root of the size."),
-                ((scores / size).masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The scores are divided by the size. Divide by its square root."),
+                (_unless_same(masked.softmax(-1) @ value, want), "A query that may attend to no key should get 0, and here it mixes all values. Set its weights to 0 after the softmax."),
+                (scores.masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The attention scores are not scaled: divide them by the square root of the size."),
+                ((scores / size).masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The attention scores are divided by the size. Divide by its square root."),
                 (_unless_same((scores / size**0.5).softmax(-1) @ value, want), "The mask has no effect on the result."),
-                (_unless_same((scores / size**0.5).softmax(-1).masked_fill(~allowed, 0) @ value, want), "Forbidden weights are 0, but the others no longer sum to 1: they still shared with them. Mask the scores."),
-                (_unless_same((scores / size**0.5).masked_fill(allowed, off).softmax(-1) @ value, want), "The mask is used the wrong way round: True means may look."),
-                (masked.softmax(-2).masked_fill(~allowed, 0) @ value, "The softmax runs over the queries. Each query's weights over the keys sum to 1: `dim=-1`."),
+                (_unless_same((scores / size**0.5).softmax(-1).masked_fill(~allowed, 0) @ value, want), "Forbidden weights are 0, but the others no longer sum to 1: the forbidden keys took a share. Mask the attention scores, before the softmax."),
+                (_unless_same((scores / size**0.5).masked_fill(allowed, off).softmax(-1) @ value, want), "The mask is used the wrong way round: True means that a query may attend."),
+                (masked.softmax(-2).masked_fill(~allowed, 0) @ value, "The softmax runs over the queries. Each query's weights over the keys should sum to 1: `dim=-1`."),
                 (lambda got: got.shape != want.shape, f"The result needs the shape of the values, {shape}."),
             ],
             tolerance=1e-5,
         )  # fmt: skip
     _require_extreme_scores(answer)
     _require_gradients(answer, query, key, value, allowed)
-    return "The same as SDPA, with 0 where a query may look nowhere, and no NaN on the way back either."
+    return "The same as SDPA, with 0 where a query may attend to no key, and no NaN in the gradients either."
 
 
 def _unless_same(wrong, want):
@@ -273,7 +269,7 @@ def _no_fused_attention():
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func is torch.nn.functional.scaled_dot_product_attention:
                 raise Mistake(
-                    "This calls `scaled_dot_product_attention`. Write its steps: scores, mask, softmax, values."
+                    "This calls `scaled_dot_product_attention`. Write its steps: attention scores, mask, softmax, values."
                 )
             return func(*args, **(kwargs or {}))
 
@@ -281,21 +277,23 @@ def _no_fused_attention():
 
 
 def _require_extreme_scores(answer):
-    """Mistake if scores far from 0 upset the result: a query of 1 and keys that are the scores themselves."""
+    """Mistake if attention scores far from 0 upset the result: a query of 1 and keys that are the scores themselves."""
     import torch
 
     value = torch.arange(1.0, 4).view(1, 1, 3, 1)
     for scores, allowed, message in [
-        ([300.0, 302.0, 0.0], [True, True, False], "`exp` of a large score overflows. `softmax` subtracts the row's largest allowed score first."),
-        ([0.0, 1.0, 200.0], [True, True, False], "The forbidden score is far larger than the others, and it still counts. Mask the scores first, and leave forbidden ones out of whatever you compute from a row."),
-        ([-30000.0, -30002.0, 0.0], [True, True, False], "The allowed scores are far below 0. Fill with something lower than any score could be: `torch.finfo(scores.dtype).min`."),
+        ([300.0, 302.0, 0.0], [True, True, False], "`exp` of a large attention score overflows. `softmax` first subtracts the largest allowed one of the row."),
+        ([0.0, 1.0, 200.0], [True, True, False], "The forbidden attention score is far larger than the others, and it still counts. Mask first, so that forbidden keys are left out of whatever you compute from a row."),
+        ([-30000.0, -30002.0, 0.0], [True, True, False], "The allowed attention scores are far below 0. Fill in something lower than any of them could be: `torch.finfo(scores.dtype).min`."),
     ]:  # fmt: skip
         query, key = torch.ones(1, 1, 1, 1), torch.tensor(scores).view(1, 1, 3, 1)
         mask = torch.tensor(allowed).view(1, 1, 1, 3)
         want = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         with _no_fused_attention():
             got = answer(query, key, value, mask)
-        expect_close(got, want, f"the scores {scores} and the mask {allowed}", message, tolerance=1e-4)
+        expect_close(
+            got, want, f"the attention scores {scores} and the mask {allowed}", message, tolerance=1e-4
+        )
 
 
 def _require_gradients(answer, query, key, value, allowed):
@@ -316,11 +314,11 @@ def _require_gradients(answer, query, key, value, allowed):
         got = gradients(answer.original)  # the learner's own: a copy's gradient is out of reach
     for name, mine, want in zip(("query", "key", "value"), got, wanted, strict=True):
         if mine is None:
-            raise Mistake(f"The values are right, but no gradient reaches the {name}. Leave out `detach` and `no_grad`: a model must learn through this.")  # fmt: skip
+            raise Mistake(f"The values are right, but no gradient reaches the {name}. Leave out `detach` and `no_grad`: a model has to learn through this function.")  # fmt: skip
         if not mine.isfinite().all():
-            raise Mistake(f"The values are right, and the gradient of the {name} is NaN: NaN weights were multiplied by 0 on the way back. Make the weights finite before they meet the values.")  # fmt: skip
+            raise Mistake(f"The values are right, but the gradient of the {name} is NaN: in the backward pass, NaN weights were multiplied by 0. Make the weights finite before you multiply them with the values.")  # fmt: skip
         if not torch.allclose(mine, want, atol=1e-4):
-            raise Mistake(f"The values are right, but the gradient of the {name} is not SDPA's. Is a part of the calculation detached?")  # fmt: skip
+            raise Mistake(f"The values are right, but the gradient of the {name} is not SDPA's. Is part of the calculation detached?")  # fmt: skip
 
 
 @exercise("03/join", title="Join causal and padding mask", minutes=5, difficulty=2)
@@ -341,9 +339,9 @@ def check_join(answer):
         got = answer(mask)
         causal, padding = torch.ones(length, length).tril().bool(), mask.bool()
         if not isinstance(got, torch.Tensor):
-            raise Mistake(f"Return a tensor of True and False; this is {type(got).__name__}.")
+            raise Mistake(f"Return a tensor of True and False; got {type(got).__name__}.")
         if got.dtype != torch.bool:
-            raise Mistake(f"Return True and False, a tensor of type torch.bool; this is of type {got.dtype}.")
+            raise Mistake(f"Return True and False, a tensor of type torch.bool; got {got.dtype}.")
         if tuple(got.shape) == (batch, length, length):
             raise Mistake(
                 "The dimension for the heads is missing: (batch, 1, query, key), not (batch, query, key)."
@@ -352,20 +350,20 @@ def check_join(answer):
             got,
             want,
             (mask,),
-            "A query may look where the causal mask and the padding mask both say so.",
+            "A query may attend to a key where both the causal mask and the padding mask allow it.",
             mistakes=[
-                (_unless_equal(~want, want), "True and False are swapped: True means may look."),
-                (_unless_equal(causal.T & padding[:, None, None, :], want), "It looks to the right. The causal mask is the lower triangle, `tril`."),
-                (_unless_equal((causal & padding[:, None, :, None]).expand(want.shape), want), "The padding is on the query axis: it keeps fillers from looking. They must not be looked at: `[:, None, None, :]`."),
-                (_unless_equal(causal | padding[:, None, None, :], want), "`|` allows what one of the masks allows. Both have to: `&`."),
-                (_unless_equal(padding[:, None, None, :].expand(want.shape), want), "The causal mask is missing: tokens look into the future."),
-                (_unless_equal(causal.expand(want.shape), want), "The padding mask is missing: tokens look at the fillers."),
-                (_unless_equal(causal.tril(-1) & padding[:, None, None, :], want), "The diagonal is missing: a token may look at itself."),
-                (_unless_equal(want & padding[:, None, :, None] | torch.eye(length).bool() & ~padding[:, None, :, None], want), "The fillers look at themselves here. No row needs repair: the padding mask holds for every query."),
-                (lambda got: got.shape != want.shape, f"The shape should be (batch, 1, query, key), here {tuple(want.shape)}."),
+                (_unless_equal(~want, want), "True and False are swapped: True means that a query may attend."),
+                (_unless_equal(causal.T & padding[:, None, None, :], want), "Tokens attend to those after them. The causal mask is the lower triangle, `tril`."),
+                (_unless_equal((causal & padding[:, None, :, None]).expand(want.shape), want), "The padding mask is on the query axis: it keeps padding from attending. Nothing may attend to padding: `[:, None, None, :]`."),
+                (_unless_equal(causal | padding[:, None, None, :], want), "`|` allows what one of the masks allows. Both must allow it: `&`."),
+                (_unless_equal(padding[:, None, None, :].expand(want.shape), want), "The causal mask is missing: tokens attend to the future."),
+                (_unless_equal(causal.expand(want.shape), want), "The padding mask is missing: tokens attend to padding."),
+                (_unless_equal(causal.tril(-1) & padding[:, None, None, :], want), "The diagonal is missing: a token may attend to itself."),
+                (_unless_equal(want & padding[:, None, :, None] | torch.eye(length).bool() & ~padding[:, None, :, None], want), "The padding tokens attend to themselves here. Fully masked rows need no special case: the padding mask holds for every query."),
+                (lambda got: got.shape != want.shape, f"The shape should be (batch, 1, query, key), which is {tuple(want.shape)} here."),
             ],
         )  # fmt: skip
-    return "Causal and padding mask in one tensor, the same that the library gives its attention layers."
+    return "The causal and the padding mask in one tensor, the same one that the library gives its attention layers."
 
 
 def _unless_equal(wrong, want):
@@ -381,7 +379,7 @@ quiz = (
         "03/quiz-before",
         "Why is the mask applied before the softmax, not after it?",
         options=(
-            Option("Afterwards a large forbidden score may have rounded all others to 0", "Then there is nothing left to scale back to a sum of 1.", right=True),
+            Option("After the softmax, one large forbidden attention score may have rounded all other weights to 0", "Then no weight is left that could be scaled back to a sum of 1.", right=True),
             Option("The two give different weights for any scores", "On paper they are equal. The difference comes from rounding."),
             Option("Softmax cannot be differentiated after a mask", "Both orders have a gradient, as long as no row is NaN."),
         ),
@@ -389,43 +387,43 @@ quiz = (
     ),
     Question(
         "03/quiz-half",
-        "Old code puts −10⁹ at forbidden places of a mask, casts it to the model's type and adds it. The model now runs in float16. What becomes of a fully masked row?",
+        "Old code puts −10⁹ into a mask where a key is forbidden, casts the mask to the model's type and adds it. The model now runs in float16. What happens to a fully masked row?",
         options=(
-            Option("It is NaN", "−10⁹ does not fit and becomes −∞, on every key of the row.", right=True),
-            Option("Four equal weights", "In bfloat16, which has float32's range, this is what happens.", value="equal"),
-            Option("The weights of no mask at all", "That would be −10,000 in float32.", value="unmasked"),
+            Option("It is NaN", "−10⁹ is out of range and becomes −∞, for every key of the row.", right=True),
+            Option("Four equal weights", "That is what happens in bfloat16, which has the range of float32.", value="equal"),
+            Option("The weights without a mask", "That would be −10,000 in float32.", value="unmasked"),
         ),
         proof=lambda: _half_row(),
     ),
     Question(
         "03/quiz-twice",
-        "A text with three fillers on the left. A causal and a padding mask, each with float32's `finfo.min`, are both added. Whose weights change against one joined mask?",
+        "A text has three padding tokens on the left. A causal and a padding mask, each with float32's `finfo.min`, are both added. Compared with one joined mask, which weights change?",
         options=(
-            Option("Some fillers', and no token's", "Where both forbid, the sum is −∞, and a filler's row loses that key. Tokens give such keys 0 either way.", right=True, value="fillers"),
-            Option("Nobody's", "True for tokens. A filler's row has only forbidden keys, and now they are not forbidden alike.", value="nobody"),
-            Option("Fillers' rows become NaN", "That takes −∞ on every key. The causal mask leaves a query its own place, so one finite score is left.", value="nan"),
-            Option("The tokens', too", "A token has an allowed key: itself. Next to it, `finfo.min` and −∞ both give 0.", value="tokens"),
+            Option("Those of some padding tokens, and of no other token", "Where both forbid a key, the sum is −∞, and a padding token's row loses that key. Other tokens give such keys 0 either way.", right=True, value="fillers"),
+            Option("None", "That is true of the text's tokens. A padding token's row has only forbidden keys, and now they no longer get the same number.", value="nobody"),
+            Option("Those of the padding tokens become NaN", "That takes −∞ on every key. The causal mask allows a query its own key, so one finite entry is left.", value="nan"),
+            Option("Those of the text's tokens, too", "Such a token has an allowed key: its own. Compared with that, `finfo.min` and −∞ both give 0.", value="tokens"),
         ),
         proof=lambda: _added_twice(),
     ),
     Question(
         "03/quiz-step",
-        "`generate()` has kept the keys of 12 places for each of 3 rows, and passes one new id a row. Which shape has the joined mask?",
+        "`generate()` has kept the keys of 12 tokens for each of 3 rows, and passes one new id per row. What is the shape of the joined mask?",
         options=(
-            Option("(3, 1, 1, 13)", "One query a row, and 13 keys: the 12 before it and itself.", right=True, value=(3, 1, 1, 13)),
-            Option("(3, 1, 13, 13)", "Only the new id asks. The others had their turn in earlier steps.", value=(3, 1, 13, 13)),
-            Option("(3, 1, 1, 1)", "The one query also looks at the 12 keys that were kept.", value=(3, 1, 1, 1)),
+            Option("(3, 1, 1, 13)", "One query per row, and 13 keys: the 12 before it and its own.", right=True, value=(3, 1, 1, 13)),
+            Option("(3, 1, 13, 13)", "Only the new id has a query. The queries of the others were used in earlier steps.", value=(3, 1, 13, 13)),
+            Option("(3, 1, 1, 1)", "The one query also attends to the 12 keys that were kept.", value=(3, 1, 1, 1)),
             Option("(1, 1, 1, 13)", "Each row has its own padding, so each needs its own mask.", value=(1, 1, 1, 13)),
         ),
         proof=lambda: _step_shape(),
     ),
     Question(
         "03/quiz-mean",
-        "You average hidden states over all places of a left-padded batch. A colleague with another attention kernel gets other averages. Why?",
+        "You average hidden states over whole rows of a left-padded batch. A colleague with another attention implementation gets different averages. Why?",
         options=(
-            Option("Your averages include the fillers", "What stands there is undefined, and kernels fill it differently.", right=True),
-            Option("One of the kernels has a bug", "Both are right at every token."),
-            Option("float32 cannot be more exact", "At the tokens the two agree to about five decimals."),
+            Option("Your averages include the padding", "Its hidden states are undefined, and implementations fill them differently.", right=True),
+            Option("One of the implementations has a bug", "Both are right at every token that is not padding."),
+            Option("float32 cannot be more exact", "At all other tokens the two agree to about five decimals."),
         ),
     ),
 )  # fmt: skip
@@ -445,7 +443,7 @@ def _why_before():
     assert torch.allclose(late, early), "they should agree on small scores"
     late, early = both(torch.tensor([0.0, 1.0, 200.0]))
     assert late.isnan().all() and early.isfinite().all()
-    return "Afterwards a large forbidden score may have rounded all others to 0"
+    return "After the softmax, one large forbidden attention score may have rounded all other weights to 0"
 
 
 def _half_row():

@@ -6,20 +6,20 @@
 #
 # You will be able to
 #
-# - follow one head from scores over the mask and the softmax to its weights,
-# - turn a mask of 0 and 1 into one that is added, and say what each line of the library's recipe is for,
-# - choose the number that forbids a place, and predict where it gives NaN,
-# - join causal and padding mask into one tensor, (batch, 1, query, key),
-# - read a padded batch's hidden states without reading what the padding left there.
+# - follow one head from attention scores through mask and softmax to its weights,
+# - turn a mask of 0 and 1 into one that is added, and say what each line of the library's recipe does,
+# - choose the number that forbids a key, and predict where it gives NaN,
+# - join the causal and the padding mask into one tensor, (batch, 1, query, key),
+# - read a padded batch's hidden states without reading those of the padding.
 #
-# *45 minutes, and 25 more for the exercises. You need: lesson 02, and broadcasting in PyTorch.*
+# *45 minutes, and another 25 for the exercises. You need: lesson 02, and broadcasting in PyTorch.*
 
 # %% [markdown]
-# ## 1. Scores, softmax, weights
+# ## 1. Attention scores, softmax, weights
 #
-# An attention head gives each token three vectors: a **query**, with which it looks, a **key**, by which it is
-# found, and a **value**, which is what it passes on. A **score** is the product of one query and one key. Row *i*
-# holds token *i*'s scores for all keys. These are made up; section 6 has real ones.
+# An attention head gives each token three vectors: a **query**, which says what it looks for, a **key**, by which it
+# is found, and a **value**, which it passes on. An **attention score** is the dot product of one query and one key.
+# Row *i* holds token *i*'s attention scores for all keys. These are made up; section 6 has real ones.
 
 # %%
 import torch
@@ -34,21 +34,22 @@ weights = scores.softmax(-1)
 weights
 
 # %% [markdown]
-# Softmax makes each row a distribution: the **weights** with which a token mixes the values. Token 0 takes most
-# from token 3, though token 3 comes later. A model that writes from left to right must not.
+# Softmax turns each row into a distribution: the **weights** with which a token mixes the values. Token 0 takes most
+# from token 3, although token 3 comes later. A model that writes from left to right must not do that.
 
 # %% [markdown]
-# So we allow each query its own place and those to its left. The naive way: set the forbidden weights to
-# zero, and scale each row back to a sum of 1.
+# So each query may attend to its own token and to those before it. The naive way: set the forbidden weights to zero,
+# and scale each row back to a sum of 1.
 
 # %%
-allowed = torch.ones(4, 4).tril().bool()  # True: may look
+allowed = torch.ones(4, 4).tril().bool()  # True: may attend
 after = weights * allowed
 after = after / after.sum(-1, keepdim=True)
 after
 
 # %% [markdown]
-# Libraries do it the other way round: they change the *scores*, before the softmax. A forbidden score becomes −∞.
+# Libraries do it the other way round: they change the *attention scores*, before the softmax. Here the forbidden ones
+# become −∞.
 
 # %%
 Predict(lesson.predict_before)
@@ -59,11 +60,11 @@ print("the same weights?")
 print(torch.allclose(before, after))
 
 # %% [markdown]
-# The same numbers. Softmax takes `exp` of each score and divides by the row's sum, and `exp(-inf)` is exactly 0.
-# What is out of the sum needs no scaling back.
+# The same numbers. Softmax takes `exp` of each attention score and divides by the row's sum, and `exp(-inf)` is
+# exactly 0. The forbidden keys add nothing to the sum, so no scaling back is needed.
 
 # %% [markdown]
-# The same on paper, that is. Let one forbidden score be much larger than the others:
+# On paper, the two are the same. Now let one forbidden attention score be much larger than the others:
 
 # %%
 row, keep = torch.tensor([0.0, 1.0, 200.0]), torch.tensor([True, True, False])
@@ -72,17 +73,17 @@ print("mask after the softmax: ", late / late.sum())
 print("mask before the softmax:", row.masked_fill(~keep, float("-inf")).softmax(-1))
 
 # %% [markdown]
-# The large score has taken all the weight there is. The others have rounded to 0, and 0 / 0 is NaN, "not a
-# number". **The mask belongs before the softmax.**
+# The largest has taken all the weight. The other weights have been rounded to 0, and 0 / 0 is NaN, "not a number".
+# **The mask belongs before the softmax.**
 
 # %% [markdown]
 # ## 2. From 0 and 1 to something that is added
 #
-# Lesson 02's mask says 1 for a token and 0 for padding. Attention wants 0 added where a query may look, and
-# something very negative elsewhere. For years transformers did it in two lines, which stand in many copies today:
+# Lesson 02's mask says 1 for a token and 0 for padding. Attention needs 0 to be added where a query may attend, and
+# something very negative elsewhere. For years transformers did this in two lines, of which many copies exist:
 
 # %%
-mask = torch.tensor([0, 0, 1, 1, 1])  # two fillers, three tokens
+mask = torch.tensor([0, 0, 1, 1, 1])  # two padding tokens, three tokens of text
 inverted = 1.0 - mask
 inverted
 
@@ -91,8 +92,8 @@ added = inverted.masked_fill(inverted.bool(), torch.finfo(torch.float32).min)
 added.tolist()
 
 # %% [markdown]
-# Line 1 turns the meaning round, 1 is now "forbidden", and makes the numbers floats. Line 2 puts the most
-# negative float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* ends every competition.
+# Line 1 inverts the meaning, so that 1 is "forbidden", and makes the numbers floats. Line 2 puts the most negative
+# float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* rules a key out.
 
 # %%
 row = torch.tensor([3.0, 1, 2, 0, 1])
@@ -109,21 +110,21 @@ print("inverted, times −∞:")
 print(inverted * float("-inf"))
 
 # %% [markdown]
-# 0 · ∞ has no value, so the *allowed* places become NaN. `masked_fill` and `torch.where` choose instead of
-# calculating. And what if the mask is added just as it comes, with its 0 and 1?
+# 0 · ∞ is undefined, so the *allowed* entries become NaN. `masked_fill` and `torch.where` choose a value instead of
+# calculating one. And what if the mask is added as it is, with its 0 and 1?
 
 # %%
 (row + mask).softmax(-1)
 
 # %% [markdown]
-# No error and no NaN. Each token's score rises by 1, the fillers keep a good part of the weight, and the model
-# writes plausible nonsense. Of all wrong masks, the ones that look like numbers are the worst.
+# No error and no NaN. Each token's attention score rises by 1, the padding keeps a good part of the weight, and the
+# model writes plausible nonsense. Of all wrong masks, those that cause neither an error nor NaN are the worst.
 
 # %% [markdown]
 # ## 3. Which number?
 #
-# −∞, the most negative float, −10,000: you will meet all three in code. Does it matter which? It depends on the
-# row. In a left-padded text, how many keys may each query look at?
+# −∞, the most negative float, −10,000: you will see all three in code. Does it matter which? That depends on the row.
+# In a left-padded text, how many keys may each query attend to?
 
 # %%
 joined = torch.ones(5, 5).tril().bool() & mask.bool()  # causal and padding
@@ -131,12 +132,12 @@ print(joined.int())
 print(joined.sum(-1))  # (query,)
 
 # %% [markdown]
-# The first two queries are fillers. They themselves and fillers to their left are hidden as padding, tokens to their right as
-# future: **nothing** is left. Every left-padded batch has such rows, so we must know what softmax makes of them.
+# The first two queries are padding. They and any padding before them are hidden as padding, the tokens after them as
+# future: **nothing** is left. Every left-padded batch has such rows, so we must know what softmax does with them.
 
 # %% [markdown]
-# Models run in three types of number. bfloat16 reaches as far as float32 and keeps fewer digits. float16 keeps more
-# digits than bfloat16, and its range is small:
+# Models run in three number types. bfloat16 has the range of float32 but fewer digits. float16 has more digits than
+# bfloat16 but a small range:
 
 # %%
 dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -144,7 +145,7 @@ for name, dtype in dtypes.items():
     print(f"{name:8}  most negative number: {torch.finfo(dtype).min:.3g}")
 
 # %% [markdown]
-# Four candidates for each type. One is added to a row of scores wherever a key is forbidden:
+# There are four candidates for each type. One is added to a row of attention scores wherever a key is forbidden:
 
 # %%
 row = torch.tensor([3.0, -20.0, 5.0, -40.0])
@@ -157,8 +158,8 @@ def filled(forbidden, dtype, fill):
     return torch.where(forbidden, value, torch.zeros((), dtype=dtype))
 
 # %% [markdown]
-# A row with two forbidden keys first. All twelve combinations against the weights of the two allowed keys
-# alone:
+# We start with a row that has two forbidden keys. We compare all twelve combinations with the weights of the two
+# allowed keys alone:
 
 # %%
 some = torch.tensor([False, True, False, True])
@@ -169,21 +170,22 @@ for dtype in dtypes.values():
         assert torch.allclose(got[~some], alone) and not got[some].any()
 
 # %% [markdown]
-# All twelve agree. One allowed key is enough, as long as no score comes near the fill value. Here −10,000 is
-# added to a forbidden score of 10,010:
+# All twelve agree. One allowed key is enough, as long as no attention score comes near the fill value. Here −10,000
+# is added to a forbidden one of 10,010:
 
 # %%
 (torch.tensor([0.0, 10_010]) + torch.tensor([0, -1e4])).softmax(-1)
 
 # %% [markdown]
-# 10,010 − 10,000 is 10, which beats 0: the forbidden key wins. Float32's `finfo.min` leaves no such room. Now the
-# row in which *every* key is forbidden.
+# 10,010 − 10,000 is 10, which is more than 0: the forbidden key wins. That cannot happen with float32's `finfo.min`.
+# Now the row in which *every* key is forbidden.
 
 # %% [markdown]
 # ### Exercise 1: where is NaN? · difficulty 2 of 3 · 8 minutes
 #
-# All four keys of `row` are forbidden, and the fill value is added. For which types and fill values are the weights NaN? Decide before you
-# run anything, and write the pairs down.
+# All four keys of `row` are forbidden, and the fill value is added. For which types and fill values are the weights
+# NaN? (PyTorch's softmax first subtracts the row's largest entry, which changes no weight.) Decide before you run
+# anything, and write down the pairs.
 
 # %% tags=["exercise"]
 nan_cases = ...  # a set of pairs such as {("float32", "-1e4"), ("float16", "finfo.min")}
@@ -192,20 +194,21 @@ nan_cases = ...  # a set of pairs such as {("float32", "-1e4"), ("float16", "fin
 nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16", "-1e9")}
 
 # %% [markdown] tags=["solution"]
-# NaN needs a row of nothing but −∞: then each `exp` is 0, and 0 is divided by 0. −∞ gives that in each type. In
-# float16, which ends at −65504, −10⁹ *is* −∞. `finfo.min` plus a score of −20 overflows there
-# too, but the other two scores do not.
+# NaN needs a row with only −∞ in it: then each `exp` is 0, and 0 is divided by 0. −∞ gives that in every type. In
+# float16, whose range ends at −65504, −10⁹ *is* −∞. There `finfo.min` plus −20 overflows too, but two of the four
+# sums do not.
 
 # %% tags=["check"]
 lesson.check_nan_cases(nan_cases)
 
 # %% [markdown] tags=["hints"]
-# - Softmax subtracts the row's largest score, takes `exp`, and divides by the sum. When is that not a number?
-# - The cell above prints where each type ends. What becomes of a number beyond that end?
-# - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite score is enough.
+# - Softmax subtracts the row's largest entry, takes `exp`, and divides by the sum. When is the result not a number?
+# - A cell above prints where each type's range ends. What happens to a number beyond it?
+# - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite entry is enough.
 
 # %% [markdown]
-# The other eight rows are numbers. Which ones? Guess for float32, and −10,000 on each of the four keys.
+# In the other eight cases the weights are numbers. Which ones? Guess for float32 and −10,000 added to each of the
+# four keys.
 
 # %%
 Predict(lesson.predict_full_row)
@@ -219,41 +222,41 @@ for name, dtype in dtypes.items():
         print(f"{name:8}  {fill:9}  {[f'{weight:.2f}' for weight in got.tolist()]}")
 
 # %% [markdown]
-# **`finfo.min`, float32:** four equal weights. Next to 3.4 · 10³⁸ a score of 3 or −40 is less than the distance
-# between two neighbouring floats, so all four sums are the same number:
+# **`finfo.min`, float32:** four equal weights. Near 3.4 · 10³⁸ the gap between two neighbouring floats is far larger
+# than 3 or 40, so all four sums are the same number:
 
 # %%
 lowest = torch.tensor(torch.finfo(torch.float32).min)
 lowest + 3 == lowest, lowest - 40 == lowest
 
 # %% [markdown]
-# **`finfo.min`, float16:** there −65504 − 20 lies beyond the end and becomes −∞. Two keys of four drop
-# out. Where `finfo.min` is added, uniform weights are no promise; they are an effect of rounding.
+# **`finfo.min`, float16:** there −65504 − 20 is out of range and becomes −∞. Two of the four keys drop out. Where
+# `finfo.min` is added, uniform weights are not guaranteed; they are an effect of rounding.
 
 # %%
 row.half() + filled(every, torch.float16, "finfo.min")
 
 # %% [markdown]
-# **−10,000, float32:** 0.12, 0, 0.88, 0. Those are the weights of the bare scores:
+# **−10,000, float32:** 0.12, 0, 0.88, 0. Those are the weights without any mask:
 
 # %%
 (row - 10_000).softmax(-1), row.softmax(-1)
 
 # %% [markdown]
-# The same number added to a whole row cancels in the division. So a row in which *all* is forbidden attends as
-# if *nothing* were, to fillers and to the future.
+# A number that is added to a whole row cancels in the division. So a row in which *every* key is forbidden attends as
+# if *none* were, to padding and to the future.
 
 # %% [markdown]
-# The rest is rounding. Far from 0 a type's numbers stand in steps: 64 wide for float32 near 10⁹, 64 for bfloat16
-# and 8 for float16 near 10,000. Scores are rounded to these steps first:
+# The rest is rounding. Far from 0 a type's numbers come in steps: of 64 for float32 near 10⁹, of 64 for bfloat16 and
+# of 8 for float16 near 10,000. The sums are rounded to these steps:
 
 # %%
 for name, fill in (("float32", "-1e9"), ("bfloat16", "-1e4"), ("float16", "-1e4")):
     print(f"{name:8}  {fill}  {(row.to(dtypes[name]) + filled(every, dtypes[name], fill)).tolist()}")
 
 # %% [markdown]
-# One trap more. Causal and padding mask are each turned into numbers, with `finfo.min`, and both are added. These
-# are the two fillers' rows:
+# One more trap. The causal and the padding mask are each turned into numbers, with `finfo.min`, and both are added.
+# These are the rows of the two padding tokens:
 
 # %%
 causal, padding = torch.ones(5, 5).tril().bool(), mask.bool().expand(5, 5)
@@ -262,8 +265,8 @@ for fillers_row in both[:2]:
     print([f"{number:.1e}" for number in fillers_row.tolist()], fillers_row.softmax(-1))
 
 # %% [markdown]
-# Where both forbid, the sum is −∞, and that key drops out. No row is NaN: the causal mask never forbids a query's
-# own place. A row that is wholly forbidden would be, if the same mask were added twice. **Join masks while they are True
+# Where both forbid a key, the sum is −∞, and that key drops out. No row is NaN, since the causal mask never forbids a
+# query's own key. But if the same mask is added twice, a fully masked row is NaN. **Join masks while they are True
 # and False. Turn them into numbers once.**
 
 # %%
@@ -273,8 +276,8 @@ print(twice, (row + twice).softmax(-1))
 # %% [markdown]
 # ### Does NaN matter in a row that nobody reads?
 #
-# We follow one −∞ row from layer to layer. The simplest layer will do: each vector is query, key and value. Real
-# scores are divided by the root of the vectors' size, and this is why:
+# We follow one −∞ row from layer to layer. The simplest layer will do: each vector is query, key and value. In real
+# models, attention scores are divided by the square root of the vectors' size, for this reason:
 
 # %%
 torch.manual_seed(0)
@@ -282,8 +285,8 @@ query, key = torch.randn(2, 10_000, 64)  # each (pairs, size)
 print("64 products, summed: typical size", (query * key).sum(-1).std().round().item())
 
 # %% [markdown]
-# A sum of 64 random products grows to about √64 = 8. Divided by 8 it stays near 1, so that softmax still shares its
-# weight. Now two layers, the mask filled in as in section 1:
+# A sum of 64 random products has a typical size of √64 = 8. Divided by 8 it stays near 1, so that softmax does not
+# give all the weight to one key. Now two layers, with the mask filled in as in section 1:
 
 # %%
 def two_layers(fill):
@@ -299,12 +302,12 @@ for fill in ("-inf", "finfo.min"):
     two_layers(fill)
 
 # %% [markdown]
-# Rows 0 and 1 first, then **every** row. A token gives the fillers a weight of 0, and 0 · NaN is NaN. Not even the
-# forward pass survives its second layer. With `finfo.min` there is no NaN at all.
+# First rows 0 and 1, then **every** row. A token gives the padding a weight of 0, and 0 · NaN is NaN. After the
+# second layer, even the forward pass is useless. With `finfo.min` there is no NaN at all.
 
 # %% [markdown]
-# In training one layer is enough. Here is a head with its own matrices for query, key and value. The loss reads the
-# tokens' rows only, and none of those is NaN:
+# In training one layer is enough. Here is a head with its own matrices for query, key and value. The loss reads only
+# the rows of the text's tokens, and none of those is NaN:
 
 # %%
 def nan_gradients(fill, way):
@@ -327,22 +330,22 @@ for fill in ("-inf", "finfo.min"):
         print(f"{fill:9}  {way:9}  {nan_gradients(fill, way)}")
 
 # %% [markdown]
-# The unread rows send a gradient of 0 back. It reaches the values through NaN weights, and 0 · NaN is NaN. Where −∞
-# is *filled in*, forbidden scores get no gradient; where it is *added*, query and key are lost too. One step of an
-# optimizer takes NaN from those matrices, and they are NaN too.
+# The rows that the loss does not read send back a gradient of 0. It reaches the values through NaN weights, and 0 ·
+# NaN is NaN. Where −∞ is *filled in*, forbidden attention scores get a gradient of 0; where it is *added*, query and
+# key become NaN too. One optimizer step with such a gradient makes the matrix itself NaN.
 
 # %% [markdown]
-# ### The fused kernel
+# ### Fused attention
 #
-# Scores, mask, softmax, values, one line each: transformers calls this **eager**. By default it runs one fused
-# operation instead, PyTorch's `scaled_dot_product_attention`, **SDPA**. That takes a mask to add, or one of True and
-# False. Our row again, all forbidden, with the values 1, 2, 3, 4:
+# Attention scores, mask, softmax, values, one line each: transformers calls this **eager**. By default it runs one
+# fused operation instead, PyTorch's `scaled_dot_product_attention`, **SDPA**. SDPA takes a mask to add, or one of
+# True and False. Here is our fully masked row again, with the values 1, 2, 3, 4:
 
 # %%
 def fully_masked(kind, dtype, fill):
     query = torch.ones(1, 1, 2, 1, dtype=dtype, requires_grad=True)  # (batch, head, query, size)
     key, value = row.to(dtype).view(1, 1, 4, 1), torch.arange(1.0, 5).to(dtype).view(1, 1, 4, 1)
-    forbidden = torch.tensor([[True] * 4, [False] * 4])  # query 0 may look nowhere
+    forbidden = torch.tensor([[True] * 4, [False] * 4])  # query 0 may attend to no key
     mask = ~forbidden if fill == "True/False" else filled(forbidden, dtype, fill)
     if kind == "SDPA":
         mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1)
@@ -359,32 +362,32 @@ for name, dtype in dtypes.items():
     print(f"{name:8}  True/False{'':20}", fully_masked("SDPA", dtype, "True/False"))
 
 # %% [markdown]
-# 0: nothing was mixed in. 2.5: the mean of all values. 2.8: as if nothing were forbidden. 2 and 3: the few keys that
-# rounding left over. But why does SDPA give 2.8 for float16 and `finfo.min`, where eager gives 2?
+# 0: no value was mixed in. 2.5: the mean of all values. 2.8: as if nothing were forbidden. 2 and 3: only the few keys
+# that are left after rounding. But why does SDPA give 2.8 for float16 and `finfo.min`, where eager gives 2?
 
 # %%
 in_float32 = row + filled(every, torch.float16, "finfo.min").float()
 print(in_float32.tolist(), f"{in_float32.softmax(-1) @ torch.arange(1.0, 5):.1f}")
 
 # %% [markdown]
-# Eager rounds each sum to float16. This SDPA, on a CPU, adds in float32, where −65504 is a number like −10,000: on
-# every key, it cancels. So what a finite number does to such a row depends on the kernel, too.
+# Eager rounds each sum to float16. This SDPA, on a CPU, adds in float32, where −65504 acts like −10,000: added to
+# every key, it cancels. So the effect of a finite number on such a row also depends on the implementation.
 
 # %% [markdown]
-# On this CPU only −∞ and False, given to SDPA, mean what they say. So transformers hands it True and False; and to eager, which
-# would answer −∞ with NaN, `finfo.min`.
+# On this CPU, only SDPA with −∞ or False really lets a query attend to nothing. So transformers passes True and False
+# to SDPA, and `finfo.min` to eager, where −∞ would give NaN.
 
 # %% [markdown]
 # ### Exercise 2: attention without NaN · difficulty 3 of 3 · 12 minutes
 #
-# Write attention as SDPA does it with a mask of True and False: a query that may look nowhere gets 0. The gradients
-# of query, key and value should be SDPA's too. Do not call SDPA.
+# Write attention that does what SDPA does with a mask of True and False: a query that may attend to no key gets 0.
+# The gradients of query, key and value should equal SDPA's too. Do not call SDPA.
 
 # %% tags=["exercise"]
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     """Return the mixed values (..., query, size).
 
-    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may look.
+    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may attend.
     """
     raise NotImplementedError
 
@@ -392,7 +395,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed:
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     """Return the mixed values (..., query, size).
 
-    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may look.
+    query, key and value are (..., length, size); allowed broadcasts to (..., query, key), True: may attend.
     """
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5  # (..., query, key)
     scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
@@ -400,17 +403,17 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed:
     return weights @ value
 
 # %% [markdown] tags=["solution"]
-# A finite number before the softmax keeps every row finite; the second `masked_fill` takes out what a fully masked
-# row got by it. Filling in −∞ and calling `nan_to_num` on the *result* gives the same values, and NaN in the
-# gradient of `value`: the NaN weights are still there on the way back. On the *weights*, it would do.
+# A finite number before the softmax keeps every row finite; the second `masked_fill` removes the weights that a fully
+# masked row gets that way. Filling in −∞ and calling `nan_to_num` on the *result* gives the same values, but NaN in
+# the gradient of `value`: the backward pass still uses the NaN weights. Calling it on the *weights* works.
 
 # %% tags=["check"]
 lesson.check_attend(attend)
 
 # %% [markdown] tags=["hints"]
-# - The scores are `query @ key.transpose(-1, -2)`, divided by the square root of the size.
-# - Fill with a finite number before the softmax, and no row can become NaN.
-# - After the softmax a fully masked row has weights that it should not have. Set forbidden weights to 0.
+# - The attention scores are `query @ key.transpose(-1, -2)`, divided by the square root of the size.
+# - Fill in a finite number before the softmax, so that no row can become NaN.
+# - After the softmax, a fully masked row has weights that it should not have. Set all forbidden weights to 0.
 
 # %% [markdown]
 # ## 4. Two masks in one tensor
@@ -430,26 +433,26 @@ batch["attention_mask"].shape  # (batch, key)
 # %% [markdown]
 # ### Exercise 3: join them · difficulty 2 of 3 · 5 minutes
 #
-# Return one mask of True and False, (batch, 1, query, key), that is True where a query may look. No loop. The 1
-# stands for the heads: all of them share the mask.
+# Return one mask of True and False, (batch, 1, query, key), that is True where a query may attend to a key. Do not
+# use a loop. The 1 is the dimension of the heads, which all share the mask.
 
 # %% tags=["exercise"]
 def join(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may look."""
+    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may attend."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def join(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may look."""
+    """Return the causal and the padding mask in one, (batch, 1, length, length), True: may attend."""
     length = attention_mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()  # (query, key)
     padding = attention_mask.bool()[:, None, None, :]  # (batch, 1, 1, key)
     return causal & padding
 
 # %% [markdown] tags=["solution"]
-# `[:, None, None, :]` puts the padding mask's places on the *key* axis: a filler must not be looked **at**. Broadcasting
-# does the rest. Put on the query axis, `[:, None, :, None]`, it would stop fillers from looking, and leave every
-# token free to read them.
+# `[:, None, None, :]` puts the padding mask on the *key* axis: no token may attend **to** padding. Broadcasting does
+# the rest. On the query axis, `[:, None, :, None]`, it would keep padding from attending, and leave every token free
+# to read the padding.
 
 # %% tags=["check"]
 lesson.check_join(join)
@@ -462,22 +465,22 @@ lesson.check_join(join)
 # %%
 allowed = joined_mask(batch["attention_mask"])  # what the exercise asks for
 print(tuple(allowed.shape))
-print(allowed[0, 0].int())  # "It will rain in the", three fillers in front
+print(allowed[0, 0].int())  # "It will rain in the", three padding tokens first
 
 # %% [markdown]
-# Read it by columns: the first three are all 0, nobody looks at a filler. Read it by rows: the first three
-# are all 0 too. Those are the rows from section 3.
+# Read it by columns: the first three are all 0, so no query attends to padding. Read it by rows: the first three are
+# all 0 too. Those are the fully masked rows of section 3.
 
 # %% [markdown]
-# When `generate()` writes token after token, it keeps the keys and values of earlier places, in a **cache** (lesson
-# 04). Only the newest token asks: one query, all keys up to its own, a mask of one row:
+# When `generate()` writes token after token, it keeps the keys and values of earlier tokens in a **cache** (lesson
+# 04). Only the newest token has a query: one query, all keys up to its own, a mask with one row:
 
 # %%
 joined_mask(batch["attention_mask"], queries=1).shape  # (batch, 1, query, key)
 
 # %% [markdown]
-# One head of this model, on this batch, from scores to weights. Click a cell to see its three numbers. The first
-# row may look nowhere: change the fill value and the type of number, and watch what becomes of it.
+# Here is one head of this model, on this batch, from attention scores to weights. Click a cell to see its three
+# numbers. The first row is fully masked: change the fill value and the number type, and watch what happens to it.
 
 # %%
 MaskView(model, tokenizer, sentences)
@@ -485,8 +488,8 @@ MaskView(model, tokenizer, sentences)
 # %% [markdown]
 # ## 5. What the library builds
 #
-# We look at the mask that reaches the first attention layer. A hook on it shows what it is given, for both ways
-# of computing attention.
+# We look at the mask that reaches the first attention layer. A hook on that layer records it, for both ways of
+# computing attention.
 
 # %%
 @torch.no_grad()
@@ -506,14 +509,14 @@ for mask in (given_to_sdpa, given_to_eager):
     print(mask.dtype, tuple(mask.shape))
 
 # %% [markdown]
-# True and False for SDPA, numbers for eager, as section 3 would have it. And both are ours, entry for entry:
+# True and False for SDPA, numbers for eager, as section 3 said. And both equal ours, entry for entry:
 
 # %%
 assert torch.equal(given_to_sdpa.cpu(), allowed)
 assert torch.equal(given_to_eager.cpu(), additive_mask(allowed, torch.float32, "finfo.min"))
 
 # %% [markdown]
-# A batch without padding needs no tensor at all. SDPA has a flag for "causal", so it gets `None`:
+# A batch without padding needs no mask tensor at all. SDPA has a flag for "causal", so the mask is `None`:
 
 # %%
 model.set_attn_implementation("sdpa")
@@ -530,12 +533,12 @@ from transformers import masking_utils
 print("\n".join(inspect.getsource(masking_utils.eager_mask).splitlines()[-6:]))
 
 # %% [markdown]
-# The comment says −inf, the code says `finfo.min`, and section 3 says why. Section 2's recipe gives the same numbers.
-# It is deprecated: the masks of GPT-2 and Llama are made by this `torch.where`.
+# The comment says −inf, the code says `finfo.min`, and section 3 says why. The recipe of section 2 gives the same
+# numbers, but is deprecated: this `torch.where` makes the masks of GPT-2 and Llama.
 
 # %% [markdown]
-# Eager and SDPA calculate the same attention. We run the padded batch through both, and compare the last **hidden
-# states**: the vectors, one for each place, from which the logits are made.
+# Eager and SDPA compute the same attention. We run the padded batch through both, and compare the last **hidden
+# states**: the vectors, one for each token, from which the logits are computed.
 
 # %%
 Predict(lesson.predict_fillers)
@@ -556,25 +559,26 @@ print((difference > 1e-4).int())
 print(batch["attention_mask"])
 
 # %% [markdown]
-# Exactly at the fillers, and nowhere else. Both are right: nothing reads those places, so nothing says what should
-# stand there. Unless *you* read them. A sentence's mean over all places does:
+# Exactly at the padding, and nowhere else. Both are right: nothing reads the hidden states of padding, so nothing
+# defines them. But *you* may read them: the mean over a whole row does.
 
 # %%
 real = batch["attention_mask"][..., None]  # (batch, length, 1)
 naive = [hidden.mean(1) for hidden in (eager, sdpa)]
 masked = [(hidden * real).sum(1) / real.sum(1) for hidden in (eager, sdpa)]
-for name, (one, other) in {"mean over all places": naive, "mean over tokens": masked}.items():
+for name, (one, other) in {"mean over the row": naive, "mean over tokens": masked}.items():
     print(f"{name:21} eager and SDPA differ: {bool((one - other).abs().max() > 1e-4)}")
 
 # %% [markdown]
-# The same holds for anything you take from a padded batch: logits, hidden states, attention maps. **Multiply by
-# the mask, or select by it, before you average.**
+# The same holds for anything you take from a padded batch: logits, hidden states, attention weights. **Multiply by
+# the mask, or select with it, before you average.**
 
 # %% [markdown]
 # ## 6. Every weight by hand
 #
-# Now real heads. A layer first *normalises* its input: it brings each vector's numbers to a common scale. Its own matrices make
-# queries and keys of that; scores, mask and softmax are those of this lesson. The input comes from the library; lesson 04 rebuilds that too.
+# Now real heads. A layer first *normalises* its input: it brings each vector's numbers to a common scale. Its own
+# matrices turn that into queries and keys; then come attention scores, mask and softmax, as in this lesson. The input
+# comes from the library; lesson 04 rebuilds that too.
 
 # %%
 def split_heads(x, count):
@@ -595,8 +599,8 @@ def gpt2_weights(block, hidden, mask, positions, config):  # positions: for Llam
     return weights_of(split_heads(query, config.n_head), split_heads(key, config.n_head), mask)
 
 # %% [markdown]
-# Llama turns each query and key by an angle that grows with its position: rotary embeddings, RoPE. The *i*-th
-# numbers of a vector's two halves form a pair, a point in a plane, and each pair turns at a speed of its own.
+# Llama rotates each query and key by an angle that grows with its position: rotary position embeddings, RoPE. The
+# *i*-th numbers of a vector's two halves form a pair, a point in a plane, and each pair turns at its own speed.
 
 # %%
 def rotate(x, positions, base):
@@ -607,8 +611,8 @@ def rotate(x, positions, base):
     return x * angle.cos() + torch.cat([-second, first], dim=-1) * angle.sin()
 
 # %% [markdown]
-# This settles a question of lesson 02. Turn all queries and keys on by three positions, as left padding does, and
-# no score changes, since only the angle *between* two of them counts:
+# This answers a question from lesson 02. If all queries and keys move by three positions, as with left padding, no
+# attention score changes, since only the angle *between* a query and a key counts:
 
 # %%
 torch.manual_seed(0)
@@ -619,7 +623,7 @@ shifted = rotate(query, places + 3, 10_000) @ rotate(key, places + 3, 10_000).tr
 torch.testing.assert_close(here, shifted, atol=1e-5, rtol=0)
 
 # %% [markdown]
-# Llama also has fewer key heads than query heads: neighbouring queries share a key.
+# Llama may also have fewer key heads than query heads, as here: neighbouring query heads share a key head.
 
 # %%
 def llama_weights(block, hidden, mask, positions, config):
@@ -628,12 +632,12 @@ def llama_weights(block, hidden, mask, positions, config):
     key = split_heads(normed @ attention.k_proj.weight.T, config.num_key_value_heads)
     base = config.rope_parameters["rope_theta"]
     query, key = rotate(query, positions, base), rotate(key, positions, base)
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # one key for each query
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # one key head for each query head
     return weights_of(query, key, mask)
 
 # %% [markdown]
-# For the library's weights we ask for `output_attentions`. One catch: SDPA never holds them, since it fuses all
-# steps into one. Under the default the answer is empty:
+# To get the library's weights, we pass `output_attentions=True`. There is one catch: SDPA never stores them, since it
+# fuses all steps into one. With the default implementation, the result is empty:
 
 # %%
 model.set_attn_implementation("sdpa")
@@ -674,8 +678,8 @@ for name, (model, tokenizer) in models.items():
     print(f"{name:8} {len(attentions):3} layers, {theirs.shape[1]} heads: {count:6,} weights equal to 1e-5")
 
 # %% [markdown]
-# Rows that are masked everywhere are among them. They spread 1/8 (printed as 0.12) over all eight keys, the future
-# included, in the trained model too. Section 3 said why:
+# This includes the fully masked rows. They give each of the eight keys, including the future, a weight of 1/8
+# (printed as 0.12), even in the trained model. Section 3 explained why:
 
 # %%
 print(attentions[-1][0, 0].cpu())  # last layer, "It will rain in the", head 0
@@ -683,12 +687,14 @@ print(attentions[-1][0, 0].cpu())  # last layer, "It will rain in the", head 0
 # %% [markdown]
 # ## Recap
 #
-# - **One head:** scores, plus mask, softmax, weights. Before the softmax, never after.
+# - **One head:** attention scores, plus mask, softmax, weights. The mask comes before the softmax, never after it.
 # - **From 0 and 1 to numbers:** choose with `masked_fill` or `where`. Never multiply by −∞, never add 0 and 1.
-# - **The fill value:** any will do where one key is allowed and no score comes near it. Where none is, −∞ gives NaN
-#   in eager, which spreads to every place of that text. A finite number gives *some* weights: of all keys, of a few, or as without a mask.
-# - **Joining:** `&` on True and False, shapes (query, key) and (batch, 1, 1, key), then numbers, once.
-# - **Padded places:** hold what no one defined. Select tokens by the mask before you average.
+# - **The fill value:** any will do where one key is allowed and no attention score comes near it. Where no key is
+#   allowed, −∞ gives NaN in eager, which spreads to every token of that text. A finite number gives *some* weights:
+#   to all keys, to a few, or as without a mask.
+# - **Joining:** use `&` on True and False, with the shapes (query, key) and (batch, 1, 1, key); then turn the result
+#   into numbers, once.
+# - **Padding:** its hidden states are undefined. Select tokens with the mask before you average.
 
 # %%
 Quiz(lesson.quiz)
@@ -714,6 +720,7 @@ for function in (
     print(f"{function.__module__}, line {line}: {function.__name__}")
 
 # %% [markdown]
-# `course_utils/masks.py` holds the masks of this lesson once more, for later ones.
+# `course_utils/masks.py` has the masks of this lesson, for the later lessons.
 #
-# Next, [lesson 04](04_forward_pass.ipynb): the rest of the forward pass around these weights, from the embeddings to the logits.
+# Next, [lesson 04](04_forward_pass.ipynb): the rest of the forward pass around these weights, from embeddings to
+# logits.

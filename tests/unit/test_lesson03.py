@@ -70,15 +70,15 @@ def test_nan_cases():
         ],
         wrong=[
             (set(), "none at all"),
-            (NAN - {("float16", "-1e9")}, "does not fit into one of the types"),
-            (NAN | {("float16", "finfo.min")}, "overflows for the scores"),
-            (NAN | {("float32", "finfo.min")}, "adding a score changes nothing"),
-            (NAN | {("bfloat16", "-1e4")}, "fits into every type"),
+            (NAN - {("float16", "-1e9")}, "out of range in one of the types"),
+            (NAN | {("float16", "finfo.min")}, "overflows only for the attention scores"),
+            (NAN | {("float32", "finfo.min")}, "adding an attention score changes nothing"),
+            (NAN | {("bfloat16", "-1e4")}, "in the range of every type"),
             (NAN | {("bfloat16", "-1e9")}, "only in float16 does it become"),
-            ({("float32", "-inf")}, "whatever the type is"),
-            ({("float64", "-inf")}, "none of the three types"),
-            ({("float32", "inf")}, "none of the four fill values"),
-            ({"float32"}, "give a set of pairs"),
+            ({("float32", "-inf")}, "gives NaN in every type"),
+            ({("float64", "-inf")}, "not one of the three types"),
+            ({("float32", "inf")}, "not one of the four fill values"),
+            ({"float32"}, "write a set of pairs"),
         ],
     )
 
@@ -92,7 +92,7 @@ def test_nan_cases():
 )
 def test_no_message_calls_the_sums_of_float16_equal(answer):
     message = lesson03.check_nan_cases(answer).message
-    assert "overflows for the scores −20 and −40 only" in message and "equal" not in message
+    assert "overflows only for the attention scores −20 and −40" in message and "equal" not in message
 
 
 # ---- exercise 2 --------------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def test_attend():
             (empty_rows_to_zero, "the gradient of the value is NaN"),
             (detached_query, "no gradient reaches the query"),
             (detached_weights_of_one_half, "is not SDPA's"),
-            (masked_after_and_scaled_back, "the forbidden score is far larger"),
-            (exponents_of_bare_scores, "of a large score overflows"),
-            (small_fill, "the allowed scores are far below 0"),
+            (masked_after_and_scaled_back, "the forbidden attention score is far larger"),
+            (exponents_of_bare_scores, "of a large attention score overflows"),
+            (small_fill, "the allowed attention scores are far below 0"),
             (by_sdpa, "this calls"),
             (uniform_rows, "here it mixes all values"),
             (unscaled, "are not scaled"),
@@ -263,9 +263,9 @@ def filled_with_ten_thousand(query, key, value, allowed):
 @pytest.mark.parametrize(
     "answer, words",
     [
-        (filled_with_ten_thousand, "lower than any score could be"),
+        (filled_with_ten_thousand, "lower than any of them could be"),
         (filled_and_nan_to_zero, "gradient of the value is NaN"),
-        (exponents_less_any_largest, "The forbidden score is far larger"),
+        (exponents_less_any_largest, "The forbidden attention score is far larger"),
         (without_gradient, "no gradient reaches the query"),
     ],
 )
@@ -349,16 +349,16 @@ def test_join():
         right=[by_broadcasting, by_einsum, by_positions],
         wrong=[
             (swapped, "are swapped"),
-            (upper, "it looks to the right"),
+            (upper, "tokens attend to those after them"),
             (on_the_query_axis, "on the query axis"),
             (either, "allows what one of the masks allows"),
-            (padding_alone, "look into the future"),
-            (causal_alone, "look at the fillers"),
+            (padding_alone, "tokens attend to the future"),
+            (causal_alone, "tokens attend to padding"),
             (without_diagonal, "the diagonal is missing"),
-            (fillers_see_themselves, "the fillers look at themselves"),
+            (fillers_see_themselves, "the padding tokens attend to themselves"),
             (without_heads, "the dimension for the heads"),
             (heads_first, "the shape should be"),
             (numbers, "a tensor of type torch.bool"),
-            (as_list, "this is list"),
+            (as_list, "got list"),
         ],
     )
