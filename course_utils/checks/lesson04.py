@@ -22,28 +22,28 @@ TITLE = "What does one forward pass return?"
 
 predict_head = NumberPrediction(
     "04/predict-head",
-    "How many parameters does GPT-2's head, 50257 × 768, add to those of everything in front of it?",
+    "How many parameters does GPT-2's head, 50257 × 768, add to those of everything before it?",
     key=0,
     unit="parameters",
-    why="The head and the table of tokens are one and the same matrix.",
+    why="The head and the token table are the same matrix.",
     wrong=(
-        (38_597_376, "That is the size of the matrix. But the model has such a matrix already."),
+        (38_597_376, "That is the size of the matrix. But the model already has such a matrix."),
         (
             38_647_633,
-            "That is the matrix and a bias for each token. It has no bias, and the matrix is not new.",
+            "That is the matrix plus a bias for each token. The head has no bias, and the matrix is not new.",
         ),
     ),
-    otherwise="50257 × 768 is 38,597,376. Does the model have a matrix of this shape already?",
+    otherwise="50257 × 768 is 38,597,376. Does the model already have a matrix of this shape?",
     proof=lambda: _parameters(tied=True) - _before_the_head(),
 )
 
 predict_last_hidden = Prediction(
     "04/predict-last-hidden",
-    "Take the last of the `hidden_states`, and multiply it with the head's matrix, nothing else. What do you get?",
+    "Take the last of the `hidden_states` and multiply it by the head's matrix, nothing else. What do you get?",
     options=(
-        Option("The logits", "The last entry is taken behind the last norm, ready for the head.", right=True, value="logits"),
-        Option("The logits, had there been no last norm", "This is what one would expect of “the last layer's output”. But the last entry is already normalised.", value="without norm"),
-        Option("The logits, had there been no last block", "There is one entry more than there are layers: the last block's work is in it.", value="without block"),
+        Option("The logits", "The last entry is taken after the final norm, ready for the head.", right=True, value="logits"),
+        Option("The logits of a model without the final norm", "That would follow if the last entry were the last layer's output. But it is already normalised.", value="without norm"),
+        Option("The logits of a model without the last block", "There is one more entry than there are layers, so the last one includes the last block.", value="without block"),
     ),
     proof=lambda: _last_hidden(),
 )  # fmt: skip
@@ -52,33 +52,33 @@ predict_head_mask = Prediction(
     "04/predict-head-mask",
     "`model(ids, head_mask=torch.zeros(4, 4))`, an argument that the model no longer has. What happens?",
     options=(
-        Option("A TypeError", "So it was for names that a model never knew, in older versions. Today such names are passed on.", value="TypeError"),
-        Option("A warning, and the logits as without it", "The logits are as without it. But look for the warning.", value="warning"),
-        Option("The logits as without it, and not a word", "Unknown names are passed on, from function to function, until they are lost.", right=True, value="silence"),
-        Option("Other logits, as if no head found anything", "So it was in older versions, where attention was eager.", value="other logits"),
+        Option("A TypeError", "In older versions, an unknown name raised a TypeError. Today it is handed on.", value="TypeError"),
+        Option("A warning, and the same logits as without it", "The logits are the same. But there is no warning.", value="warning"),
+        Option("The same logits as without it, and no message", "Unknown arguments are handed on from function to function, and in the end nobody uses them.", right=True, value="silence"),
+        Option("Different logits, as if all heads were switched off", "That was so in older versions, where attention was eager.", value="other logits"),
     ),
     proof=lambda: _head_mask(),
 )  # fmt: skip
 
 predict_unchanged = Prediction(
     "04/predict-unchanged",
-    "A text of seven tokens goes through the model, and its first five alone. At which of the five places do keys or values differ?",
+    "A text of seven tokens goes through the model, and so do its first five alone. For which of the five do keys or values differ?",
     options=(
-        Option("At none of them", "A place sees itself and what is left of it, and there nothing has changed.", right=True, value="none"),
-        Option("At all five, behind the first layer", "So it would be if the places could look to the right, as in BERT.", value="deep"),
-        Option("At all five, in every layer", "In the first layer keys and values come from the place's own vector alone.", value="all"),
-        Option("At the fifth only, next to the new ones", "The fifth place does not see the sixth, either.", value="last"),
+        Option("For none of them", "A token sees itself and the tokens before it, and none of these has changed.", right=True, value="none"),
+        Option("For all five, after the first layer", "That would be so if tokens could attend to later ones, as in BERT.", value="deep"),
+        Option("For all five, in every layer", "In the first layer, keys and values come from the token's own vector alone.", value="all"),
+        Option("Only for the fifth, next to the new ones", "The fifth token does not see the sixth, either.", value="last"),
     ),
     proof=lambda: _unchanged(),
 )  # fmt: skip
 
 predict_twice = Prediction(
     "04/predict-twice",
-    "`model(id, cache=cache)`, and then the very same line again. How do the two results compare?",
+    "`model(id, cache=cache)`, and then exactly the same line again. How do the two results compare?",
     options=(
-        Option("They are the same", "`cache` is still the same object. But is it still the same inside?", value="same"),
-        Option("They differ", "The first pass added its place to the cache, so the second one sees the id twice.", right=True, value="longer"),
-        Option("The second line is an error", "There is nothing to notice: a cache of any length will do.", value="error"),
+        Option("They are the same", "`cache` is still the same object. But are its contents still the same?", value="same"),
+        Option("They differ", "The first pass added its token to the cache, so the second one sees the id twice.", right=True, value="longer"),
+        Option("The second line is an error", "There is no reason for an error: a cache may have any length.", value="error"),
     ),
     proof=lambda: _twice(),
 )  # fmt: skip
@@ -87,9 +87,9 @@ predict_cost = Prediction(
     "04/predict-cost",
     "Whose cache needs more bytes for each token?",
     options=(
-        Option("GPT-2's", "12 layers of 12 heads are 144. In SmolLM2 three queries share a key: 30 layers of 3 are 90.", right=True, value="GPT-2"),
-        Option("SmolLM2's", "30 layers of 9 heads are 270, against 144. But a cache holds keys and values, not queries.", value="SmolLM2"),
-        Option("Neither's", "The models are of a size, but the cache depends on layers, heads and their size, not on the number of weights.", value="same"),
+        Option("GPT-2's", "12 layers of 12 heads are 144. In SmolLM2 three query heads share a key head: 30 layers of 3 are 90.", right=True, value="GPT-2"),
+        Option("SmolLM2's", "30 layers of 9 heads would be 270, more than 144. But a cache holds keys and values, not queries.", value="SmolLM2"),
+        Option("Neither's", "The models are of similar size, but the cache depends on layers, heads and their size, not on the number of weights.", value="same"),
     ),
     proof=lambda: _larger_cache(),
 )  # fmt: skip
@@ -197,9 +197,9 @@ quiz = (
         "04/quiz-untied",
         "GPT-2 with `tie_word_embeddings=False`: how many parameters?",
         options=(
-            Option("163,037,184", "The head gets a matrix of its own, 50257 × 768.", right=True, value=163_037_184),
-            Option("124,439,808", "That is with the head tied to the table of tokens.", value=124_439_808),
-            Option("85,842,432", "That is without any table of tokens. Untied, there are two such matrices.", value=85_842_432),
+            Option("163,037,184", "The head gets its own matrix, 50257 × 768.", right=True, value=163_037_184),
+            Option("124,439,808", "That is with the head tied to the token table.", value=124_439_808),
+            Option("85,842,432", "That is without any token table. Untied, there are two such matrices.", value=85_842_432),
             Option("163,087,441", "The head is a matrix without a bias.", value=163_087_441),
         ),
         proof=lambda: _parameters(tied=False),
@@ -208,9 +208,9 @@ quiz = (
         "04/quiz-first-hidden",
         "GPT-2 has 12 layers, and `hidden_states` 13 entries. What is the first one?",
         options=(
-            Option("The sum of token and position vectors", "It is what goes into the first block.", right=True, value="sum"),
+            Option("The sum of token and position vectors", "It is the input of the first block.", right=True, value="sum"),
             Option("The vectors of the tokens alone", "The positions are added before the first block.", value="tokens"),
-            Option("What the first block returns", "That is the second entry, which goes into the second block.", value="block"),
+            Option("What the first block returns", "That is the second entry, the input of the second block.", value="block"),
         ),
         proof=lambda: _first_hidden(),
     ),
@@ -218,18 +218,18 @@ quiz = (
         "04/quiz-attentions",
         "`model(ids, output_attentions=True).attentions` is an empty tuple. What do you do?",
         options=(
-            Option("`model.set_attn_implementation(\"eager\")`", "SDPA never holds the weights. Eager calculates them one by one.", right=True, value="eager"),
+            Option("`model.set_attn_implementation(\"eager\")`", "SDPA never stores the weights. Eager computes them as a separate step.", right=True, value="eager"),
             Option("Pass `output_hidden_states=True`, too", "The two do not depend on each other.", value="hidden states"),
-            Option("Pass `use_cache=False`", "The cache holds keys and values, no weights.", value="no cache"),
+            Option("Pass `use_cache=False`", "The cache holds keys and values, not weights.", value="no cache"),
         ),
         proof=lambda: _attentions(),
     ),
     Question(
         "04/quiz-memory",
-        "A batch of 8 texts, 1,000 tokens each, through SmolLM2 in bfloat16. How large is the cache?",
+        "A batch of 8 texts with 1,000 tokens each goes through SmolLM2 in bfloat16. How large is the cache?",
         options=(
             Option("184 MB", "2 · 30 layers · 3 heads · 64 numbers · 2 bytes, for each of 8,000 tokens.", right=True, value=184),
-            Option("369 MB", "So it is in float32. A bfloat16 number has 2 bytes.", value=369),
+            Option("369 MB", "That is the size in float32. A bfloat16 number has 2 bytes.", value=369),
             Option("553 MB", "That counts the 9 query heads. Only 3 heads of keys and values are kept.", value=553),
             Option("23 MB", "That is one text's cache. Each row of a batch has its own.", value=23),
         ),
@@ -237,12 +237,12 @@ quiz = (
     ),
     Question(
         "04/quiz-mask",
-        "A loop hands on the cache and the new id. Its mask stays as long as the prompt. What does the new token not see?",
+        "A loop passes the cache and the new id to the model. Its mask keeps the length of the prompt. What does the new token not see?",
         options=(
-            Option("Itself and the tokens written before it", "What the mask lacks is filled up with zeros, so all new places are hidden.", right=True, value="new places"),
+            Option("Itself and the tokens written before it", "The missing part of the mask is filled up with zeros, so all new tokens are hidden.", right=True, value="new places"),
             Option("The prompt", "The mask still covers the prompt, as before.", value="prompt"),
-            Option("It does not come to that: there is an error", "The library fills the mask up, and says nothing.", value="error"),
-            Option("Nothing: what the mask lacks counts as ones", "It is filled up, but with zeros.", value="nothing"),
+            Option("The pass raises an error instead", "The library silently fills up the mask.", value="error"),
+            Option("Nothing: the missing part of the mask counts as ones", "The mask is filled up, but with zeros.", value="nothing"),
         ),
         proof=lambda: _short_mask(),
     ),
@@ -285,7 +285,7 @@ def _short_mask():
     ids, seen = ids_of(), []
     length = ids.shape[1]
     mask = torch.ones_like(ids)
-    mask[0, 0] = 0  # a filler: a mask of ones alone would not be handed on
+    mask[0, 0] = 0  # padding: a mask of ones alone would not be handed on
     hook = model.transformer.h[0].attn.register_forward_pre_hook(
         lambda module, args, given: seen.append(given["attention_mask"]), with_kwargs=True
     )

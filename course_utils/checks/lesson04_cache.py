@@ -27,7 +27,7 @@ def ids_of(text=TEXT):
 
 
 class _Pass(NamedTuple):
-    """What one forward pass was given: ids a row, places in the cache, mask and positions as lists of rows."""
+    """What one forward pass was given: ids per row, tokens in the cache, mask and positions as lists of rows."""
 
     ids: int
     cached: int
@@ -39,7 +39,7 @@ class _Pass(NamedTuple):
 def _watched(model):
     """A list that grows by a _Pass with each forward pass. generate() is a Mistake inside.
 
-    The model without its head is watched: who calls that, and the head by hand, runs the same passes.
+    The model without its head is watched, so calling that and applying the head by hand counts as the same passes.
     """
     passes = []
 
@@ -85,11 +85,11 @@ def _new_ids(got, rows, steps, prompt):
             ) from None
     if not isinstance(got, torch.Tensor) or got.is_floating_point():
         kind = got.dtype if isinstance(got, torch.Tensor) else type(got).__name__
-        raise Mistake(f"Return the ids, a tensor of whole numbers, ({rows}, {steps}); this is {kind}.")
+        raise Mistake(f"Return the ids, an integer tensor, ({rows}, {steps}); got {kind}.")
     if tuple(got.shape) == (rows, prompt + steps):
         raise Mistake("The prompt is in the result. Return the new ids only.")
     if tuple(got.shape) != (rows, steps):
-        raise Mistake(f"For {steps} steps the result should have the shape ({rows}, {steps}); it has {tuple(got.shape)}.")  # fmt: skip
+        raise Mistake(f"For {steps} steps the result should have the shape ({rows}, {steps}); got {tuple(got.shape)}.")  # fmt: skip
     return got.tolist()
 
 
@@ -111,34 +111,36 @@ def check_decode(answer):
             _require_cache(passes, ids.shape[1])
             continue
         first, later = _first_two(passes)
-        found = f"For `{text!r}` and {steps} steps your ids are `{got[0]}`, expected are `{want[0]}`."
+        found = f"For `{text!r}` and {steps} steps: got the ids `{got[0]}`, expected `{want[0]}`."
         if first.ids != ids.shape[1]:
             raise Mistake(
                 f"{found} The first pass reads {first.ids} ids of the prompt, which has {ids.shape[1]}."
             )
         if got[0][0] != want[0][0]:
-            raise Mistake(f"{found} Already the first is another. Take the most likely token at the last place: `logits[:, -1:].argmax(-1)`.")  # fmt: skip
+            raise Mistake(f"{found} Even the first id is different. Take the most likely token at the last index: `logits[:, -1:].argmax(-1)`.")  # fmt: skip
         if later.cached == 0 and later.ids == 1:
-            raise Mistake(f"{found} The second pass gets one id and no cache: it has forgotten the prompt. Hand on `cache`.")  # fmt: skip
+            raise Mistake(f"{found} The second pass gets one id and no cache, so it does not know the prompt. Pass on `cache`.")  # fmt: skip
         if later.cached and later.ids > 1:
-            raise Mistake(f"{found} The second pass gets the cache and {later.ids} ids, so the text is read twice. With a cache, give the new id only.")  # fmt: skip
+            raise Mistake(f"{found} The second pass gets the cache and {later.ids} ids, so the text is read twice. With a cache, give only the new id.")  # fmt: skip
         if passes[-1].cached == first.ids and len(passes) > 2:
-            raise Mistake(f"{found} Each pass gets the prompt's cache and nothing of what was written since. Is it copied, or cut back?")  # fmt: skip
+            raise Mistake(f"{found} Each pass gets the prompt's cache without anything written since. Is it copied, or cropped?")  # fmt: skip
         told = later.positions and later.positions[0][-1]
         if told not in (None, later.cached):
-            raise Mistake(f"{found} In the second pass the new token stands at position {told}, behind {later.cached} cached places.")  # fmt: skip
+            raise Mistake(f"{found} In the second pass the new token has position {told}, after {later.cached} cached tokens.")  # fmt: skip
         for number, one in enumerate(passes, 1):
             if one.mask and len(one.mask[0]) != one.cached + one.ids:
-                raise Mistake(f"{found} In pass {number} there are {one.cached + one.ids} keys, and the mask has {len(one.mask[0])} columns. It covers the whole text, cached places included.")  # fmt: skip
-        raise Mistake(f"{found} Look at which id goes into the next pass: the one that was chosen last.")
-    return "generate()'s ids, and each pass after the first reads one id."
+                raise Mistake(f"{found} In pass {number} there are {one.cached + one.ids} keys, but the mask has {len(one.mask[0])} columns. It should cover the whole text, including the cached tokens.")  # fmt: skip
+        raise Mistake(
+            f"{found} Check which id goes into the next pass: it should be the one that was chosen last."
+        )
+    return "The ids are those of generate(), and each pass after the first reads one id."
 
 
 def _first_two(passes):
     """The first two passes. Mistake if there are fewer: more than one token was asked for, or the ids are wrong."""
     if len(passes) < 2:
         count = "one pass" if passes else "no pass"
-        raise Mistake(f"The model ran {count}. Each new token needs one: the first reads the prompt, each other one the id that was chosen last.")  # fmt: skip
+        raise Mistake(f"The model ran {count}. Each new token needs one: the first pass reads the prompt, each later one the id that was chosen last.")  # fmt: skip
     return passes[:2]
 
 
@@ -148,12 +150,12 @@ def _require_cache(passes, prompt):
         raise Mistake(f"The ids are right, but the first pass reads {passes[0].ids} of the prompt's {prompt} ids. Read the prompt in one pass.")  # fmt: skip
     for number, one in enumerate(passes[1:], 2):
         if one.ids > 1:
-            raise Mistake(f"The ids are right, but pass {number} reads {one.ids} ids a row, the whole text again. Hand on the cache, and give the new id only.")  # fmt: skip
+            raise Mistake(f"The ids are right, but pass {number} reads {one.ids} ids per row, the whole text again. Pass on the cache, and give only the new id.")  # fmt: skip
 
 
-@exercise("04/endings", title="Score several endings of one prompt", minutes=8, difficulty=2)
+@exercise("04/endings", title="Compute the log probabilities of several endings", minutes=8, difficulty=2)
 def check_score_endings(answer):
-    """Log-probabilities of endings of one and of several tokens, with a single pass over the prompt."""
+    """Log probabilities of endings of one and of several tokens, with a single pass over the prompt."""
     import torch
 
     for name, text, endings in [
@@ -168,34 +170,34 @@ def check_score_endings(answer):
         try:
             got = [float(score) for score in got]
         except (TypeError, ValueError):
-            raise Mistake(f"Return a list of numbers, one for each ending; this is of type {type(got).__name__}.") from None  # fmt: skip
+            raise Mistake(f"Return a list of numbers, one for each ending; got {type(got).__name__}.") from None  # fmt: skip
         if len(got) != len(endings):
-            raise Mistake(f"There are {len(endings)} endings, and your result has {len(got)} numbers.")
+            raise Mistake(f"There are {len(endings)} endings, but the length of your result is {len(got)}.")
         close = functools.partial(torch.allclose, atol=1e-3, rtol=0)
         if not close(torch.tensor(got), torch.tensor(want)):
             values = [f"{score:.2f}" for score in got], [f"{score:.2f}" for score in want]
             hint = next(
                 (hint for known, hint in _misscored(model, prompt, endings) if close(torch.tensor(got), torch.tensor(known))),
-                "Place t of prompt and ending together predicts token t + 1. Add up `log_softmax` there.",
+                "In prompt and ending together, the logits at index t predict the token at t + 1. Add up their `log_softmax` values.",
             )  # fmt: skip
             raise Mistake(
-                f"{hint} For the endings `{endings}` of `{text!r}` your scores are "
-                f"`[{', '.join(values[0])}]`, expected are `[{', '.join(values[1])}]`."
+                f"{hint} For the endings `{endings}` of `{text!r}`: got the log probabilities "
+                f"`[{', '.join(values[0])}]`, expected `[{', '.join(values[1])}]`."
             )
         prompts_read = sum(one.cached == 0 for one in passes)  # whole or in pieces
         if prompts_read > 1:
-            raise Mistake(f"The scores are right, but {prompts_read} passes read the prompt. One is enough: keep its cache, and cut it back after each ending.")  # fmt: skip
+            raise Mistake(f"The log probabilities are right, but {prompts_read} passes read the prompt. One is enough: keep its cache, and crop it after each ending.")  # fmt: skip
     return "Right for endings of any length, and the prompt was read once."
 
 
 def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, numbers=None):
-    """The score of `ending` behind `prompt`, from passes without a cache; the right one by default.
+    """The log probability of `ending` after `prompt`, from passes without a cache; the right one by default.
 
-    behind:  a list of ids, where the ending's second and later tokens are read behind them, not the prompt
+    behind:  a list of ids, after which the ending's second and later tokens are read, instead of the prompt
     skip:    leave out so many first tokens
-    shift:   0 reads each token at its own place
-    reduce:  what becomes of the tokens' numbers
-    numbers: what is made of logits; None for log probabilities
+    shift:   0 reads each token at its own index
+    reduce:  how the tokens' numbers are combined
+    numbers: what is computed from logits; None for log probabilities
     """
     import torch
 
@@ -213,14 +215,14 @@ def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, num
 
 
 def _misscored(model, prompt, endings):
-    """Pairs of wrong scores and the sentence that names their mistake, calculated one by one."""
+    """Pairs of wrong results and the sentence that names their mistake, computed one by one."""
 
     def scores(**wrong):
         return [_scored(model, prompt, ending, **wrong) for ending in endings]
 
     def scores_behind(
         left,
-    ):  # left(cached, ending) is what stands in the cache after an ending: a list of ids
+    ):  # left(cached, ending) is what the cache holds after an ending: a list of ids
         behind = [prompt[0].tolist()]
         for ending in endings:
             behind.append(left(behind[-1], ending))
@@ -228,44 +230,47 @@ def _misscored(model, prompt, endings):
 
     yield (
         scores_behind(lambda cached, ending: cached + ending),
-        "Each ending is read behind the ones before it: the cache was not cut back.",
+        "Each ending is read after the ones before it: the cache was not cropped.",
     )
     yield (
         scores_behind(lambda cached, ending: cached + ending[:1]),
-        "A place of each ending stays in the cache. Cut off as many as the pass has added.",
+        "One token of each ending stays in the cache. Crop as many as the pass has added.",
     )
     yield (
         scores_behind(lambda cached, ending: cached + ending[:-1]),
-        "A single place is cut off after each ending. Cut off as many as the pass has added.",
+        "Only one token is cropped after each ending. Crop as many as the pass has added.",
     )
     no_prompt = [_scored(model, prompt, ending, behind=[]) for ending in endings]
-    yield no_prompt, "The prompt's cache is missing where the endings are read."
+    yield no_prompt, "The endings are read without the prompt's cache."
     right = scores()
-    in_order = "The scores are right, but not in the order of the endings."
+    in_order = "The log probabilities are right, but not in the order of the endings."
     yield sorted(right), in_order
     yield sorted(right, reverse=True), in_order
     first = scores(reduce=lambda numbers: numbers[0])
     yield first, "Only the first token of each ending is counted. Take the sum over its tokens."
     yield (
         scores_behind(lambda cached, ending: cached[:-1]),
-        "After each ending the cache is shorter by a place of the prompt. Cut off no more than the pass has added.",
+        "After each ending, the cache has lost a token of the prompt. Crop no more than the pass has added.",
     )
-    own_place = "Each token is read at its own place. That place predicts what comes behind it."
+    own_place = "Each token is read at its own index. The logits there predict the token after it."
     yield scores(shift=0), own_place
-    yield scores(skip=1), "The first token of each ending is missing. The prompt's last place predicts it."
+    yield (
+        scores(skip=1),
+        "The first token of each ending is missing. The logits at the prompt's last token predict it.",
+    )
     mean = scores(reduce=lambda numbers: sum(numbers) / len(numbers))
     yield mean, "This is the mean over the tokens. Take their sum."
     loss = [-score for score in right]
-    yield loss, "The sign is turned round: this is the loss. Log-probabilities are at most 0."
+    yield loss, "The sign is wrong: this is the loss. Log probabilities are at most 0."
     probabilities = scores(numbers=lambda logits: logits.softmax(-1))
     yield probabilities, "These are probabilities. Add up their logarithms: `log_softmax`."
     bare = scores(numbers=lambda logits: logits)
-    yield bare, "These are sums of logits. `log_softmax` makes log probabilities of them."
+    yield bare, "These are sums of logits. `log_softmax` turns logits into log probabilities."
 
 
 @exercise("04/loop", title="Find two bugs in a loop with a cache", minutes=8, difficulty=3)
 def check_repaired(answer):
-    """Greedy ids of left-padded batches on two architectures, with a cache; mistakes by what the passes are told."""
+    """Greedy ids of left-padded batches on two architectures, with a cache; mistakes are named by what the passes are given."""
     from ..masks import pad_sentences, position_ids
 
     for name, sentences, steps in [
@@ -289,13 +294,13 @@ def check_repaired(answer):
         _first_two(passes)
         _mask_told(passes, batch["attention_mask"].tolist(), found)
         _positions_told(passes, position_ids(batch["attention_mask"]), batch["attention_mask"], found)
-        raise Mistake(f"{found} Mask and positions are as they should be. Look at which ids go into the next pass, and at the last place of the logits.")  # fmt: skip
-    return "Every row as generate() writes it: the mask grows by a column of ones, and the positions go on."
+        raise Mistake(f"{found} Mask and positions are right. Check which ids go into the next pass, and that you read the logits at the last index.")  # fmt: skip
+    return "Every row is the same as with generate(): the mask grows by a column of ones, and the positions continue."
 
 
 def _mask_told(passes, prompt, found):
     if any(one.mask is None for one in passes):
-        raise Mistake(f"{found} A pass gets no attention mask, and reads the fillers.")
+        raise Mistake(f"{found} A pass gets no attention mask, so it reads the padding.")
     if passes[0].mask != prompt:
         raise Mistake(f"{found} The first pass needs the batch's `attention_mask` as it is.")
     for number, one in enumerate(passes[1:], 2):
@@ -303,29 +308,33 @@ def _mask_told(passes, prompt, found):
         columns, keys = len(one.mask[0]), one.cached + one.ids
         if columns == 1:
             raise Mistake(
-                f"{told} the mask is that of the new place alone. It covers the cached places, too."
+                f"{told} the mask covers only the new token. It should also cover the cached tokens."
             )
         if columns != keys:
-            raise Mistake(f"{told} there are {keys} keys, and the mask has {columns} columns.")
+            raise Mistake(f"{told} there are {keys} keys, but the mask has {columns} columns.")
         if [row[: len(prompt[0])] for row in one.mask] != prompt:
             raise Mistake(
-                f"{told} the mask does not begin with the prompts' own. Keep it, and put ones behind it."
+                f"{told} the mask does not begin with the prompts' own mask. Keep that, and append ones."
             )
         if not all(all(row[len(prompt[0]) :]) for row in one.mask):
-            raise Mistake(f"{told} the mask has a 0 at a new place, and hides it. A new token is no padding.")
+            raise Mistake(
+                f"{told} the mask has a 0 at a new token, which hides it. A new token is not padding."
+            )
 
 
 def _positions_told(passes, prompt, mask, found):
     first, later = passes[:2]
     if later.positions is None:
-        raise Mistake(f"{found} The second pass gets no positions, and counts places, fillers included.")
+        raise Mistake(f"{found} The second pass gets no position ids, so it uses indices, padding included.")
     if first.positions is None or (prompt - prompt.new_tensor(first.positions))[mask.bool()].any():
-        raise Mistake(f"{found} The first pass needs the positions `position_ids(attention_mask)`.")
+        raise Mistake(f"{found} The first pass needs the position ids `position_ids(attention_mask)`.")
     last = prompt[:, -1].tolist()
     told = [row[-1] for row in later.positions]
     if told == last:
-        raise Mistake(f"{found} In the second pass the new tokens stand at `{told}`, where the prompts' last tokens stand already.")  # fmt: skip
+        raise Mistake(f"{found} In the second pass the new tokens have the positions `{told}`, which are those of the prompts' last tokens.")  # fmt: skip
     if told != [place + 1 for place in last]:
-        raise Mistake(f"{found} In the second pass the new tokens stand at `{told}`, and the prompts end at `{last}`.")  # fmt: skip
+        raise Mistake(f"{found} In the second pass the new tokens have the positions `{told}`, but the prompts end at `{last}`.")  # fmt: skip
     if len(passes) > 2 and passes[2].positions == later.positions:
-        raise Mistake(f"{found} The third pass gets the positions of the second. They go on in every pass.")
+        raise Mistake(
+            f"{found} The third pass gets the positions of the second. They should increase in every pass."
+        )

@@ -36,7 +36,7 @@ def on_meta(kind, **options):
 
 @exercise("04/count", title="Count the parameters of a Llama", minutes=8, difficulty=2)
 def check_llama_parameters(answer):
-    """SmolLM2's number and that of four small configurations, each held to a model on the meta device."""
+    """SmolLM2's number and that of four small configurations, each compared with a model on the meta device."""
     for name, options in [
         ("a small configuration", SMALL),
         ("SmolLM2's configuration", SMOLLM2),
@@ -47,14 +47,14 @@ def check_llama_parameters(answer):
         model = on_meta("Llama", **options)
         want, got = model.num_parameters(), answer(model.config)
         if not isinstance(got, numbers.Real):  # NumPy's numbers, too
-            raise Mistake(f"Return one number, the sum of all terms; this is of type {type(got).__name__}.")
+            raise Mistake(f"Return one number, the sum of all terms; got {type(got).__name__}.")
         if got != want:
             hint = (
                 _miscount(model.config, got - want)
                 or "Compare your terms with the printed model, part by part."
             )
-            raise Mistake(f"For {name} your sum is {got:,}, and the model has {want:,}. {hint}")
-    return "134,515,008 for SmolLM2, and right for other sizes, for a head of its own and for heads that share no key."
+            raise Mistake(f"For {name} your sum is {got:,}, but the model has {want:,}. {hint}")
+    return "134,515,008 for SmolLM2, and right for other sizes, for a head that is not tied and for as many key heads as query heads."
 
 
 def _miscount(config, difference):
@@ -67,23 +67,23 @@ def _miscount(config, difference):
     biases = layers * (heads * size + 2 * kept * size + 2 * inner + 2 * width)
     tied = config.tie_word_embeddings
     for off, hint in [
-        (table, "That is one table of tokens too many: with `tie_word_embeddings=True` the head is that table."),
-        (-table, "The table of tokens is missing." if tied else "One matrix of the vocabulary's size is missing: this head is not tied, so it has its own."),
+        (table, "That is one token table too many: with `tie_word_embeddings=True` the head is that table."),
+        (-table, "The token table is missing." if tied else "One matrix of the vocabulary's size is missing: this head is not tied, so it has its own matrix."),
         (2 * (queries - keys), "Keys and values have `num_key_value_heads` heads, not `num_attention_heads`."),
         (2 * (keys - queries), "`q_proj` and `o_proj` have all `num_attention_heads` heads."),
         (-layers * width * inner, "A matrix of the MLP is missing: there are `gate_proj`, `up_proj` and `down_proj`."),
         (-queries, "A matrix of attention is missing: `q_proj` or `o_proj`."),
         (-keys, "A matrix of attention is missing: `k_proj` or `v_proj`."),
-        (-width, "The norm behind the last layer is missing."),
-        (-norms - width, "All norms are missing: two in each layer, and one behind the last."),
+        (-width, "The norm after the last layer is missing."),
+        (-norms - width, "All norms are missing: two in each layer, and one after the last."),
         (-norms, "The norms of the layers are missing: two in each."),
-        (-norms // 2, "Each layer has two norms, and here it has one."),
-        (norms + width, "Here a norm has two numbers for each of its places. These have a scale and no shift."),
-        (biases, "Biases are counted. These matrices have none."),
-        (config.max_position_embeddings * width, "A table of positions is counted. Llama has none: it turns queries and keys."),
-        (every_layer // layers - every_layer, "One layer is counted. There are `num_hidden_layers` of them."),
-        ((width // heads - size) * layers * width * 2 * (heads + kept), "A head's size is `head_dim`, and here that is not `hidden_size / num_attention_heads`."),
-        (2 * (layers * width * width - queries), "`q_proj` and `o_proj` join `hidden_size` and `num_attention_heads * head_dim`, and here the two are not equal."),
+        (-norms // 2, "Each layer has two norms, but here it has one."),
+        (norms + width, "Here a norm has two numbers for each entry of a vector. These norms have a scale and no shift."),
+        (biases, "Biases are counted, but these matrices have none."),
+        (config.max_position_embeddings * width, "A position table is counted, but Llama has none: it rotates queries and keys."),
+        (every_layer // layers - every_layer, "Only one layer is counted. There are `num_hidden_layers` of them."),
+        ((width // heads - size) * layers * width * 2 * (heads + kept), "A head's size is `head_dim`, which here is not `hidden_size / num_attention_heads`."),
+        (2 * (layers * width * width - queries), "`q_proj` and `o_proj` connect `hidden_size` and `num_attention_heads * head_dim`, and here the two are not equal."),
     ]:  # fmt: skip
         if off and off == difference:
             return hint

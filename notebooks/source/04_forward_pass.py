@@ -1,24 +1,24 @@
 # %% [markdown]
 # # What does one forward pass return?
 #
-# **By the end you will have rebuilt GPT-2's forward pass from its weights, in about 40 lines, and its logits will
-# equal the library's to five decimals: all at once and one token at a time, with a cache and without.**
+# **By the end you will have rebuilt GPT-2's forward pass from its weights, in about 30 lines, and its logits will
+# equal the library's to five decimals: in one pass or one token at a time, with or without a cache.**
 #
 # You will be able to
 #
 # - count a model's parameters from its configuration, term by term,
-# - follow ids through embeddings, blocks, last norm and head to the logits,
-# - name each field of the output and its shape, and say when one stays empty,
-# - decode with a cache, cut it back, and say what it holds, why it is exact and what it costs,
-# - give a model vectors in place of ids.
+# - follow ids through embeddings, blocks, final norm and head to the logits,
+# - name each field of the output and its shape, and say when a field stays empty,
+# - decode with a cache, crop it, and say what it holds, why it is exact and what it costs,
+# - give a model vectors instead of ids.
 #
-# *50 minutes, and 30 more for the exercises. You need: lesson 03.*
+# *50 minutes, and another 30 for the exercises. You need: lesson 03.*
 
 # %% [markdown]
 # ## 1. From a configuration to a number
 #
-# A model is a **configuration**, which says how large everything is, and the weights that it asks for.
-# `GPT2Config()`, without arguments, is GPT-2's own:
+# A model consists of a **configuration**, which says how large everything is, and the weights that this requires.
+# `GPT2Config()`, without arguments, is GPT-2's own configuration:
 
 # %%
 import warnings
@@ -36,9 +36,8 @@ gpt2 = GPT2Config()
 {name: getattr(gpt2, name) for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")}
 
 # %% [markdown]
-# `n_embd` is the **width**: every vector that travels through GPT-2 has 768 numbers. We build the model on torch's
-# **meta device**, which knows all shapes and holds no numbers. This is one of its 12 **blocks**, which are also called
-# layers:
+# `n_embd` is the **width**: every vector that passes through GPT-2 has 768 numbers. We build the model on PyTorch's
+# **meta device**, which keeps shapes but no numbers. This is one of its 12 **blocks**, also called layers:
 
 # %%
 with torch.device("meta"):
@@ -47,32 +46,32 @@ for name, weight in empty.transformer.h[0].named_parameters():
     print(f"{name:20} {tuple(weight.shape)}")
 
 # %% [markdown]
-# `ln_1` and `ln_2` normalise. `c_attn` makes query, key and value, side by side; `attn.c_proj` brings the heads'
-# results together. The **MLP** (multi-layer perceptron) widens each vector to four times 768, which is what `n_inner=None`
-# stands for, and narrows it again.
+# `ln_1` and `ln_2` normalise. `c_attn` computes query, key and value, side by side; `attn.c_proj` combines the heads'
+# results. The **MLP** (multi-layer perceptron) widens each vector to four times 768 numbers, which is what
+# `n_inner=None` means, and narrows it again.
 
 # %% [markdown]
-# In front of the blocks are two tables: a vector for each token, `wte`, and one for each position, `wpe`. Behind them
-# are a last norm, `ln_f`, and the **head**, a matrix of 50257 × 768 that turns a vector into logits. (It is none of
-# attention's heads, which share its name.)
+# Before the blocks come two tables: a vector for each token, `wte`, and one for each position, `wpe`. After them come
+# a final norm, `ln_f`, and the **head**, a matrix of 50257 × 768 that turns a vector into logits. (It has nothing to
+# do with the attention heads.)
 
 # %%
 Predict(lesson.predict_head)
 
 # %% tags=["answer"]
-print("parameters of the model, less those of everything in front of the head:")
+print("parameters of the model, less those of everything before the head:")
 print(empty.num_parameters() - empty.transformer.num_parameters())
 
 # %% [markdown]
-# None. The head *is* the table of tokens: the two are **tied**. So the logit of a token is the product of the last
+# None. The head *is* the token table: the two are **tied**. So the logit of a token is the dot product of the last
 # hidden state and that token's own vector.
 
 # %%
 empty.lm_head.weight is empty.transformer.wte.weight
 
 # %% [markdown]
-# Now every term, from the configuration alone. A matrix from `a` to `b` numbers has `a * b` weights and `b` biases,
-# together `(a + 1) * b`. A norm has a scale and a shift for each number.
+# Now we compute every term from the configuration alone. A matrix from `a` to `b` numbers has `a * b` weights and `b`
+# biases, together `(a + 1) * b`. A norm has a scale and a shift for each number.
 
 # %%
 def gpt2_terms(config):
@@ -87,7 +86,7 @@ def gpt2_terms(config):
     }
     terms = {"token table": config.vocab_size * width, "position table": config.n_positions * width}
     terms |= {f"{config.n_layer} x {name}": config.n_layer * count for name, count in block.items()}
-    return terms | {"last norm": 2 * width, "head, tied": 0}
+    return terms | {"final norm": 2 * width, "head, tied": 0}
 
 # %%
 terms = gpt2_terms(gpt2)
@@ -97,21 +96,21 @@ print(f"{'':26} {sum(terms.values()):>12,}")
 assert sum(terms.values()) == empty.num_parameters() == 124_439_808
 
 # %% [markdown]
-# 124,439,808, the "124M" in GPT-2's name. Nearly a third of it is the table of tokens. In the blocks, the MLP takes
-# two of every three weights.
+# 124,439,808 is the "124M" in GPT-2's name. Nearly a third of it is the token table. In the blocks, two of every
+# three weights belong to the MLP.
 
 # %% [markdown]
 # ### Exercise 1: count another model · difficulty 2 of 3 · 8 minutes
 #
-# SmolLM2 is built like Llama. Printed, a model shows its parts and their sizes:
+# SmolLM2 is built like Llama. When you print a model, it shows its parts and their sizes:
 
 # %%
 smollm2, smollm2_tokenizer = load("smollm2-135m")
 print(smollm2)
 
 # %% [markdown]
-# Write the sum for any `LlamaConfig` without biases. A norm has only a scale, `rotary_emb` has no weights. The names in
-# the configuration:
+# Compute the sum for any `LlamaConfig` without biases. A norm has only a scale; `rotary_emb` has no weights. These
+# are the names in the configuration:
 
 # %%
 llama_names = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
@@ -134,17 +133,17 @@ def llama_parameters(config) -> int:
     return tables + config.num_hidden_layers * (attention + mlp + 2 * width) + width
 
 # %% [markdown] tags=["solution"]
-# Two things differ from GPT-2 in kind. There is no table of positions, since queries and keys are turned instead. And
-# keys and values have fewer heads than queries, 3 against 9, so their matrices are a third as large.
+# There are two main differences from GPT-2. There is no position table, since queries and keys are rotated instead.
+# And keys and values have fewer heads than queries, 3 instead of 9, so their matrices are a third as large.
 
 # %% tags=["check"]
 lesson.check_llama_parameters(llama_parameters)
 
 # %% [markdown] tags=["hints"]
 # - Go through the printed model from top to bottom. `(0-29): 30 x` says that there are 30 such layers.
-# - `q_proj` and `o_proj` join `hidden_size` and `num_attention_heads * head_dim`. `k_proj` and `v_proj` have
-#   `num_key_value_heads` in its place.
-# - Each layer has two norms, and one more stands behind the last layer. Is the head a matrix of its own?
+# - `q_proj` and `o_proj` connect `hidden_size` and `num_attention_heads * head_dim`. `k_proj` and `v_proj` have
+#   `num_key_value_heads` instead.
+# - Each layer has two norms, and one more comes after the last layer. Is the head a separate matrix?
 
 # %%
 print(f"{smollm2.num_parameters():,}")
@@ -154,8 +153,8 @@ assert smollm2.num_parameters() == 134_515_008
 # ## 2. From ids to logits
 #
 # We rebuild the forward pass from the weights. Our GPT-2 is `tiny-gpt2`: the real architecture with 4 layers of width
-# 64, the real vocabulary, random weights. GPT-2's own weights can be had from the Hub only; what is calculated
-# with them is the same.
+# 64, the real vocabulary, random weights. GPT-2's own weights are available only from the Hub; the computation is the
+# same.
 
 # %%
 model, tokenizer = load("tiny-gpt2")
@@ -163,8 +162,9 @@ vectors = [weight for weight in model.parameters() if weight.ndim == 1]  # scale
 torch.cat(vectors).unique().cpu()
 
 # %% [markdown]
-# One catch. In a fresh model each scale is 1, each shift and bias 0. A rebuilt model that forgot all of them would
-# pass every test. **A term is tested only where it matters**, so we give them other values:
+# There is one catch. In a new model each scale is 1, and each shift and bias is 0. A rebuilt model that left out all
+# of them would pass every test. **A test covers a term only if that term affects the result**, so we give them other
+# values:
 
 # %%
 torch.manual_seed(0)
@@ -174,7 +174,7 @@ weights = {name.removeprefix("transformer."): weight for name, weight in model.s
 list(weights)[:6]
 
 # %% [markdown]
-# **Embeddings.** A row of the token table for each id, plus a row of the position table for each place:
+# **Embeddings.** For each id a row of the token table, plus a row of the position table for its position:
 
 # %%
 text = "The capital of France is Paris."
@@ -183,7 +183,7 @@ x = weights["wte.weight"][ids] + weights["wpe.weight"][range(ids.shape[1])]
 x.shape  # (batch, length, width)
 
 # %% [markdown]
-# The table of positions ends at `n_positions`. What does the library do with one token more?
+# The position table ends at `n_positions`. What does the library do with one more token?
 
 # %%
 too_long = torch.zeros(1, 1025, dtype=torch.long)  # on the CPU: on a GPU, nothing would run after this error
@@ -193,8 +193,8 @@ except IndexError as error:
     print("IndexError:", error)
 
 # %% [markdown]
-# There is no row 1024. Llama has no such table, so nothing stops it. `max_position_embeddings` only says what it was
-# built for, and what comes behind it gets an answer all the same:
+# There is no row 1024. Llama has no such table, so nothing stops it. `max_position_embeddings` only says how long a
+# text the model was built for; positions past it still produce output:
 
 # %%
 llama, _ = load("tiny-llama", device="cpu")
@@ -202,8 +202,8 @@ print("built for", llama.config.max_position_embeddings, "positions")
 llama.model(too_long).last_hidden_state.shape  # (batch, length, width)
 
 # %% [markdown]
-# **Norm.** Each vector is moved to mean 0 and divided by its spread. Then come the scale and the shift. The 10⁻⁵ keeps
-# a vector of equal numbers from being divided by 0.
+# **Norm.** Each vector is shifted to mean 0 and divided by its standard deviation. Then come the scale and the shift.
+# The 10⁻⁵ prevents a division by 0 for a vector of equal numbers.
 
 # %%
 def norm(x, weights, name):
@@ -216,8 +216,8 @@ def linear(x, weights, name):
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 # %% [markdown]
-# **Attention.** Lesson 03 ended at a head's weights. They now mix the values. The heads' results are put side by side
-# again, and one more matrix, `c_proj`, mixes the heads.
+# **Attention.** Lesson 03 ended with a head's weights. Now they mix the values. The heads' results are concatenated,
+# and one more matrix, `c_proj`, mixes the heads.
 
 # %%
 def split_heads(x, count):
@@ -232,15 +232,15 @@ def attention(x, weights, name, heads, mask):
     return linear(mixed.transpose(1, 2).flatten(2), weights, f"{name}.c_proj")
 
 # %% [markdown]
-# Older documentation says that scores are divided by the root of `hidden_size`. It is the root of *one head's* size,
-# here 64 / 4:
+# Older documentation says that attention scores are divided by the square root of `hidden_size`. It is the square
+# root of *one head's* size, here 64 / 4:
 
 # %%
 model.transformer.h[0].attn.scaling, (64 / 4) ** -0.5, 64**-0.5
 
 # %% [markdown]
-# **MLP.** Up to four times the width, through a bent curve, and down again, each place for itself. The curve is
-# `gelu_new`, GELU calculated by way of tanh. Without it the two matrices would be no more than one.
+# **MLP.** Each token's vector goes up to four times the width, through a nonlinear function, and down again. The
+# function is `gelu_new`, GELU approximated with tanh. Without it, the two matrices could be replaced by one.
 
 # %%
 from torch.nn.functional import gelu
@@ -251,9 +251,9 @@ def mlp(x, weights, name):
     return linear(wide, weights, f"{name}.c_proj")
 
 # %% [markdown]
-# **All of it.** A block never replaces its input: it *adds* what attention finds, and then what the MLP makes of that.
-# This sum, which passes through all blocks, is the **residual stream**. Positions and mask are those of lessons 02 and
-# 03.
+# **The whole pass.** A block never replaces its input: it *adds* the result of attention, and then that of the MLP.
+# This sum, which passes through all blocks, is the **residual stream**. Position ids and mask are those of lessons 02
+# and 03.
 
 # %%
 from course_utils.masks import additive_mask, joined_mask, pad_sentences, position_ids
@@ -269,8 +269,8 @@ def forward(weights, config, input_ids, attention_mask):
     return norm(x, weights, "ln_f") @ weights["wte.weight"].T  # (batch, length, vocab)
 
 # %% [markdown]
-# One text, and lesson 02's left-padded batch, against the library. At the fillers nothing is defined, so we compare
-# the tokens:
+# We compare one text, and lesson 02's left-padded batch, with the library. The logits of padding are undefined, so we
+# compare only those of the other tokens:
 
 # %%
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -286,7 +286,7 @@ for batch in (pad_sentences(tokenizer, [text]), pad_sentences(tokenizer, sentenc
 # %% [markdown]
 # ## 3. What comes back
 #
-# The library returns more than logits. Some fields only come when they are asked for:
+# The library returns more than logits. Some fields are returned only on request:
 
 # %%
 def shapes(output):
@@ -303,14 +303,15 @@ out = model(**inputs, output_hidden_states=True, output_attentions=True)
 shapes({name: value for name, value in out.items() if name != "cache"})
 
 # %% [markdown]
-# **`logits`**, (batch, length, vocabulary): an answer at *every* place, in one pass. Whoever writes needs the last one
-# only, and can save the rest of that large product:
+# **`logits`**, (batch, length, vocabulary): an answer at *every* index, in one pass. The logits at index t predict
+# the token at t + 1. To write the next token you need only the last ones, and can save the rest of that large
+# product:
 
 # %%
 model(**inputs, logits_to_keep=1).logits.shape
 
 # %% [markdown]
-# **`loss`** comes if labels are given. The labels are the ids themselves: the loss shifts them by one place.
+# **`loss`** is returned if you pass labels. The labels are the ids themselves: the loss shifts them by one index.
 
 # %%
 smollm2_ids = smollm2_tokenizer(text, return_tensors="pt").input_ids.to(smollm2.device)
@@ -320,8 +321,8 @@ torch.testing.assert_close(labelled.loss, by_hand)
 list(labelled)
 
 # %% [markdown]
-# **`hidden_states`**: one entry more than there are layers, each (batch, length, width). The first is the sum of the
-# two embeddings, what goes into the first block. And the last?
+# **`hidden_states`**: one more entry than there are layers, each (batch, length, width). The first is the sum of the
+# two embeddings, the input of the first block. And the last?
 
 # %%
 Predict(lesson.predict_last_hidden)
@@ -332,8 +333,8 @@ by_hand = out.hidden_states[-1] @ weights["wte.weight"].T
 print("equal" if torch.allclose(by_hand, out.logits, atol=1e-5) else "different")
 
 # %% [markdown]
-# The last entry is taken *behind* the last norm. What the last block returns is in none of the five; a hook shows
-# it:
+# The last entry is taken *after* the final norm. None of the five entries is the output of the last block; a hook
+# shows it:
 
 # %%
 returned = []
@@ -343,8 +344,8 @@ torch.testing.assert_close(norm(returned[0], weights, "ln_f"), out.hidden_states
 assert torch.equal(out.hidden_states[0], x)
 
 # %% [markdown]
-# A common mistake is to apply the norm once more. `last_hidden_state`, which a model without a head returns, is the
-# same last entry:
+# A common mistake is to apply the norm again. `last_hidden_state`, which a model without a head returns, is the same
+# as this last entry:
 
 # %%
 assert torch.equal(model.transformer(**inputs).last_hidden_state, out.hidden_states[-1])
@@ -352,7 +353,7 @@ twice = norm(out.hidden_states[-1], weights, "ln_f") @ weights["wte.weight"].T
 torch.allclose(twice, out.logits, atol=1e-5)
 
 # %% [markdown]
-# **`attentions`**: empty, without a warning. SDPA never holds the weights, as lesson 03 found. Eager does:
+# **`attentions`**: empty, without a warning. SDPA never stores the weights, as lesson 03 showed. Eager does:
 
 # %%
 model.set_attn_implementation("eager")
@@ -360,8 +361,9 @@ shapes({"attentions": model(**inputs, output_attentions=True).attentions})  # (b
 model.set_attn_implementation("sdpa")
 
 # %% [markdown]
-# **`cross_attentions`**: for a decoder that reads a second text, which an *encoder* has turned into vectors, as in
-# translation. GPT-2 has none. One that is built for it shows how its 7 places look at the other text's 3 vectors:
+# **`cross_attentions`**: for a decoder that also reads a second text, which an *encoder* has turned into vectors, as
+# in translation. GPT-2 has none. A GPT-2 built with cross-attention shows how its 7 tokens attend to the other text's
+# 3 vectors:
 
 # %%
 config = GPT2Config(n_embd=64, n_layer=2, n_head=4, add_cross_attention=True)
@@ -372,8 +374,9 @@ read = reader(ids, encoder_hidden_states=other_text, output_attentions=True)
 shapes({name: read[name] for name in ("attentions", "cross_attentions")})
 
 # %% [markdown]
-# A last field, `cache`, is the next section. Up to transformers 5.23 it was called `past_key_values`, in the output and
-# as an argument, and nearly every tutorial says so. The old name still works, with a warning:
+# The last field, `cache`, is the subject of the next section. Up to transformers 5.23 it was called
+# `past_key_values`, in the output and as an argument, and nearly every tutorial uses that name. It still works, with
+# a warning:
 
 # %%
 with warnings.catch_warnings(record=True) as warned:
@@ -382,7 +385,7 @@ with warnings.catch_warnings(record=True) as warned:
 print(*dict.fromkeys(str(warning.message) for warning in warned), sep="\n")
 
 # %% [markdown]
-# Some arguments are *not* known any more. In old code you will find `head_mask`, which used to switch single heads off.
+# Some arguments no longer exist. In old code you will find `head_mask`, which used to switch off individual heads.
 
 # %%
 Predict(lesson.predict_head_mask)
@@ -393,8 +396,9 @@ masked = model(ids, head_mask=torch.zeros(4, 4, device=model.device))
 print("the same logits:", torch.equal(masked.logits, out.logits))
 
 # %% [markdown]
-# Nothing happened, and nothing was said. What a forward pass does not know, it passes on from function to function,
-# until it is lost. A typo is as silent. The same mask, which hides one token, under a wrong name and under its own:
+# Nothing happened, and there was no message. A forward pass hands on unknown arguments from function to function, and
+# in the end nobody uses them. A typo is just as silent. Here is the same mask, which hides one token, under a
+# misspelled name and under its own:
 
 # %%
 hiding = torch.ones_like(ids)
@@ -405,14 +409,14 @@ for name in ("atention_mask", "attention_mask"):
 # %% [markdown]
 # ## 4. The cache
 #
-# To write 100 tokens, the model runs 100 times, each time on a text that is one token longer. How much of the last
-# pass could be kept? We compare the keys and values of a text with those of its beginning.
+# To write 100 tokens, the model runs 100 times, each time on a text that is one token longer. How much of the
+# previous pass could be kept? We compare the keys and values of a text with those of its beginning.
 
 # %%
 Predict(lesson.predict_unchanged)
 
 # %% tags=["answer"]
-print("first five places of seven: largest change of a key or value, in any layer")
+print("first five tokens of seven: largest change of a key or value, in any layer")
 short, long = model(ids[:, :5]).cache, model(ids[:, :7]).cache
 changes = []
 for before, after in zip(short.layers, long.layers):
@@ -420,11 +424,12 @@ for before, after in zip(short.layers, long.layers):
 print(f"{max(change.abs().max().item() for change in changes):.4f}")
 
 # %% [markdown]
-# None changes, in any layer. A place in a decoder sees itself and what stands to its left. What comes later cannot
-# reach it, so its keys and values are final once they are calculated. This is why a cache is **exact**.
+# None changes, in any layer. A token in a decoder sees itself and the tokens before it. Later tokens cannot affect
+# it, so its keys and values are final once they are computed. This is why a cache is **exact**, up to rounding.
 
 # %% [markdown]
-# The field `cache` is that cache, and so is the argument. For each layer it holds two tensors:
+# The field `cache` holds them, and you pass it on as the argument of the same name. For each layer it has two
+# tensors:
 
 # %%
 cache = out.cache
@@ -432,7 +437,7 @@ print(type(cache).__name__, "with", len(cache.layers), "layers, length", cache.g
 cache.layers[0].keys.shape, cache.layers[0].values.shape  # each (batch, head, length, size)
 
 # %% [markdown]
-# Version 4 let it be read as a tuple of tuples. Code from then stops here:
+# In version 4 it could be read as a tuple of tuples. Code from that time stops here:
 
 # %%
 try:
@@ -441,14 +446,14 @@ except TypeError as error:
     print("TypeError:", error)
 
 # %% [markdown]
-# Queries are not kept: a place asks once, in the pass in which it is new. Into our own attention the cache goes with
-# four lines. It is a dictionary with an entry for each layer:
+# Queries are not kept: a token needs its query only once, in the pass in which it is new. Our own attention needs
+# four more lines for a cache, a dictionary with an entry for each layer:
 
 # %%
 def attention(x, weights, name, heads, mask, cache=None):
     parts = linear(x, weights, f"{name}.c_attn").chunk(3, dim=-1)
     query, key, value = (split_heads(part, heads) for part in parts)
-    if cache is not None:  # New: what was kept goes in front, and all of it is kept
+    if cache is not None:  # New: the cached keys and values come first, and all are kept
         if name in cache:
             key, value = (torch.cat(pair, dim=2) for pair in zip(cache[name], (key, value)))
         cache[name] = key, value
@@ -457,12 +462,12 @@ def attention(x, weights, name, heads, mask, cache=None):
     return linear(mixed.transpose(1, 2).flatten(2), weights, f"{name}.c_proj")
 
 # %% [markdown]
-# `input_ids` are now the **new** ids only. `attention_mask` still covers the whole text, cached places included. The
-# new places are the last ones, and so are their positions and their rows of the mask:
+# `input_ids` now has only the **new** ids. `attention_mask` still covers the whole text, including the cached tokens.
+# The new tokens are the last ones, and so are their positions and their rows of the mask:
 
 # %%
 def forward(weights, config, input_ids, attention_mask, cache=None):
-    new = input_ids.shape[1]  # New: how many places ask
+    new = input_ids.shape[1]  # New: how many tokens have a query
     x = weights["wte.weight"][input_ids] + weights["wpe.weight"][position_ids(attention_mask)[:, -new:]]
     mask = additive_mask(joined_mask(attention_mask, queries=new), x.dtype)  # (batch, 1, new, all)
     for layer in range(config.n_layer):
@@ -473,8 +478,8 @@ def forward(weights, config, input_ids, attention_mask, cache=None):
     return norm(x, weights, "ln_f") @ weights["wte.weight"].T  # (batch, new, vocab)
 
 # %% [markdown]
-# The text in four ways: all places in one pass or one after the other, with a cache or without. One after the other
-# and without a cache, each pass reads everything so far. One function runs our pass and the library's:
+# We run the text in four ways: all tokens in one pass or one by one, with or without a cache. One by one without a
+# cache, each pass reads the whole text so far. One function runs our pass and the library's:
 
 # %%
 def our_pass(ids, mask, cache):
@@ -512,8 +517,8 @@ for at_once, cached in product((True, False), repeat=2):
     print(f"{ways:28} {ours.numel():,} logits equal to 1e-5")
 
 # %% [markdown]
-# What is left is rounding: numbers are added in another order. In float64 the two agree to nine decimals. With
-# `COURSE_MODEL=gpt2` GPT-2's own weights take the same test.
+# The remaining difference is rounding: numbers are added in a different order. In float64 the two agree to nine
+# decimals. With `COURSE_MODEL=gpt2`, GPT-2's own weights go through the same test.
 
 # %%
 import copy
@@ -532,8 +537,8 @@ for candidate in candidates:
 # %% [markdown]
 # ### Exercise 2: decode with a cache · difficulty 2 of 3 · 6 minutes
 #
-# Continue one prompt greedily: always the most likely token. The first pass reads the prompt, each later pass one id.
-# Do not call `generate()`.
+# Continue one prompt greedily: always take the most likely token. The first pass reads the prompt, each later pass
+# one id. Do not call `generate()`.
 
 # %% tags=["exercise"]
 def decode(model, input_ids: torch.Tensor, steps: int) -> torch.Tensor:
@@ -552,21 +557,21 @@ def decode(model, input_ids: torch.Tensor, steps: int) -> torch.Tensor:
     return torch.cat(chosen, dim=1)
 
 # %% [markdown] tags=["solution"]
-# Without padding the model's own defaults will do: no mask means that every key may be seen, and positions go on behind
-# the cache. The last token that is chosen never goes through the model. So the cache ends one place before the text
-# does.
+# Without padding, the model's own defaults are enough: no mask means that no key is hidden as padding, and positions
+# continue after the cache. The last chosen token never goes through the model. So the cache is one token shorter than
+# the text.
 
 # %% tags=["check"]
 lesson.check_decode(decode)
 
 # %% [markdown] tags=["hints"]
-# - A pass returns its cache: `out.cache`. Hand it to the next one as `cache=`.
-# - Together with a cache, give the model only the id that was chosen last, as (1, 1).
-# - `out.logits[:, -1:].argmax(-1)` is that id, already in this shape.
+# - A pass returns its cache: `out.cache`. Pass it to the next call as `cache=`.
+# - With a cache, give the model only the id that was chosen last, with shape (1, 1).
+# - `out.logits[:, -1:].argmax(-1)` is that id, and already has this shape.
 
 # %% [markdown]
-# `generate()` keeps a cache unless it is told not to. It writes the same either way. No pass reads the token that was
-# chosen last, so the cache is one place shorter than the text:
+# `generate()` keeps a cache unless you tell it not to. Here, in float32, it writes the same text either way. No pass
+# reads the token that was chosen last, so the cache is one token shorter than the text:
 
 # %%
 prompt = smollm2_tokenizer("The capital of France is", return_tensors="pt").to(smollm2.device)
@@ -579,8 +584,8 @@ print(written.sequences.shape[1], "ids, cached:", written.cache.get_seq_length()
 # %% [markdown]
 # ### One cache, used twice
 #
-# We read a prompt, and then give the model one more id together with the cache. And then the same id and the same cache
-# once more:
+# We read a prompt, and then give the model one more id together with the cache. Then we do it again with the same id
+# and the same cache:
 
 # %%
 Predict(lesson.predict_twice)
@@ -590,11 +595,11 @@ print("the same id, the same variable, twice:")
 cache = model(ids).cache
 first, second = (model(ids[:, :1], cache=cache).logits for _ in range(2))
 print("the same logits:", torch.allclose(first, second, atol=1e-3))
-print("the cache is now", cache.get_seq_length() - ids.shape[1], "places longer than the text")
+print("the cache is now", cache.get_seq_length() - ids.shape[1], "tokens longer than the text")
 
 # %% [markdown]
-# A pass adds its places to the cache that it is given. Whoever wants to try two continuations needs a copy,
-# `copy.deepcopy(cache)`, or a way back:
+# A pass adds its tokens to the cache that it is given. To try two continuations you need a copy,
+# `copy.deepcopy(cache)` (which works only without gradients), or a way to undo the pass:
 
 # %%
 cache.crop(-1)
@@ -602,8 +607,8 @@ again = model(ids[:, :1], cache=cache).logits
 torch.testing.assert_close(again, second, atol=1e-5, rtol=0)
 
 # %% [markdown]
-# `crop(-n)` cuts off the last `n` places. It cost no calculation: what is left was final anyhow. In older code you
-# find the *length to keep* as a positive number:
+# `crop(-n)` cuts off the last `n` tokens. No computation is needed: the keys and values that stay were final anyway.
+# In older code you will find the *length to keep* as a positive number:
 
 # %%
 try:
@@ -614,17 +619,18 @@ except ValueError as error:
 # %% [markdown]
 # ### Exercise 3: one prompt, several endings · difficulty 2 of 3 · 8 minutes
 #
-# Which ending does the model find most likely? A token's **log probability** is `log_softmax` of the logits that predict
-# it, read at its id; an ending's is the sum over its tokens. Read the prompt in one pass only.
+# Which ending does the model find most likely? A token's **log probability** is `log_softmax` of the logits that
+# predict it, taken at its id; the log probability of an ending is the sum over its tokens. Read the prompt in one
+# pass only.
 
 # %% tags=["exercise"]
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
-    """Return the log probability of each ending behind the prompt. prompt_ids is (1, length)."""
+    """Return the log probability of each ending after the prompt. prompt_ids is (1, length)."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> list[float]:
-    """Return the log probability of each ending behind the prompt. prompt_ids is (1, length)."""
+    """Return the log probability of each ending after the prompt. prompt_ids is (1, length)."""
     out = model(prompt_ids, use_cache=True)
     cache, after_prompt = out.cache, out.logits[:, -1:]
     scores = []
@@ -632,14 +638,14 @@ def score_endings(model, prompt_ids: torch.Tensor, endings: list[list[int]]) -> 
         ids = torch.tensor([ending], device=model.device)
         logits = model(ids, cache=cache).logits  # (1, length of the ending, vocab)
         cache.crop(-len(ending))
-        predicting = torch.cat([after_prompt, logits[:, :-1]], dim=1)  # place t predicts token t
+        predicting = torch.cat([after_prompt, logits[:, :-1]], dim=1)  # entry t predicts the ending's token t
         log_probs = predicting.log_softmax(-1).gather(-1, ids[..., None])
         scores.append(log_probs.sum().item())
     return scores
 
 # %% [markdown] tags=["solution"]
-# The prompt's last place predicts an ending's first token, and an ending's last place predicts nothing that is
-# asked for. So logits and ids are one place apart, as in every loss of a language model. Without `crop` each ending
+# The logits at the prompt's last token predict an ending's first token, and those at an ending's last token are not
+# needed. So logits and ids are one index apart, as in every loss of a language model. Without `crop`, each ending
 # would be read as a continuation of the one before.
 
 # %% tags=["check"]
@@ -647,14 +653,14 @@ lesson.check_score_endings(score_endings)
 
 # %% [markdown] tags=["hints"]
 # - One pass over the prompt gives two things: the cache, and the logits that predict each ending's first token.
-# - Then one pass for each ending, with that cache. Cut the cache back before the next: `cache.crop(-len(ending))`.
-# - The logits at place t of the ending predict its token t + 1. Put the prompt's last logits in front, and leave out
-#   the ending's last.
+# - Then one pass for each ending, with that cache. Crop the cache before the next one: `cache.crop(-len(ending))`.
+# - The logits at index t of the ending predict its token t + 1. Put the prompt's last logits first, and leave out the
+#   ending's last.
 
 # %% [markdown]
 # ### A batch in several passes
 #
-# Here is a loop for a left-padded batch. It runs, no one complains, and no row is right:
+# Here is a loop for a left-padded batch. It runs without an error or a warning, and no row is right:
 
 # %%
 def broken(model, input_ids, attention_mask, steps):
@@ -678,8 +684,8 @@ expected = expected[:, batch["input_ids"].shape[1] :]
 # %% [markdown]
 # ### Exercise 4: find two bugs · difficulty 3 of 3 · 8 minutes
 #
-# Two things stay as they were that should grow with the text. Print what the model is told in the second pass. Then
-# write the loop so that every row is right.
+# Two things stay the same that should change as the text grows. Print what the model is given in the second pass.
+# Then write the loop so that every row is right.
 
 # %% tags=["exercise"]
 def repaired(model, input_ids: torch.Tensor, attention_mask: torch.Tensor, steps: int) -> torch.Tensor:
@@ -702,19 +708,20 @@ def repaired(model, input_ids: torch.Tensor, attention_mask: torch.Tensor, steps
     return torch.cat(chosen, dim=1)  # (batch, steps)
 
 # %% [markdown] tags=["solution"]
-# The positions: each new token stood where the prompt's last one stands. The mask: it had no column for the new place.
-# `generate()` extends both in the same way, in `_update_model_kwargs_for_generation`.
+# The positions: each new token had the position of the prompt's last token. The mask: it had no column for the new
+# token. `generate()` extends both in the same way, in `_update_model_kwargs_for_generation`.
 
 # %% tags=["check"]
 lesson.check_repaired(repaired)
 
 # %% [markdown] tags=["hints"]
 # - In the second pass, which position does the new token get? Which one does the prompt's last token have?
-# - How many keys are there in the second pass? How many columns has the mask?
-# - Positions go on by 1. The mask gets a column of ones for each new token.
+# - How many keys are there in the second pass? How many columns does the mask have?
+# - Positions increase by 1. The mask gets a column of ones for each new token.
 
 # %% [markdown]
-# Why was a mask that is too short no error? We look at what reaches the first attention layer in the second pass:
+# Why did a mask that is too short cause no error? We look at what reaches the first attention layer in the second
+# pass:
 
 # %%
 seen = []
@@ -724,14 +731,14 @@ with model.transformer.h[0].attn.register_forward_pre_hook(watch, with_kwargs=Tr
 seen[1][:, 0, 0].int().cpu()  # (batch, key): row by row, what the new token may look at
 
 # %% [markdown]
-# The library fills up what is missing with zeros. The last column is the new token's own: it may not even look at
-# itself.
+# The library fills up the missing columns with zeros. The last column is that of the new token: it may not even
+# attend to itself.
 
 # %% [markdown]
 # ### What it costs
 #
-# A cache holds keys and values, for each place and in each layer. GPT-2 has 12 layers of 12 heads. SmolLM2 has 30
-# layers, and its heads are those of exercise 1. In both a head is 64 numbers wide, and a number takes 4 bytes.
+# A cache holds keys and values for each token in each layer. GPT-2 has 12 layers of 12 heads. SmolLM2 has 30 layers,
+# with the heads that you counted in exercise 1. In both models a head is 64 numbers wide, and a number takes 4 bytes.
 
 # %%
 Predict(lesson.predict_cost)
@@ -747,8 +754,8 @@ print("bytes for each token:")
 print(f"GPT-2 {bytes_a_token(gpt2):,}, SmolLM2 {bytes_a_token(smollm2.config):,}")
 
 # %% [markdown]
-# SmolLM2's 9 query heads share 3 heads of keys and values, **grouped-query attention**: three times less to keep. So
-# its 30 layers need less than GPT-2's 12. The tensors themselves say the same:
+# SmolLM2's 9 query heads share 3 heads of keys and values. This is **grouped-query attention**, and it makes the
+# cache three times smaller. So SmolLM2's 30 layers need less than GPT-2's 12. The tensors themselves confirm it:
 
 # %%
 cache = smollm2(smollm2_ids).cache
@@ -757,8 +764,8 @@ print("keys", tuple(cache.layers[0].keys.shape), "and", f"{held:,} bytes for {sm
 assert held == smollm2_ids.shape[1] * bytes_a_token(smollm2.config)
 
 # %% [markdown]
-# Small, until texts grow long and batches large. At the full length of 8,192 positions, the cache of a single text is
-# more than two thirds of the model:
+# This is small, until texts are long and batches large. At the full length of 8,192 positions, the cache of a single
+# text is more than two thirds of the size of the model:
 
 # %%
 whole = smollm2.config.max_position_embeddings * bytes_a_token(smollm2.config)
@@ -766,14 +773,14 @@ model_bytes = 4 * smollm2.num_parameters()
 print(f"cache of one full text: {whole / 1e6:.0f} MB, weights: {model_bytes / 1e6:.0f} MB")
 
 # %% [markdown]
-# And without one? The passes of a text of 256 tokens, one by one, then read this many places:
+# And without a cache? If a text of 256 tokens is written one by one, the passes together read this many tokens:
 
 # %%
 print("without a cache:", sum(range(1, 257)), "  with a cache:", 256)
 
 # %% [markdown]
-# Counting is one thing, a machine another. We measure on this one: the time of one more token, with a cache and
-# without, and the memory. Which of the three grow with the text? Choose a longer one and measure again.
+# So much for counting. We also measure on this machine: the time for one more token, with and without a cache, and
+# the memory. Which of the three grow with the text? Choose a longer text and measure again.
 
 # %% tags=["nbval-ignore-output"]
 growth = CacheGrowth(smollm2, smollm2_tokenizer)
@@ -781,10 +788,9 @@ growth.measure(64)
 growth
 
 # %% [markdown]
-# ## 5. Vectors in place of ids
+# ## 5. Vectors instead of ids
 #
-# Ids serve one purpose: to look up vectors. Whoever has vectors can pass them as `inputs_embeds`, and goes on from
-# there:
+# Ids serve one purpose: to look up vectors. If you have the vectors, you can pass them as `inputs_embeds` instead:
 
 # %%
 table = smollm2.get_input_embeddings()  # a look-up: ids in, vectors out
@@ -795,7 +801,7 @@ france, germany = (
 torch.equal(smollm2(inputs_embeds=table(france)).logits, smollm2(france).logits)
 
 # %% [markdown]
-# And a vector need not be any token's. Between France and Germany there is no word, but there is a point:
+# A vector does not have to belong to a token. Between France and Germany there is no word, but there is a point:
 
 # %%
 def capital(share):
@@ -808,15 +814,15 @@ for share in (0, 0.25, 0.5, 0.75, 1):
     print(f"{share:.0%} Germany:", *capital(share))
 
 # %% [markdown]
-# The answer moves with the vector. Ids cannot be mixed: the one halfway between the two is a third token's, which has
-# to do with neither. Lessons 08 and 09 build on this difference.
+# The answer changes with the vector. Ids cannot be mixed: the id halfway between the two belongs to a third token,
+# which is unrelated to either. Lessons 08 and 09 build on this difference.
 
 # %%
 one, other = france[0, 3].item(), germany[0, 3].item()
 [(id, smollm2_tokenizer.decode(id)) for id in (one, (one + other) // 2, other)]
 
 # %% [markdown]
-# `generate()` takes vectors, too. It then has no prompt ids to give back, and returns the new ones only:
+# `generate()` also takes vectors. It then does not have any prompt ids to return, and returns only the new ones:
 
 # %%
 mask = torch.ones_like(germany)
@@ -824,8 +830,8 @@ new = smollm2.generate(inputs_embeds=table(germany), attention_mask=mask, max_ne
 print(germany[0].tolist(), tuple(new.shape), repr(smollm2_tokenizer.decode(new[0])))
 
 # %% [markdown]
-# One more look-up hides in GPT-2. `token_type_ids` are often explained as "0 for sentence A, 1 for sentence B". In
-# GPT-2 they are looked up in the table of *tokens*:
+# GPT-2 has one more, hidden look-up. `token_type_ids` are often explained as "0 for sentence A, 1 for sentence B". In
+# GPT-2 they are looked up in the *token* table:
 
 # %%
 typed = model(ids, token_type_ids=torch.ones_like(ids)).logits
@@ -834,13 +840,13 @@ torch.testing.assert_close(typed, added, atol=1e-4, rtol=0)
 tokenizer.decode(0), tokenizer.decode(1)
 
 # %% [markdown]
-# So "sentence B" means: add the vector of a quotation mark to every token. GPT-2 was not trained with anything of
-# the kind. Leave the argument out.
+# So "sentence B" means: add the vector of a quotation mark to every token. GPT-2 was not trained with anything like
+# that. Leave the argument out.
 
 # %% [markdown]
 # ## 6. A second head
 #
-# A head is what stands on the last hidden states. `GPT2DoubleHeadsModel` has two: the one for logits, and one that
+# A head is the part that reads the last hidden states. `GPT2DoubleHeadsModel` has two: one for logits, and one that
 # gives each of several texts a number, to choose among them.
 
 # %%
@@ -854,13 +860,13 @@ choices = choices.input_ids.to(model.device)  # (choice, length)
 shapes({name: value for name, value in double(choices[None]).items() if name != "cache"})
 
 # %% [markdown]
-# 65 parameters: a product with the hidden state of one place, 64 numbers, and a bias. The ids are (batch, choice,
-# length). The library's documentation of this output speaks of "predicting if two sentences are consecutive". It does not;
-# and these 65 numbers are random until someone trains them.
+# 65 parameters: a dot product with the hidden state of one token, 64 numbers, and a bias. The ids are (batch, choice,
+# length). The library's documentation describes this output as "predicting if two sentences are consecutive". It is
+# not; and these 65 numbers are random until someone trains them.
 
 # %% [markdown]
-# Which place is read? Without `mc_token_ids` the last one, as if there were no padding. In the second text that is a
-# filler:
+# Which index is read? Without `mc_token_ids` it is the last one, as if there were no padding. In the second text it
+# holds a padding token:
 
 # %%
 assert choices[1, -1] == tokenizer.pad_token_id
@@ -872,12 +878,13 @@ torch.testing.assert_close(by_hand, double(choices[None]).mc_logits, atol=1e-5, 
 # ## Recap
 #
 # - **Parameters:** two tables, blocks, a norm. A tied head adds none.
-# - **The way:** embeddings, then each block adds to the stream what attention and the MLP find, last norm, head.
-# - **The output:** logits at every place; hidden states, layers + 1, the last one behind the last norm; attentions
-#   under eager only. Unknown arguments are swallowed.
-# - **The cache:** keys and values of each layer, final once calculated. With it a pass gets the new ids, the mask of the
-#   *whole* text and positions that go on. It grows in place, and `crop(-n)` cuts it back.
-# - **Vectors:** `inputs_embeds` takes any, also those of no token.
+# - **The pass:** embeddings, then blocks that each add the results of attention and the MLP to the stream, final
+#   norm, head.
+# - **The output:** logits at every index; hidden states, layers + 1, the last one after the final norm; attentions
+#   with eager only. A bare forward pass silently ignores unknown arguments.
+# - **The cache:** keys and values of each layer, final once computed. With it, a pass gets the new ids, the mask of
+#   the *whole* text and positions that continue. The cache object itself grows, and `crop(-n)` undoes that.
+# - **Vectors:** `inputs_embeds` takes any vectors, including those of no token.
 
 # %%
 Quiz(lesson.quiz)
@@ -904,7 +911,7 @@ for function in (
     print(f"{function.__module__}, line {line}: {function.__qualname__}")
 
 # %% [markdown]
-# The last two are a few lines each. In the first three you will find the lines that you have written, between options
-# that this lesson did without.
+# The last two are a few lines each. In the first three you will find the lines that you have written, among options
+# that this lesson left out.
 #
 # Next, [lesson 05](05_generate.ipynb): the loop around this pass, `generate()`, step by step.
