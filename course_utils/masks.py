@@ -15,6 +15,7 @@ import math
 import torch
 
 from .errors import CourseError
+from .numeric import integer
 
 SIDES = ("left", "right")
 FILLS = ("-inf", "finfo.min", "-1e4")
@@ -24,7 +25,7 @@ IGNORED = -100  # a label that torch's cross-entropy skips
 def token_rows(tokenizer, sentences, limit=None):
     """The ids of each sentence: a list of lists of int, as ragged as the sentences are.
 
-    sentences: a list of str, none of them empty
+    sentences: a list of str (or an array), none of them empty
     limit:     int or None; how many positions the model has (`model.config.max_position_embeddings`)
     Raises CourseError if `sentences` is anything else, or if a sentence is longer than `limit`.
     """
@@ -32,6 +33,7 @@ def token_rows(tokenizer, sentences, limit=None):
         raise CourseError(
             f"A batch is a list of sentences, and this is one text. Put it into a list: [{sentences[:40]!r}]."
         )
+    sentences = _as_list(sentences)
     if not isinstance(sentences, list | tuple):
         raise CourseError(
             f"A batch is a list of sentences, and this is of type {type(sentences).__name__}. "
@@ -66,19 +68,26 @@ def token_rows(tokenizer, sentences, limit=None):
 def pad(rows, pad_id, side="left"):
     """Make ragged rows rectangular.
 
-    rows:   a list of non-empty lists of int
+    rows:   a list of non-empty lists of int; tensors and arrays do for both
     pad_id: int, the id to fill with
     side:   "left" or "right", where the padding goes
     Returns (input_ids, attention_mask), both LongTensor [batch, length]; the mask is 1 at the rows' own ids.
-    Raises CourseError for an empty list, an empty row, a missing pad id or an unknown side.
+    Raises CourseError for an empty list, an empty row, ids that are no integers, a missing pad id or an
+    unknown side.
     """
     _check_side(side)
-    if len(rows) == 0:
+    try:
+        rows = [_as_list(row) for row in rows]
+    except TypeError:
+        raise CourseError(
+            f"The rows are of type {type(rows).__name__}. A batch is a list of rows: [[40, 765], [3666]]."
+        ) from None
+    if not rows:
         raise CourseError(
             "The batch is empty: there is nothing to pad. Give at least one row of ids, [[40, 765]]."
         )
     for number, row in enumerate(rows):
-        if isinstance(row, int | str) or not all(isinstance(id, int) for id in _as_list(row)):
+        if not isinstance(row, list | tuple) or any(integer(id) is None for id in row):
             raise CourseError(
                 f"Row {number} is {row!r}, not a list of ids. A batch is a list of rows: [[40, 765], [3666]]."
             )
@@ -89,12 +98,14 @@ def pad(rows, pad_id, side="left"):
             "There is no pad id. Name a token to fill with: tokenizer.pad_token = tokenizer.eos_token, "
             "then give tokenizer.pad_token_id."
         )
+    if integer(pad_id) is None:
+        raise CourseError(f"The pad id is {pad_id!r}, and one id is expected. Give tokenizer.pad_token_id.")
     longest = max(map(len, rows))
-    input_ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    input_ids = torch.full((len(rows), longest), integer(pad_id), dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     for number, row in enumerate(rows):
         place = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-        input_ids[number, place] = torch.as_tensor(row, dtype=torch.long)
+        input_ids[number, place] = torch.tensor([integer(id) for id in row])
         attention_mask[number, place] = 1
     return input_ids, attention_mask
 
@@ -119,13 +130,13 @@ def pad_sentences(tokenizer, sentences, side="left", limit=None):
 def check_mask(attention_mask, shape=None):
     """The mask as LongTensor [batch, length], once it is known to be one.
 
-    attention_mask: a tensor or nested list of 0 and 1 (or False and True)
+    attention_mask: a tensor, an array or a nested list of 0 and 1 (or False and True)
     shape:          the shape of the ids that it belongs to, or None
     Raises CourseError for another number of dimensions, another shape, other values, and for a row of zeros.
     """
     try:
-        mask = torch.as_tensor(attention_mask)
-    except (TypeError, ValueError) as error:
+        mask = _as_tensor(attention_mask)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CourseError(
             f"An attention mask is a table of 0 and 1 with rows of one length; this is not one: {error}."
         ) from None
@@ -176,13 +187,13 @@ def joined_mask(attention_mask, causal=True, queries=None):
     """
     mask = check_mask(attention_mask)
     length = mask.shape[1]
-    queries = length if queries is None else queries
-    if not 0 < queries <= length:
-        raise CourseError(f"There are {length} places and {queries} queries: give 1 to {length}.")
-    allowed = mask.bool()[:, None, None, :].expand(-1, 1, queries, -1)  # (batch, 1, queries, length)
+    count = length if queries is None else integer(queries)
+    if count is None or not 0 < count <= length:
+        raise CourseError(f"There are {length} places and {queries!r} queries: give 1 to {length}.")
+    allowed = mask.bool()[:, None, None, :].expand(-1, 1, count, -1)  # (batch, 1, queries, length)
     if causal:
         keys = torch.arange(length, device=mask.device)
-        allowed = allowed & (keys <= keys[length - queries :, None])
+        allowed = allowed & (keys <= keys[length - count :, None])
     return allowed.clone()
 
 
@@ -234,25 +245,48 @@ def additive_mask(allowed, dtype=torch.float32, fill="finfo.min"):
 def labels_from_ids(input_ids, pad_id):
     """Labels for rows that are padded on the right with their own end-of-text token.
 
-    input_ids: LongTensor [batch, length]; pad_id: int, also the end-of-text token
+    input_ids: LongTensor [batch, length], or an array or rows of one length; pad_id: int, also the
+               end-of-text token
     Returns LongTensor [batch, length] with -100, which the loss skips, at the padding. Of the run of `pad_id`
     that closes a row the first is kept: it is the end of the text, the one place that teaches when to stop.
     Where the attention mask is at hand, `input_ids.masked_fill(attention_mask == 0, -100)` says the same
-    without guessing.
+    without guessing. Raises CourseError for ids that are no such table, and for a missing pad id.
     """
+    try:
+        input_ids = _as_tensor(input_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CourseError(
+            f"Ids are a table of integers with rows of one length; this is not one: {error}."
+        ) from None
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise CourseError(f"The ids are of type {input_ids.dtype}; ids are integers. Type input_ids.long().")
+    if integer(pad_id) is None:
+        raise CourseError(f"The pad id is {pad_id!r}, and one id is expected. Give tokenizer.pad_token_id.")
+    input_ids = input_ids.long()
     if input_ids.ndim != 2:
         raise CourseError(
             f"The ids need two dimensions, (batch, length); these have the shape {tuple(input_ids.shape)}. "
             "For a single row, type input_ids[None]."
         )
-    is_pad = (input_ids == pad_id).long()
+    is_pad = (input_ids == integer(pad_id)).long()
     in_last_run = is_pad.flip(1).cumprod(dim=1).flip(1)
     padding = in_last_run.cumsum(dim=1) > 1
     return input_ids.masked_fill(padding, IGNORED)
 
 
-def _as_list(row):
-    return row.tolist() if isinstance(row, torch.Tensor) else row
+def _as_list(values):
+    """A tensor, an array (NumPy's or another's) or a range as a list; everything else as it is."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return list(values) if isinstance(values, range) else values
+
+
+def _as_tensor(table):
+    """A tensor of a table that may be a tensor, an array, or a list of rows that are any of these."""
+    if isinstance(table, torch.Tensor):
+        return table
+    table = _as_list(table)
+    return torch.tensor([_as_list(row) for row in table] if isinstance(table, list | tuple) else table)
 
 
 def _check_side(side):

@@ -1,9 +1,11 @@
 """course_utils.masks: held to transformers' own padding, positions and masks on drawn cases."""
 
+import array
 import inspect
 import math
 import random
 
+import numpy
 import pytest
 import torch
 from transformers.masking_utils import create_causal_mask
@@ -110,9 +112,49 @@ def test_a_token_that_equals_the_pad_id_is_no_padding():
     assert attention_mask.tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
 
 
-def test_rows_may_be_tensors():
-    input_ids, _ = pad([torch.tensor([1, 2]), torch.tensor([3])], 9)
-    assert input_ids.tolist() == [[1, 2], [9, 3]]
+def test_rows_may_be_tensors_or_arrays():
+    """NumPy's are what datasets hold, and what a tokenizer returns with return_tensors="np"."""
+    for kind in (
+        torch.tensor,
+        numpy.array,
+        tuple,
+        lambda row: numpy.array(row, dtype=numpy.uint16),
+        lambda row: [numpy.int32(id) for id in row],
+        lambda row: list(torch.tensor(row)),
+        lambda row: numpy.array(row[::-1])[::-1],
+        lambda row: array.array("i", row),
+    ):
+        rows = [kind([1, 2]), kind([3])]
+        for pad_id in (9, numpy.int64(9), torch.tensor(9)):
+            input_ids, attention_mask = pad(rows, pad_id)
+            assert input_ids.tolist() == [[1, 2], [9, 3]] and input_ids.dtype == torch.long
+            assert attention_mask.tolist() == [[1, 1], [0, 1]]
+    table = numpy.array([[1, 2], [3, 4]])
+    for rows in (table, torch.tensor(table), tuple(table), iter(table)):
+        assert pad(rows, 0)[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_what_a_tokenizer_returns_as_arrays_is_padded(tokenizer):
+    texts = ["My dog is", "It"]
+    rows = [tokenizer(text, return_tensors="np").input_ids[0] for text in texts]
+    expected = pad_sentences(tokenizer, texts)
+    assert torch.equal(pad(rows, tokenizer.pad_token_id)[0], expected["input_ids"])
+    assert torch.equal(pad_sentences(tokenizer, numpy.array(texts))["input_ids"], expected["input_ids"])
+
+
+def test_masks_and_labels_may_be_arrays_or_rows_of_them():
+    rows = [[0, 1, 1], [1, 1, 1]]
+    table = numpy.array(rows)
+    for mask in (rows, table, torch.tensor(rows), list(table), list(torch.tensor(rows)), table.astype(bool),
+                 table[:, ::-1][:, ::-1], table.astype(numpy.float32)):  # fmt: skip
+        assert check_mask(mask).tolist() == rows
+        assert position_ids(mask).tolist() == [[0, 0, 1], [0, 1, 2]]
+        assert torch.equal(joined_mask(mask, queries=numpy.int64(2)), joined_mask(rows, queries=2))
+    ids = [[5, 0, 0], [5, 6, 0]]
+    for kind in (list, numpy.array, torch.tensor, lambda ids: [numpy.array(row) for row in ids]):
+        for pad_id in (0, numpy.int64(0)):
+            labels = labels_from_ids(kind(ids), pad_id)
+            assert labels.tolist() == [[5, 0, -100], [5, 6, 0]] and labels.dtype == torch.long
 
 
 def test_one_row_needs_no_padding():
@@ -253,6 +295,17 @@ def test_a_tokenizer_without_a_pad_token():
         ([1, 2], 0, "left", "Row 0 is 1, not a list of ids"),
         (["ab"], 0, "left", "Row 0 is 'ab', not a list of ids"),
         ([[1.5]], 0, "left", "not a list of ids"),
+        ([numpy.array([1.5])], 0, "left", "Row 0 is [1.5], not a list of ids"),
+        ([[1], [True]], 0, "left", "Row 1 is [True], not a list of ids"),
+        ([torch.tensor([True])], 0, "left", "Row 0 is [True], not a list of ids"),
+        ([None], 0, "left", "Row 0 is None, not a list of ids"),
+        ([[[1]]], 0, "left", "Row 0 is [[1]], not a list of ids"),
+        (torch.tensor([1, 2]), 0, "left", "Row 0 is 1, not a list of ids"),
+        (None, 0, "left", "The rows are of type NoneType"),
+        (7, 0, "left", "The rows are of type int"),
+        ([[1]], [1, 2], "left", "The pad id is [1, 2], and one id is expected"),
+        ([[1]], 1.5, "left", "The pad id is 1.5"),
+        ([[1]], "<pad>", "left", "The pad id is '<pad>'"),
         ([[1]], None, "left", "There is no pad id"),
         ([[1]], 0, "top", "'top' is no side"),
     ],
@@ -297,7 +350,7 @@ def test_a_mask_may_have_any_type(dtype):
     assert mask.tolist() == [[0, 1]]
 
 
-@pytest.mark.parametrize("queries", [0, -1, 4])
+@pytest.mark.parametrize("queries", [0, -1, 4, 1.5, "1", True])
 def test_bad_number_of_queries(queries):
     with pytest.raises(CourseError, match="3 places"):
         joined_mask([[1, 1, 1]], queries=queries)
@@ -319,6 +372,22 @@ def test_bad_number_of_queries(queries):
 def test_bad_fill(mask, dtype, fill, said):
     with pytest.raises(CourseError) as error:
         additive_mask(mask, dtype, fill)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "pad_id", "said"),
+    [
+        ([[5, 0], [5]], 0, "a table of integers with rows of one length"),
+        (None, 0, "a table of integers"),
+        (torch.tensor([[0.5]]), 0, "of type torch.float32; ids are integers"),
+        (numpy.array([[True]]), 0, "of type torch.bool"),
+        ([[5, 0]], None, "The pad id is None, and one id is expected"),
+    ],
+)
+def test_ids_that_have_no_labels(ids, pad_id, said):
+    with pytest.raises(CourseError) as error:
+        labels_from_ids(ids, pad_id)
     assert said in str(error.value)
 
 
