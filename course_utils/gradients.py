@@ -15,114 +15,13 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch.nn.functional import gumbel_softmax, one_hot
 
+from .advantages import float_rewards, group_mean, group_relative, leave_one_out, no_baseline
 from .errors import CourseError
+from .links import gumbel, soft, straight_through
+from .numeric import at_least_float32
 
 MOST_SEQUENCES = 20_000
-
-# ---- advantages: rewards [..., samples] -> weights of grad log p, same shape ----------------------------
-
-
-def no_baseline(rewards):
-    """R itself: REINFORCE (Williams 1992, doi:10.1007/BF00992696).
-
-    Unbiased. Its noise grows with the distance of the rewards from 0. Needs only the values of R.
-    """
-    return rewards
-
-
-def leave_one_out(rewards):
-    """R_i less the mean of the *other* samples' rewards: RLOO (Kool, van Hoof & Welling 2019, "Buy 4
-    REINFORCE samples, get a baseline for free!"; Ahmadian et al. 2024, arXiv:2402.14740).
-
-    Unbiased, since the baseline does not depend on sample i; adding a number to all rewards changes nothing.
-    Needs only the values of R, of two samples or more. float [..., samples]
-    """
-    samples = _group(rewards)
-    return (rewards - rewards.mean(-1, keepdim=True)) * (samples / (samples - 1))
-
-
-def group_mean(rewards):
-    """R_i less the mean of the group, sample i included ("Dr. GRPO", Liu et al. 2025, arXiv:2503.20783).
-
-    (samples - 1) / samples times `leave_one_out`: the direction is unbiased, the length too short by that
-    factor. Needs only the values of R, of two samples or more. float [..., samples]
-    """
-    _group(rewards)
-    return rewards - rewards.mean(-1, keepdim=True)
-
-
-def group_relative(rewards, eps=1e-4):
-    """(R_i - mean) / (standard deviation + eps), over the group: GRPO (Shao et al. 2024, arXiv:2402.03300).
-
-    Biased: a group with little spread counts as much as one with a large one, so rare large rewards are
-    played down. Needs only the values of R, of two samples or more; a group of equal rewards gives 0.
-    float [..., samples]
-    """
-    _group(rewards)
-    deviation = rewards.std(-1, keepdim=True)
-    return (rewards - rewards.mean(-1, keepdim=True)) / (deviation + eps)
-
-
-def _group(rewards):
-    samples = rewards.shape[-1]
-    if samples < 2:
-        raise CourseError(
-            f"The group has {samples} sample, and its baseline is the mean of others. Draw two or more."
-        )
-    return samples
-
-
-# ---- links: logits [..., vocab] -> what takes a token's place, same shape --------------------------------
-
-
-def soft(logits):
-    """softmax: the next step reads the mean of all embeddings ("soft embeddings").
-
-    Without noise, and the exact gradient of another function: the reward of a mixture, which no sequence ever
-    is. Needs a reward that is defined between tokens, and differentiable.
-    """
-    return logits.softmax(-1)
-
-
-def straight_through(logits, generator=None, sample=False):
-    """One-hot forwards, softmax backwards (Bengio, Léonard & Courville 2013, arXiv:1308.3432).
-
-    sample: False takes the argmax, True draws with `generator`
-    The value is that of a real token, the gradient that of the softmax, so it is biased; with argmax it may
-    point anywhere. Needs a reward that is differentiable.
-    """
-    probs = logits.softmax(-1)
-    if sample:
-        flat = probs.detach().reshape(-1, probs.shape[-1])
-        chosen = torch.multinomial(flat, 1, generator=generator).view(probs.shape[:-1])
-    else:
-        chosen = probs.argmax(-1)
-    hard = one_hot(chosen, probs.shape[-1]).to(probs.dtype)
-    return hard + probs - probs.detach()
-
-
-def gumbel(logits, temperature=1.0, hard=False, generator=None):
-    """softmax((logits + Gumbel noise) / temperature) (Jang et al. 2016, arXiv:1611.01144; Maddison et al.
-    2016, arXiv:1611.00712).
-
-    hard: True gives one-hot forwards, which is an exact draw from softmax(logits), and this softmax backwards
-    Biased towards the mixture that it is at this temperature; a lower one has less bias and more noise. Needs
-    a reward that is differentiable. torch's `gumbel_softmax` draws from the global random state; with a
-    `generator` the noise comes from there.
-    """
-    if not temperature > 0:
-        raise CourseError(f"The temperature is {temperature!r}. Give a number above 0, such as 1.0.")
-    if generator is None:
-        return gumbel_softmax(logits, tau=temperature, hard=hard)
-    uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
-    noise = -(-uniform.clamp(min=1e-20).log()).log()
-    probs = ((logits + noise) / temperature).softmax(-1)
-    if not hard:
-        return probs
-    return one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype) + probs - probs.detach()
-
 
 # ---- a problem whose exact gradient can be summed --------------------------------------------------------
 
@@ -150,23 +49,26 @@ def random_rewards(vocabulary=6, horizon=3, seed=0):
 
 
 def sequence_log_probs(model, sequences, start=0):
-    """log p of each sequence after the start token, with gradient: [batch].
+    """log p of each sequence after the start token, with gradient: [batch], in float32 or better.
 
     sequences: LongTensor [batch, horizon]; start: int, the id of the prompt's one token
     One forward pass over prompt and answer scores all tokens at once (teacher forcing).
     """
     prompt = torch.full_like(sequences[:, :1], start)
     logits = model(torch.cat([prompt, sequences[:, :-1]], dim=1)).logits  # (batch, horizon, vocabulary)
-    return logits.log_softmax(-1).gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
+    log_probs = at_least_float32(logits).log_softmax(-1)
+    return log_probs.gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
 
 
 class Problem:
     """A model, a reward for every sequence, and the exact gradient of the expected reward.
 
     model:   a causal language model of transformers; float64 for figures to 1e-10
-    rewards: float [vocab] * horizon; rewards[a, b, c] is R of the sequence (a, b, c)
+    rewards: float [vocab] * horizon, or what `float_rewards` takes; rewards[a, b, c] is R of the sequence
+             (a, b, c)
     start:   int, the id of the prompt's one token
 
+    rewards:    as a tensor. It and what follows has the model's type, or float32 where that has fewer digits
     sequences:  LongTensor [vocab ** horizon, horizon], all of them
     probs:      [vocab ** horizon], how likely the model finds each; they sum to 1
     scores:     [vocab ** horizon, parameters], grad log p of each sequence, all weights in one row
@@ -179,6 +81,7 @@ class Problem:
 
     def __init__(self, model, rewards, start=0):
         vocabulary = model.config.vocab_size
+        rewards = float_rewards(rewards, default=torch.float64)
         _check_rewards(rewards, vocabulary)
         if model.training:
             raise CourseError(
@@ -188,7 +91,7 @@ class Problem:
         self.model, self.start = model, start
         self.horizon = rewards.ndim
         parameter = next(model.parameters())
-        self.rewards = rewards.to(parameter)
+        self.rewards = rewards.to(at_least_float32(parameter.detach()))
         self.sequences = all_sequences(vocabulary, self.horizon).to(parameter.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         log_probs = sequence_log_probs(model, self.sequences, start)
@@ -224,7 +127,9 @@ class Problem:
 
     def relaxed_reward(self, link, samples):
         """The mean reward of sequences made by `link`, with the graph that leads to the weights."""
-        embeddings = self.model.get_input_embeddings().weight  # (vocabulary, width)
+        # What the model makes of each id, not the layer's weight: some layers scale it (Gemma 3).
+        embed = self.model.get_input_embeddings()
+        embeddings = embed(torch.arange(len(embed.weight), device=embed.weight.device))  # (vocabulary, width)
         start = torch.full((samples,), self.start, device=embeddings.device)
         inputs = [embeddings[start]]
         rewards = self.rewards.flatten().expand(samples, -1)
@@ -233,13 +138,14 @@ class Problem:
             token = link(logits)  # (samples, vocabulary)
             inputs.append(token @ embeddings)
             # The table's first dimension that is left gives way to its mean under `token`.
-            rewards = torch.einsum("nv,nvr->nr", token, rewards.view(*token.shape, -1))
+            rewards = torch.einsum("nv,nvr->nr", token.to(rewards), rewards.view(*token.shape, -1))
         return rewards.mean()
 
     def _flat(self, scalar, retain=False):
         gradients = torch.autograd.grad(scalar, self.parameters, retain_graph=retain, allow_unused=True)
         pairs = zip(gradients, self.parameters, strict=True)
-        return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in pairs])
+        flat = torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in pairs])
+        return flat.to(self.rewards)
 
 
 def all_sequences(vocabulary, horizon):
@@ -255,15 +161,11 @@ def all_sequences(vocabulary, horizon):
 
 
 def _check_rewards(rewards, vocabulary):
-    if not isinstance(rewards, torch.Tensor) or not rewards.is_floating_point() or rewards.ndim == 0:
-        raise CourseError(
-            "The rewards are a float tensor with one dimension a token, each as long as the vocabulary. "
-            f"Type random_rewards({vocabulary}, horizon=3)."
-        )
     if set(rewards.shape) != {vocabulary}:
         raise CourseError(
             f"The rewards have the shape {tuple(rewards.shape)}, and the model has {vocabulary} tokens: "
-            f"each dimension needs that length. Type random_rewards({vocabulary}, horizon={rewards.ndim})."
+            f"each dimension needs that length. "
+            f"Type random_rewards({vocabulary}, horizon={rewards.ndim or 1})."
         )
     if not rewards.isfinite().all():
         place = tuple((~rewards.isfinite()).nonzero()[0].tolist())

@@ -11,6 +11,7 @@ import traitlets
 
 from ..errors import CourseError
 from ..gradients import ESTIMATORS, Estimator, Problem
+from ..numeric import integer
 from .base import CourseWidget, html_table
 
 _HERE = Path(__file__).parent
@@ -70,8 +71,7 @@ class EstimatorRace(CourseWidget):
                 "exact gradient. Type EstimatorRace(Problem(toy_model(4), random_rewards(4)))."
             )
         self._problem, self._lock = problem, threading.Lock()
-        self._estimators = _checked(estimators, samples)
-        self._samples = samples
+        self._estimators, self._samples = _checked(estimators, samples)
         super().__init__()
         self.reset(seed)
 
@@ -90,9 +90,10 @@ class EstimatorRace(CourseWidget):
 
     def reset(self, seed=None):
         """Drop all estimates. seed: int for those to come; None for the one there is."""
-        seed = self.shown["seed"] if seed is None else seed
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise CourseError(f"The seed is {seed!r}. Give a whole number from 0 to {2**32 - 1:,}.")
+        given = self.shown["seed"] if seed is None else seed
+        seed = integer(given)
+        if seed is None or not 0 <= seed < 2**32:
+            raise CourseError(f"The seed is {given!r}. Give a whole number from 0 to {2**32 - 1:,}.")
         with self._lock:
             self._racers = [_Racer(one, self._problem, self._samples, seed) for one in self._estimators]
             self._show(seed, self.shown.get("goal", _GOALS[0]))
@@ -110,8 +111,9 @@ class EstimatorRace(CourseWidget):
 
     def _go_on(self, goal):
         """Make one slice of estimates with each estimator and show them. Returns int, how many are left."""
-        if isinstance(goal, bool) or not isinstance(goal, int) or not 1 <= goal <= 1_000_000:
-            raise CourseError(f"{goal!r} estimates are asked for. Give a whole number from 1 to 1,000,000.")
+        asked, goal = goal, integer(goal)
+        if goal is None or not 1 <= goal <= 1_000_000:
+            raise CourseError(f"{asked!r} estimates are asked for. Give a whole number from 1 to 1,000,000.")
         with self._lock:  # a cell and the page may ask at the same time
             done = self.shown["estimates"]
             # Few at first, when each moves the means. The slices follow from the counts alone.
@@ -244,7 +246,8 @@ class _Racer:
 
 
 def _checked(estimators, samples):
-    """The estimators as a list. Raises CourseError for those and for numbers of samples that cannot race."""
+    """The estimators as a list and the number of samples as an int. Raises CourseError for those that cannot
+    race."""
     found = list(estimators) if isinstance(estimators, list | tuple) else [estimators]
     if not all(isinstance(one, Estimator) for one in found) or not 1 <= len(found) <= _MOST:
         raise CourseError(
@@ -255,9 +258,10 @@ def _checked(estimators, samples):
     for name in names:
         if names.count(name) > 1:
             raise CourseError(f"Two estimators have the name {name!r}. Give each a name of its own.")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+    count = integer(samples)
+    if count is None or count < 1:
         raise CourseError(f"samples is {samples!r}. Give a whole number from 1, such as 8.")
     for one in found:
         if one.advantage is not None:
-            one.advantage(torch.zeros(1, samples))  # says so where its baseline needs more of them
-    return found
+            one.advantage(torch.zeros(1, count))  # says so where its baseline needs more of them
+    return found, count

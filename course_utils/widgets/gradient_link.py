@@ -9,6 +9,7 @@ import traitlets
 
 from ..errors import CourseError
 from ..gradients import toy_model
+from ..numeric import real
 from .base import CourseWidget, html_table
 from .batch import Choice
 from .two_steps import ARGMAX, GUMBEL, LINKS, TwoSteps
@@ -58,9 +59,10 @@ class GradientLink(CourseWidget):
     ):  # fmt: skip
         model = toy_model(seed=5) if model is None else model
         self._steps = TwoSteps(model, start, target, number)
-        if isinstance(span, bool) or not isinstance(span, int | float) or not 0 < span < math.inf:
+        end = None if isinstance(span, bool) else real(span)
+        if end is None or not 0 < end < math.inf:
             raise CourseError(f"The span is {span!r}. Give a number above 0, such as 6.0.")
-        self._weights = torch.linspace(-span, span, _PLACES, dtype=torch.float64)
+        self._weights = torch.linspace(-end, end, _PLACES, dtype=torch.float64)
         super().__init__(link=link, weight=weight, temperature=temperature, seed=seed)
         self._curves = {
             (name, *noise): self._steps.curve(self._weights, name, *noise)

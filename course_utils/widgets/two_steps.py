@@ -6,7 +6,8 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from ..errors import CourseError
-from ..gradients import gumbel, soft, straight_through
+from ..links import gumbel, soft, straight_through
+from ..numeric import at_least_float32, integer
 
 ARGMAX, SOFTMAX, GUMBEL, STRAIGHT = LINKS = ("argmax", "softmax", "Gumbel-softmax", "straight-through")
 _TOKEN = {  # as a learner would type it
@@ -57,9 +58,9 @@ class Curve(NamedTuple):
 class TwoSteps:
     """A model, a prompt of the one token `start`, and the token `target` that the second step is to give.
 
-    The first step's logits are those of its last hidden state with a weight added to the number `number` of
-    it. What a link makes of them is what the second step reads after the prompt. Its loss is the surprise at
-    `target`, in nats.
+    The first step's logits are those of its last hidden state, which the output head reads, with a weight
+    added to the number `number` of it. What a link makes of them is what the second step reads after the
+    prompt. Its loss is the surprise at `target`, in nats.
 
     Raises CourseError for an encoder-decoder model, for one in training mode, and for ids and a number that
     it does not have.
@@ -78,12 +79,14 @@ class TwoSteps:
         vocabulary, width = model.get_output_embeddings().weight.shape
         given = {"start": (start, vocabulary), "target": (target, vocabulary), "number": (number, width)}
         for name, (value, count) in given.items():
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+            whole = integer(value)
+            if whole is None or not 0 <= whole < count:
                 raise CourseError(
                     f"{name} is {value!r}, and this model takes a whole number from 0 to {count - 1:,}. "
                     f"Type {name}=1."
                 )
-        self.model, self.start, self.target, self.number = model, start, target, number
+            setattr(self, name, whole)
+        self.model = model
 
     def run(self, weights, link, *noise):
         """Every tensor from the weights to the losses, with the graph between them: dict by name.
@@ -91,20 +94,30 @@ class TwoSteps:
         weights: float64 [rows], each a value of the weight; link: str; noise: temperature and seed of
         Gumbel-softmax
         """
-        embeddings = self.model.get_input_embeddings()
-        table = embeddings.weight  # (vocabulary, width)
-        prompt = torch.full((len(weights), 1), self.start, device=table.device)
+        embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        device = embeddings.weight.device
+        prompt = torch.full((len(weights), 1), self.start, device=device)
+        place = one_hot(torch.tensor(self.number, device=device), head.weight.shape[1])
         with torch.enable_grad():
+            # What the model reads for each id: some layers scale their weight (Gemma 3).
+            table = embeddings(torch.arange(len(embeddings.weight), device=device))  # (vocabulary, width)
             weight = weights.to(table, copy=True).requires_grad_()
-            hidden = self.model(prompt, output_hidden_states=True).hidden_states[-1][:, -1]
-            place = one_hot(torch.tensor(self.number, device=table.device), hidden.shape[-1])
-            logits = self.model.get_output_embeddings()(hidden + weight[:, None] * place)
+            # Added where the head reads: some models go on with what it returns (Granite scales it, Gemma 2
+            # caps it).
+            moved = head.register_forward_pre_hook(
+                lambda head, args: (args[0] + weight[:, None, None] * place, *args[1:])
+            )
+            try:
+                logits = self.model(prompt).logits[:, -1]
+            finally:
+                moved.remove()
             token = _linked(logits, link, *noise)
             embedding = embeddings(token) if link == ARGMAX else token @ table
             inputs = torch.stack([embeddings(prompt[:, 0]), embedding], dim=1)
             next_logits = self.model(inputs_embeds=inputs).logits[:, -1]
             targets = torch.full_like(prompt[:, 0], self.target)
-            loss = cross_entropy(next_logits, targets, reduction="none" if len(weights) > 1 else "mean")
+            reduction = "none" if len(weights) > 1 else "mean"
+            loss = cross_entropy(at_least_float32(next_logits), targets, reduction=reduction)
         return {
             "weight": weight,
             "logits": logits,
@@ -132,7 +145,7 @@ class TwoSteps:
         """All tensors for one value of the weight, float64 [1]: list of `ChainTensor`."""
         code = {
             "weight": f"added to number {self.number} of the hidden state",
-            "logits": "lm_head(hidden)",
+            "logits": "model(input_ids).logits[:, -1]",
             "token": _TOKEN[link],
             "embedding": "embeddings(token)" if link == ARGMAX else "token @ embeddings.weight",
             "next_logits": "model(inputs_embeds=…).logits[:, -1]",

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 
+import numpy
 import pytest
 import torch
 
@@ -197,6 +198,17 @@ def test_summary_and_still():
         f"{one.bias:.2f}", "±", f"{one.bias_error:.2f}", f"{one.noise:.2f}",
     ]  # fmt: skip
     assert race.still().count("<tr>") == 3
+
+
+def test_numbers_may_be_numpys_or_tensors():
+    plain = EstimatorRace(problem(), ESTIMATORS[:2], samples=4, seed=3)
+    plain.run(5)
+    for kind in (numpy.int64, numpy.uint8, torch.tensor):
+        other = EstimatorRace(problem(), ESTIMATORS[:2], samples=kind(4), seed=kind(3))
+        other.run(kind(5))
+        assert other.shown == plain.shown
+        other.reset(kind(3))
+        assert type(other.shown["seed"]) is type(other.shown["samples"]) is int
 
 
 def test_an_output_stays_small(race):

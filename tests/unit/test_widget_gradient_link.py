@@ -5,13 +5,14 @@ import math
 import numpy
 import pytest
 import torch
+import transformers
 from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
 from course_utils import CourseError, load
 from course_utils.gradients import toy_model
 from course_utils.widgets import GradientLink
-from course_utils.widgets.two_steps import LINKS
+from course_utils.widgets.two_steps import LINKS, TwoSteps
 from tiny import tiny_gpt2
 
 
@@ -85,7 +86,7 @@ def test_the_chain_of_each_link(widget):
     assert [tensor.name for tensor in widget.chain()] == [
         "weight", "logits", "token", "embedding", "next_logits", "loss"
     ]  # fmt: skip
-    before = [("float64", True, None), ("float64", True, "MmBackward0")]
+    before = [("float64", True, None), ("float64", True, "SelectBackward0")]
     after = [("float64", True, "SelectBackward0"), ("float64", True, "NllLossBackward0")]
     ids = [("int64", False, None), ("float64", True, "EmbeddingBackward0")]
     assert facts["argmax"] == before + ids + after
@@ -132,6 +133,57 @@ def test_the_logits_without_the_weight_are_the_models(model):
             expected = other(torch.tensor([[0]])).logits[0, -1]
         logits = widget._steps.run(torch.zeros(1, dtype=torch.float64), "softmax")["logits"][0]
         torch.testing.assert_close(logits.detach(), expected)
+
+
+SMALL = {
+    "vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3,
+    "bos_token_id": 0, "eos_token_id": None, "pad_token_id": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("GraniteForCausalLM", {"logits_scaling": 8.0}),
+        ("CohereForCausalLM", {"logit_scale": 0.25}),
+        ("Gemma2ForCausalLM", {"head_dim": 8, "final_logit_softcapping": 2.0}),
+        ("Gemma3ForCausalLM", {"head_dim": 8}),  # scales what its input layer returns
+    ],
+)
+def test_models_that_do_more_than_their_layers_weights(kind, own):
+    kind = getattr(transformers, kind)
+    torch.manual_seed(0)
+    model = kind(kind.config_class(**SMALL | own)).double().eval()
+    steps = TwoSteps(model, 1, 5, 4)
+    rows = steps.run(torch.zeros(2, dtype=torch.float64), "argmax")
+    with torch.no_grad():
+        first = model(torch.tensor([[1]])).logits[0, -1]
+        second = model(torch.tensor([[1, first.argmax()]])).logits[0, -1]
+    torch.testing.assert_close(rows["logits"][1].detach(), first)
+    torch.testing.assert_close(rows["next_logits"][1].detach(), second)
+    straight = steps.run(torch.zeros(2, dtype=torch.float64), "straight-through")
+    torch.testing.assert_close(straight["next_logits"][1].detach(), second)
+    widget = GradientLink(model, "softmax", start=1, target=5, span=0.5)
+    curve, inner = widget.curve(), slice(1, -1)
+    slopes = curve.gradients["weight"]
+    assert slopes.abs().max() > 1e-6
+    torch.testing.assert_close(curve.differences()[inner], slopes[inner], rtol=0.02, atol=1e-4)
+
+
+def test_numbers_may_be_numpys_or_tensors(model):
+    plain = GradientLink(model, start=1, target=2, number=3, span=2.0)
+    for kind, real in ((numpy.int64, numpy.float32), (torch.tensor, torch.tensor)):
+        other = GradientLink(model, start=kind(1), target=kind(2), number=kind(3), span=real(2.0))
+        assert other.shown == plain.shown
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_of_a_model_of_few_digits_are_in_float32(dtype):
+    steps = TwoSteps(toy_model(seed=5).to(dtype), 0, 5, 4)
+    tensors = steps.run(torch.zeros(2, dtype=torch.float64), "softmax")
+    expected = cross_entropy(tensors["next_logits"].float(), torch.tensor([5, 5]), reduction="none")
+    assert tensors["next_logits"].dtype == dtype and torch.equal(tensors["loss"], expected)
 
 
 def test_noise_is_that_of_the_seed_and_stands_still(widget):
@@ -259,7 +311,7 @@ def test_summary_and_still(widget):
         "straight-through      4.33    0.06    0.00\n"
         "From the weight to the loss with argmax; last, the gradient that arrives\n"
         "weight       float64  requires_grad=True  no grad_fn  none\n"
-        "logits       float64  requires_grad=True  MmBackward0  none\n"
+        "logits       float64  requires_grad=True  SelectBackward0  none\n"
         "token        int64  requires_grad=False  no grad_fn  none\n"
         "embedding    float64  requires_grad=True  EmbeddingBackward0  1.37\n"
         "next_logits  float64  requires_grad=True  SelectBackward0  1.14\n"
