@@ -196,6 +196,64 @@ def test_a_number_of_numpy_is_a_reward(unchanged, kind):
     assert run.steps[0].reward == pytest.approx(sum(found) / len(found))
 
 
+def test_numbers_may_be_numpys_or_tensors(unchanged):
+    model, tokenizer = unchanged
+    plain = train_habit(model, tokenizer, length, PROMPT, **SHORT, learning_rate=0.25, seed=3)
+    plain.undo()
+    for whole, real in ((numpy.int64, numpy.float32), (torch.tensor, torch.tensor)):
+        asked = {name: whole(number) for name, number in SHORT.items() if name != "temperature"}
+        asked |= {"temperature": real(1.0), "learning_rate": real(0.25), "seed": whole(3)}
+        run = train_habit(model, tokenizer, length, PROMPT, **asked)
+        run.undo()
+        assert run.steps == plain.steps
+
+
+def test_rewards_that_differ_far_from_zero_are_told_apart(unchanged):
+    """In float32 a hundred million and one more are the same number."""
+    model, tokenizer = unchanged
+    runs = []
+    for offset in (0, 10**8):
+        run = train_habit(model, tokenizer, lambda text, add=offset: len(text) % 2 + add, PROMPT, **SHORT)
+        run.undo()
+        runs.append(run.steps)
+    near, far = runs
+    assert [step.texts for step in near] == [step.texts for step in far]
+    assert [step.loss for step in near] == pytest.approx([step.loss for step in far], abs=1e-5)
+    assert [step.spread for step in near] == pytest.approx([step.spread for step in far])
+
+
+def test_equal_rewards_with_a_rounded_mean_change_nothing(unchanged):
+    model, tokenizer = unchanged
+    calls = []
+
+    def reward(text):
+        calls.append(text)
+        return length(text) if len(calls) <= SHORT["samples"] else 0.1
+
+    before = None
+
+    def note(step):
+        nonlocal before
+        if step.step == 1:
+            before = state(model)[0]
+
+    run = train_habit(model, tokenizer, reward, PROMPT, **SHORT, on_step=note)
+    assert run.steps[1].spread == 0
+    assert all(torch.equal(value, before[name]) for name, value in state(model)[0].items())
+    run.undo()
+
+
+def test_no_seed_draws_from_the_global_random_state(unchanged):
+    model, tokenizer = unchanged
+    runs = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        run = train_habit(model, tokenizer, length, PROMPT, **SHORT, seed=None)
+        run.undo()
+        runs.append([step.texts for step in run.steps])
+    assert runs[0] == runs[1] != runs[2]
+
+
 def test_a_whole_temperature_is_the_same_number(unchanged):
     model, tokenizer = unchanged
     runs = [train_habit(model, tokenizer, length, PROMPT, **SHORT | {"temperature": t}) for t in (2, 2.0)]
@@ -230,6 +288,9 @@ def test_the_models_own_settings_are_no_part_of_the_draw(unchanged, monkeypatch)
     [
         (lambda text: math.nan, "is nan"),
         (lambda text: math.inf, "is inf"),
+        (lambda text: 10**400, "is inf"),
+        (lambda text: "1.0", "is a str"),
+        (lambda text: 1j, "is a complex"),
         (lambda text: 1.0, "nothing to learn from"),
         (lambda text: [1.0, 2.0], "is a list"),
         (lambda text: None, "is a NoneType"),
@@ -304,6 +365,11 @@ def test_an_error_in_the_reward_is_the_learners_and_takes_the_steps_back(unchang
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"temperature": -1}, "temperature is -1"),
+        ({"steps": True}, "steps is True"),
+        ({"samples": torch.tensor(True)}, "at least 2"),
+        ({"learning_rate": "1"}, "learning_rate is '1'"),
+        ({"temperature": torch.ones(2)}, "Give a number above 0"),
+        ({"seed": "a"}, "The seed is 'a'. Give a whole number"),
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": None}, "prompt is of type NoneType"),
         ({"prompt": ["I", "like"]}, "prompt is of type list"),

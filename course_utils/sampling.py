@@ -1,0 +1,98 @@
+"""Texts that a model draws after a prompt, from its own distribution: `sample`."""
+
+import contextlib
+import dataclasses
+
+import torch
+from transformers import GenerationConfig
+
+from .arguments import position_limit
+from .errors import CourseError, check_characters
+from .numeric import above_zero, at_least, integer
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Texts that a model has drawn after a prompt.
+
+    sequences:     LongTensor [samples, prompt + new], the prompt's ids and the drawn ones
+    prompt_length: int
+    drawn:         BoolTensor [samples, new], True up to and with a row's end of text; padding follows
+    texts:         list of str, without the prompt
+    """
+
+    sequences: torch.Tensor
+    prompt_length: int
+    drawn: torch.Tensor
+    texts: list
+
+
+def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, seed=None):
+    """Draw texts after one prompt, without gradient: `Samples`.
+
+    tokenizer:   its end of text ends a row; where it has none, every row has `new_tokens` tokens
+    prompt:      str, not empty
+    samples:     int, how many; new_tokens: int, how many tokens at most in each
+    temperature: float above 0. Nothing else shapes the draw, whatever settings the model brings: the
+                 distribution is softmax(logits / temperature)
+    seed:        int, leaves torch's global random state alone; None draws from that
+    The model is given ids and a mask of ones, no token types: as it is where the texts are scored.
+    Raises CourseError for a prompt that is no text or has no tokens, for numbers out of range, and where the
+    model has fewer positions.
+    """
+    samples, new_tokens = at_least(1, samples=samples), at_least(1, new_tokens=new_tokens)
+    temperature, seed = above_zero(temperature=temperature), checked_seed(seed)
+    if not isinstance(prompt, str):
+        raise CourseError(f'The prompt is of type {type(prompt).__name__}. Type one text, such as "I like".')
+    check_characters(prompt, "the prompt")
+    ids = tokenizer([prompt] * samples, return_tensors="pt", verbose=False).input_ids.to(model.device)
+    length, end = ids.shape[1], tokenizer.eos_token_id
+    if length == 0:
+        raise CourseError('The prompt is empty. Type a beginning of a text, such as "I like".')
+    limit, needed = position_limit(model), length + new_tokens  # the second pass reads the last one too
+    if limit is not None and needed > limit:
+        raise CourseError(
+            f"The prompt has {length:,} tokens, and {new_tokens:,} new ones make {needed:,}. The model has "
+            f"{limit:,} positions: take {needed - limit:,} tokens or more away."
+        )
+    config = GenerationConfig(
+        do_sample=True, temperature=temperature, top_k=0, max_new_tokens=new_tokens,
+        eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    with seeded(seed), _settings(model, config):
+        sequences = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    answers = sequences[:, length:]
+    is_end = (answers == (-1 if end is None else end)).long()  # no id is -1
+    drawn = is_end.cumsum(1) - is_end == 0  # no end before this place
+    texts = [
+        tokenizer.decode(row[keep], skip_special_tokens=True)
+        for row, keep in zip(answers, drawn, strict=True)
+    ]
+    return Samples(sequences, length, drawn, texts)
+
+
+def checked_seed(seed):
+    """`seed` as an int, or None. Raises CourseError for what torch takes for no seed."""
+    number = integer(seed)
+    if seed is not None and (number is None or not -(2**63) <= number < 2**64):
+        raise CourseError(f"The seed is {seed!r}. Give a whole number, such as 0.")
+    return number
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Draws from `seed`, which leaves torch's global random state alone; None draws from that."""
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _settings(model, config):
+    """`config` as all that generate() goes by: what is None in it would be taken from the model's own."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
