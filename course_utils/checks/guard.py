@@ -4,6 +4,9 @@ Each call gets copies of its inputs. The check runs in a thread of its own, and 
 learner's code is limited: a Python loop is stopped at its next step. A call into C that never returns
 cannot be stopped from outside; the check still answers, and the thread ends with the kernel. Signals
 would stop it, but they do not exist in this form on Windows.
+
+Time on a busy machine is not the learner's fault, so what counts is the time in which this process computed.
+Where several threads compute at once that can be more than has passed, and then what has passed counts.
 """
 
 import ast
@@ -21,6 +24,9 @@ import types
 from typing import NamedTuple
 
 from .compare import Mistake, code, copied, described, difference, show
+
+_GRACE = 1.0  # seconds in which a thread that is told to stop should end
+_PATIENCE = 6  # code that only waits is stopped as well: its time counts a sixth
 
 
 class NotYet(Exception):
@@ -44,8 +50,9 @@ class Answer:
         functools.update_wrapper(self, function)
         self.original = function
         self.inputs = ()
-        self.seconds = 0.0
-        self._entered = None
+        # Seconds passed and computed in calls that have ended, and the clocks when the running one began: one
+        # attribute, since another thread may read it at any moment.
+        self._time = (0.0, 0.0, None)
 
     def __call__(self, *args, **kwargs):
         self.inputs = (*args, *kwargs.values())
@@ -60,16 +67,22 @@ class Answer:
 
     def spent(self):
         """Seconds spent in the learner's code so far, a running call included."""
-        entered = self._entered
-        return self.seconds + (time.monotonic() - entered if entered else 0.0)
+        passed, computed = self._clocks()
+        return max(min(passed, computed), passed / _PATIENCE)
+
+    def _clocks(self):
+        passed, computed, entered = self._time
+        if entered is None:
+            return passed, computed
+        return passed + time.monotonic() - entered[0], computed + time.process_time() - entered[1]
 
     @contextlib.contextmanager
     def _timed(self):
-        self._entered = time.monotonic()
+        self._time = (*self._clocks(), (time.monotonic(), time.process_time()))
         try:
             yield
         finally:
-            self.seconds, self._entered = self.spent(), None
+            self._time = (*self._clocks(), None)
 
     def _stepped(self, generator):
         """The learner's generator, each of whose steps counts as time in the learner's code."""
@@ -148,6 +161,7 @@ def run(check, answer, limit):
     waiting cell is interrupted, the thread is stopped and the interrupt goes on.
     """
     outcome = {}
+    interrupted = threading.Event()
     # Not thread.join: interrupted, it takes a running thread for ended (Python 3.11).
     finished = threading.Event()
     context = contextvars.copy_context()  # ipykernel finds the cell that a print belongs to in here
@@ -155,20 +169,22 @@ def run(check, answer, limit):
 
     def work():
         try:
-            with grad:
-                outcome["value"] = context.run(check, answer)
+            if not interrupted.is_set():
+                with grad:
+                    outcome["value"] = context.run(check, answer)
         except BaseException as error:
             outcome["error"] = error
         finally:
             finished.set()
 
     thread = threading.Thread(target=work, name="exercise", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while not finished.wait(0.05):
             if isinstance(answer, Answer) and answer.spent() > limit:
                 return None, _too_slow(answer, limit, stopped=_stop(thread, finished))
     except KeyboardInterrupt:
+        interrupted.set()  # for a thread that has not begun yet
         _stop(thread, finished)
         raise
     return outcome.get("value"), outcome.get("error")
@@ -181,9 +197,11 @@ def _grad_mode():
 
 
 def _stop(thread, finished):
-    """Raise _Stopped in the thread; whether it ended within a second."""
+    """Raise _Stopped in the thread if it has begun; whether it ended soon."""
+    if thread.ident is None:
+        return False
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped))
-    return finished.wait(1.0)
+    return finished.wait(_GRACE)
 
 
 def _too_slow(answer, limit, stopped):

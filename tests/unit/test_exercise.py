@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from course_utils.checks import progress
+from course_utils.checks import guard, progress
 from course_utils.checks.compare import as_html, copied, difference, show
 from course_utils.checks.exercise import Mistake, exercise, expect_close, expect_equal
 from prove import prove_exercise
@@ -21,7 +21,7 @@ def learner(tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_STRICT", raising=False)
 
 
-@exercise("01/merge", title="Merge one pair everywhere", minutes=8, difficulty=2, seconds=1)
+@exercise("01/merge", title="Merge one pair everywhere", minutes=8, difficulty=2)
 def merge(answer):
     """The example of the module's docstring."""
     for parts, pair, want, wrong in [
@@ -229,48 +229,124 @@ def test_check_that_cannot_use_an_answer_says_so():
 # ---- time, threads, printing -------------------------------------------------------------------------
 
 
-def wait_for_the_end(name="exercise"):
-    for _ in range(100):
-        if not any(thread.name == name for thread in threading.enumerate()):
-            return True
-        time.sleep(0.05)
-    return False
+HANG = 600  # seconds after which something that must happen has failed to; nothing is measured with it
 
 
-def test_endless_loop_is_stopped():
+@pytest.fixture
+def patient(monkeypatch):
+    """However busy the machine is, a thread that can be stopped is waited for."""
+    monkeypatch.setattr(guard, "_GRACE", HANG)
+
+
+def threads_end():
+    """Wait until no check runs any more: whether that happened."""
+    threads = [thread for thread in threading.enumerate() if thread.name == "exercise"]
+    for thread in threads:
+        thread.join(HANG)
+    return not any(thread.is_alive() for thread in threads)
+
+
+class Clocks:
+    """Stands in for `time` where the limit is kept: its clocks move when a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.passed = self.computed = 0.0
+        self._looks = 0
+        spent = guard.Answer.spent
+
+        def counted(answer):
+            seconds = spent(answer)
+            self._looks += 1
+            return seconds
+
+        monkeypatch.setattr(guard, "time", self)
+        monkeypatch.setattr(guard.Answer, "spent", counted)
+
+    def monotonic(self):
+        return self.passed
+
+    def process_time(self):
+        return self.computed
+
+    def looked(self):
+        """Wait until the clocks have been looked at, in short naps: between them a thread can be stopped."""
+        enough = self._looks + 2  # the first look may have begun before the clocks moved
+        while self._looks < enough:
+            time.sleep(0.01)
+
+
+def test_endless_loop_is_stopped(patient):
     def endless(parts, pair):
         while parts:
             pair = pair
 
-    result = merge(endless)
-    assert "`('l', 'l')` your function was still running after 1 seconds" in result.message
-    assert "restart" not in result.message and wait_for_the_end()
+    result = exercise("01/merge", title="Merge", minutes=1, difficulty=1, seconds=0.2)(merge.check)(endless)
+    assert "`('l', 'l')` your function was still running after 0.2 seconds" in result.message
+    assert "restart" not in result.message and threads_end()
 
 
-def test_endless_generator_is_stopped():
+def test_endless_generator_is_stopped(patient):
     def endless():
         while True:
             yield 1
 
     assert "still running" in wrap(lambda answer: sum(answer()) and "", seconds=0.2)(endless).message
-    assert wait_for_the_end()
+    assert threads_end()
 
 
-def test_what_cannot_be_stopped_is_left_behind():
-    def asleep():
-        time.sleep(3)
-
-    result = wrap(lambda answer: answer(), seconds=0.1)(asleep)
+def test_what_cannot_be_stopped_is_left_behind(monkeypatch):
+    monkeypatch.setattr(guard, "_GRACE", 0.01)
+    woken = threading.Event()
+    result = wrap(lambda answer: answer(), seconds=0.01)(woken.wait)
     assert "restart the kernel" in result.message
-    assert wait_for_the_end()
+    woken.set()
+    assert threads_end()
 
 
-def test_time_of_the_check_itself_does_not_count():
+# Seconds that pass and seconds in which the process computes, of 10 allowed; whether that is too long.
+TIMES = [(9, 9, False), (11, 11, True), (55, 2, False), (61, 0, True), (9, 40, False), (12, 40, True)]
+
+
+@pytest.mark.parametrize(("passed", "computed", "stopped"), TIMES)
+def test_what_counts_is_the_time_in_which_this_process_computed(
+    passed, computed, stopped, monkeypatch, patient
+):
+    clocks = Clocks(monkeypatch)
+
+    def slow():
+        clocks.passed, clocks.computed = passed, computed
+        clocks.looked()
+        return 3
+
+    result = wrap(lambda answer: f"Gave {answer()}.", seconds=10)(slow)
+    assert ("still running after 10 seconds" in result.message) == stopped
+    assert (result.message == "Gave 3.") != stopped and threads_end()
+
+
+def test_time_of_the_check_itself_does_not_count(monkeypatch):
+    clocks = Clocks(monkeypatch)
+
     def slow_check(answer):
-        time.sleep(0.5)
-        return f"Gave {answer()}."
+        for _ in range(3):
+            clocks.passed = clocks.computed = clocks.passed + 100
+            clocks.looked()
+            given = answer()
+        return f"Gave {given}."
 
     assert wrap(slow_check, seconds=0.2)(lambda: 3).message == "Gave 3."
+
+
+@pytest.mark.parametrize(("calls", "outcome"), [(2, "right"), (3, "wrong")])
+def test_time_of_several_calls_adds_up(calls, outcome, monkeypatch, patient):
+    clocks = Clocks(monkeypatch)
+
+    def slow():
+        clocks.passed = clocks.computed = clocks.passed + 4
+        clocks.looked()
+        return 3
+
+    check = wrap(lambda answer: f"Gave {[answer() for _ in range(calls)]}.", seconds=10)
+    assert check(slow).outcome == outcome
 
 
 def test_generators_come_through():
@@ -306,18 +382,49 @@ def test_gradient_mode_comes_through():
 
 def test_interrupt_stops_the_learners_code():
     code = (
-        "import _thread, threading, time\n"
+        "import _thread, signal, threading\n"
+        "from course_utils.checks import guard\n"
         "from course_utils.checks.exercise import exercise\n"
+        # A program that a shell started in the background ignores this signal, and so do those it starts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"guard._GRACE = {HANG}\n"
         "def endless():\n"
+        "    _thread.interrupt_main()\n"
         "    while True: pass\n"
-        "threading.Timer(0.3, _thread.interrupt_main).start()\n"
         "try:\n"
         "    exercise('01/x', title='x', minutes=1, difficulty=1)(lambda answer: answer())(endless)\n"
         "except KeyboardInterrupt:\n"
-        "    print('interrupted', [t.name for t in threading.enumerate() if t.name == 'exercise'])\n"
+        "    threads = [t for t in threading.enumerate() if t.name == 'exercise']\n"
+        f"    [t.join({HANG}) for t in threads]\n"
+        "    print('interrupted', [t for t in threads if t.is_alive()])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
     assert done.stdout == "interrupted []\n", done.stderr
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_an_interrupt_while_the_thread_is_started_lets_nothing_run_on(begins, monkeypatch, patient):
+    class Thread(threading.Thread):
+        def start(self):
+            if begins:
+                super().start()
+                begun.wait(HANG)
+            threads.append(self)
+            raise KeyboardInterrupt
+
+    def endless():
+        begun.set()
+        while True:
+            pass
+
+    begun, threads = threading.Event(), []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(guard.threading, "Thread", Thread)
+        wrap(lambda answer: answer())(endless)
+    if not begins:  # it was on its way, and begins only now
+        threading.Thread.start(threads[0])
+    assert threads_end()
+    assert begun.is_set() == begins
 
 
 # ---- strictness and progress -------------------------------------------------------------------------
