@@ -30,6 +30,7 @@ def pip_settings(monkeypatch):
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_TIMEOUT", "600")  # pip's 15 s are the network's, not a busy machine's
 
     def change(**settings):
         for name, value in settings.items():

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -29,11 +28,13 @@ def serve(answer):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.ended = threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        server.ended.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -68,12 +69,12 @@ def package_index(wheels, deliver):
 
 
 def stalling(handler, body):
-    """Promise all the bytes, deliver a quarter and then nothing more for a long time."""
+    """Promise all the bytes, deliver a quarter and then nothing more for as long as the server stands."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body[: len(body) // 4])
-    time.sleep(300)
+    handler.server.ended.wait()
 
 
 def cut_short(handler, body):

@@ -15,20 +15,41 @@ from course_utils import assets
 from course_utils.download import download
 from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
 
+HANG = 600  # seconds after which something that must happen has failed to; nothing is measured with it
 PROGRAM = """
-import sys
+import dataclasses, signal, sys
 from pathlib import Path
 from course_utils import assets, pins
 
+# A program that a shell started in the background ignores this signal, and so do those it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 assets.shared_folder = lambda: Path("nowhere")
 asset = getattr(pins, sys.argv[1])
-print(assets.find(asset) or assets.prepare(asset))
+stops_after = int(sys.argv[2])  # bytes converted; 0 for never
+
+
+def build(sources, folder, progress):
+    left = stops_after
+
+    def told(size):
+        nonlocal left
+        left -= size
+        if left <= 0:
+            print("converting", flush=True)
+            sys.stdin.read()
+        progress(size)
+
+    asset.build(sources, folder, told if stops_after else progress)
+
+
+print(assets.find(asset) or assets.prepare(dataclasses.replace(asset, build=build)))
 """
 
 
-def start(asset, environment=None, **options):
+def start(asset, environment=None, stops_after=0, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, asset],
+        [sys.executable, "-c", PROGRAM, asset, str(stops_after)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,9 +59,9 @@ def start(asset, environment=None, **options):
     )
 
 
-def wait_until(condition, process, seconds=60):
-    """Wait for what happens inside the process; what it said when it ends before that."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition, process):
+    """Wait for what happens inside the process; fails with what it said when it ends before that."""
+    deadline = time.monotonic() + HANG
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
@@ -65,13 +86,13 @@ def left_in(cache):
 @pytest.fixture
 def stalling_index(wheels, pip_settings):
     with package_index(wheels, stalling) as address:
-        pip_settings(index_url=f"{address}/simple", retries="0", timeout="300")
+        pip_settings(index_url=f"{address}/simple", retries="0")
         yield
 
 
 def test_killed_while_converting_then_raced_by_three_it_is_made_once(cache, wheelhouse):
-    killed = start("SMOLLM2")
-    wait_until(lambda: bytes_in(cache, "tmp-*/made/model.safetensors") > 100e6, killed)
+    killed = start("SMOLLM2", stops_after=100_000_000)
+    assert killed.stdout.readline() == "converting\n", killed.communicate()[1]
     killed.kill()
     killed.communicate()
     (half,) = left_in(cache)
@@ -137,7 +158,7 @@ if os.name == "posix":
         wait_until(lambda: bytes_in(cache, "tmp-*/scratch/**/*.whl") > 50e3, interrupted)
         children = psutil.Process(interrupted.pid).children(recursive=True)
         interrupted.send_signal(signal.SIGINT)
-        _, said = interrupted.communicate(timeout=30)
+        _, said = interrupted.communicate(timeout=HANG)
         assert "KeyboardInterrupt" in said
         assert children and not any(child.is_running() for child in children)
         assert left_in(cache) == []

@@ -63,10 +63,11 @@ def outcomes(repositories, tmp_path_factory):
     requests the Hub had seen after the first and the second time."""
     home = tmp_path_factory.mktemp("home")
     asked = []
+    patient = dict.fromkeys(["HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"], "600")  # a busy machine's
     with hub(repositories, ["some/gated"], asked) as address:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
-            env={**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": address},
+            env={**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": address, **patient},
             cwd=home,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
