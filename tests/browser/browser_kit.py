@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,22 @@ class Kernel:
     def _post(self, message):
         # As a task of the page: a callback of `expose_function` must not wait for the page.
         text = json.dumps(json.dumps(message, default=bytes_as_json))
-        self.page.evaluate(f"setTimeout(() => courseReceive({text}))")
+        self.page.evaluate(f"courseLater(() => courseReceive({text}))")
+
+
+def stop_clock(page):
+    """From here on time passes for the page's timers only in `page.clock.run_for(milliseconds)`."""
+    page.clock.install(time=0)
+    page.clock.pause_at(3_600_000)
+    page.evaluate("() => { requestAnimationFrame = courseFrame; }")  # frames are drawn all the same
+
+
+def until(page, condition):
+    """Wait until Python knows what the page has told it, and `condition()` holds."""
+    deadline = time.monotonic() + 300  # after which it has failed to come
+    while not condition():
+        assert time.monotonic() < deadline, "never happened"
+        page.wait_for_timeout(10)  # lets Playwright hand over what the page sends
 
 
 def bytes_as_json(value):

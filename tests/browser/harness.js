@@ -22,6 +22,9 @@ async ({ esm, css, state }) => {
     on: (event, listener) => (listeners[event] ??= []).push(listener),
     off: (event, listener) => (listeners[event] = (listeners[event] ?? []).filter((one) => one !== listener)),
   };
+  // Of the browser's own clock, also where a test has stopped the page's.
+  window.courseLater = setTimeout.bind(window);
+  window.courseFrame = requestAnimationFrame.bind(window);
   window.courseReceive = (text) => {
     const { set, message } = JSON.parse(text, revive);
     for (const [name, value] of Object.entries(set ?? {})) {

@@ -1,7 +1,7 @@
 """The beam tree on a blank page, with the Python widget as its kernel, and as a saved page."""
 
 import pytest
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, until, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils import load, load_tokenizer
@@ -56,12 +56,8 @@ def said(page):
 
 def answered(page, widget, **settings):
     """Wait until the kernel has searched with these settings and the page has drawn it."""
-    for _ in range(100):
-        if settings.items() <= widget.shown.items():
-            break
-        page.wait_for_timeout(50)
+    until(page, lambda: settings.items() <= widget.shown.items())
     expect(page.locator(".beam-tree-columns")).not_to_have_attribute("aria-busy", "true")
-    assert settings.items() <= widget.shown.items()
 
 
 def shows(page, widget):
@@ -249,8 +245,11 @@ def test_every_control_searches_again(mount, widget, model, gpt2, ends):
 
 def test_settings_typed_together_are_asked_once(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.get_by_label("Beams").fill("4")
+    page.clock.run_for(399)
     page.get_by_label("Length penalty").fill("0")
+    page.clock.run_for(400)
     expect(page.locator(".beam-tree-caption")).to_contain_text("4 go on.")
     assert len(page.kernel.received) == 1
     assert (widget.num_beams, widget.length_penalty) == (4, 0)
@@ -287,11 +286,12 @@ def test_bad_settings_are_one_sentence_and_lose_nothing(mount, widget, label, te
 
 def test_a_busy_kernel_and_an_answer_that_was_overtaken(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     beams = page.get_by_label("Beams")
     for number in ("4", "5", "3"):
         beams.fill(number)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     expect(page.locator(".beam-tree-columns")).to_have_attribute("aria-busy", "true")
     page.kernel.release()

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils import load_tokenizer
@@ -83,6 +83,7 @@ def test_a_run_shows_its_numbers_twice_as_curves_and_as_a_table(mount, widget):
 
 def test_points_appear_one_by_one_and_a_run_can_be_stopped(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     button(page, "Measure").click()
     expect(button(page, "Stop")).to_be_focused()
@@ -94,7 +95,7 @@ def test_points_appear_one_by_one_and_a_run_can_be_stopped(mount, widget):
         expect(page.locator(".cache-growth-count")).to_have_text(f"{made} of 25 measured")
         assert page.locator("progress").evaluate("e => [e.value, e.max]") == [made, 25]
         assert len(table(page)) == made
-    page.wait_for_timeout(500)
+    page.clock.run_for(1_000)
     expect(page.get_by_role("status")).to_have_text("Measuring.")  # a busy kernel is what was asked for
     button(page, "Stop").click()
     page.kernel.release()
@@ -143,9 +144,9 @@ def test_an_interrupted_kernel_is_said_and_the_next_run_works(mount, widget, mon
 def test_a_kernel_that_does_not_answer_is_said(mount, widget):
     page = mount(widget)
     page.kernel.hold()
-    page.clock.install()
+    stop_clock(page)
     button(page, "Measure").click()
-    page.clock.fast_forward(16_000)
+    page.clock.run_for(15_000)
     expect(page.get_by_role("status")).to_contain_text("No answer yet")
 
 
@@ -221,5 +222,6 @@ def test_leaving_ends_the_run(mount, widget):
     button(page, "Measure").click()
     page.evaluate("courseCleanup()")
     page.kernel.release()
+    page.evaluate("new Promise((done) => courseLater(done))")  # the answer has arrived
     assert len(page.kernel.received) == 1
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0

@@ -4,7 +4,7 @@ import functools
 import math
 
 import pytest
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils.gradients import ESTIMATORS, Problem, random_rewards, toy_model
@@ -113,6 +113,7 @@ def test_the_charts_show_the_means(mount, widget):
 def test_it_is_watched_paused_and_continued(mount, widget):
     page = mount(widget)
     page.get_by_label("20", exact=True).check()
+    stop_clock(page)
     page.kernel.hold()
     button(page, "Start").click()
     expect(button(page, "Pause")).to_be_focused()
@@ -122,7 +123,7 @@ def test_it_is_watched_paused_and_continued(mount, widget):
         page.kernel.hold()
         expect(page.locator(".estimator-race-count")).to_contain_text(f"{made} estimate")
         assert page.locator("progress").evaluate("e => [e.value, e.max]") == [made, 20]
-    page.wait_for_timeout(500)
+    page.clock.run_for(1_000)
     expect(page.get_by_role("status")).to_have_text("Estimating.")  # a busy kernel is what was asked for
     button(page, "Pause").click()
     page.kernel.release()
@@ -278,5 +279,6 @@ def test_leaving_ends_the_race(mount, widget):
     button(page, "Start").click()
     page.evaluate("courseCleanup()")
     page.kernel.release()
+    page.evaluate("new Promise((done) => courseLater(done))")  # the answer has arrived
     assert len(page.kernel.received) == 1
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0

@@ -1,7 +1,7 @@
 """The gradient link on a blank page, with the Python widget as its kernel, and as a saved page."""
 
 import pytest
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, until, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils.gradients import toy_model
@@ -145,8 +145,7 @@ def test_page_and_python_move_each_other(mount, widget):
     page.wait_for_function("document.querySelector('.gradient-link-value').textContent === '0.25'")
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("slider")).to_have_attribute("aria-valuetext", "0.5")
-    page.wait_for_timeout(50)
-    assert (widget.link, widget.weight) == ("softmax", 0.5)
+    until(page, lambda: (widget.link, widget.weight) == ("softmax", 0.5))
     widget.weight, widget.link, widget.seed, widget.temperature = -2, "Gumbel-softmax", 1, 0.3
     expect(page.get_by_label("Gumbel-softmax", exact=True)).to_be_checked()
     expect(page.get_by_role("group", name="Noise of seed").get_by_label("1")).to_be_checked()

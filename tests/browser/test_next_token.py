@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import torch
-from browser_kit import document
+from browser_kit import document, stop_clock
 from playwright.sync_api import expect
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
@@ -389,8 +389,14 @@ def test_a_saved_full_set_still_draws_and_says_what_it_does_not_know(open_page, 
 def test_a_typed_prompt_is_asked_once_typing_pauses(mount, widget):
     page = mount(widget)
     before = shares(page)
+    stop_clock(page)
     page.get_by_label("Prompt").fill("")
-    page.get_by_label("Prompt").press_sequentially("My dog", delay=10)
+    page.get_by_label("Prompt").press_sequentially("My")
+    page.clock.run_for(399)
+    page.get_by_label("Prompt").press_sequentially(" dog")
+    page.clock.run_for(399)
+    assert page.kernel.received == []
+    page.clock.run_for(1)
     expect(page.locator(".next-token-share").first).not_to_have_text(before[0])
     assert widget.prompt == "My dog"
     assert [message["request"]["prompt"] for message in page.kernel.received] == ["My dog"]
@@ -399,11 +405,12 @@ def test_a_typed_prompt_is_asked_once_typing_pauses(mount, widget):
 
 def test_a_busy_kernel_is_said_and_overtaken_answers_are_ignored(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     prompt = page.get_by_label("Prompt")
     for text in ("one", "two", "three"):
         prompt.fill(text)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     expect(page.locator(".next-token-bars")).to_have_attribute("aria-busy", "true")
     move(page, "top_k", 5)  # the sliders do not wait for the kernel
@@ -426,8 +433,10 @@ def test_a_busy_kernel_is_said_and_overtaken_answers_are_ignored(mount, widget):
 
 def test_a_choice_made_while_the_same_prompt_is_under_way_follows_that_prompt(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     page.get_by_label("Prompt").fill("My dog")
+    page.clock.run_for(800)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     page.get_by_role("button", name="Most likely").click()  # asks for the prompt again first
     page.kernel.release()
@@ -437,10 +446,11 @@ def test_a_choice_made_while_the_same_prompt_is_under_way_follows_that_prompt(mo
 
 def test_a_refused_prompt_after_an_overtaken_one_shows_what_python_holds(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     for text in ("My dog", ""):
         page.get_by_label("Prompt").fill(text)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     page.kernel.release()
     expect(page.get_by_role("alert")).to_contain_text("The prompt is empty")
     assert widget.prompt == "My dog"
@@ -452,9 +462,9 @@ def test_a_refused_prompt_after_an_overtaken_one_shows_what_python_holds(mount, 
 def test_a_kernel_that_does_not_answer_is_said(mount, widget):
     page = mount(widget)
     page.kernel.hold()
-    page.clock.install()
+    stop_clock(page)
     page.get_by_role("button", name="Most likely").click()
-    page.clock.fast_forward(16_000)
+    page.clock.run_for(15_000)
     expect(page.get_by_role("status")).to_contain_text(
         "No answer yet: the kernel is running another cell, or has stopped."
     )

@@ -1,7 +1,7 @@
 """The padding grid on a blank page, with the Python widget as its kernel, and as a saved page."""
 
 import pytest
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils import load, load_tokenizer
@@ -113,12 +113,14 @@ def test_what_was_asked_once_is_not_asked_again(mount, widget):
 
 def test_a_busy_kernel_leaves_no_old_answer_under_new_switches(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     page.get_by_label("position ids").uncheck()
     expect(page.locator(".padding-grid-verdict")).to_have_text("The model is asked…")
     expect(page.locator(".padding-grid-rows")).to_have_attribute("data-old", "")
     assert line(page, 0, 2) == list("01234567")  # mask and positions do not wait
     page.get_by_label("right", exact=True).check()
+    page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     page.kernel.release()
     ready(page)
@@ -130,9 +132,10 @@ def test_a_switch_that_is_turned_while_sentences_are_on_their_way(mount, widget)
     page = mount(widget)
     page.get_by_label("position ids").uncheck()
     ready(page)
+    stop_clock(page)
     page.kernel.hold()
     page.get_by_label("Sentences").fill("My dog is\nHello")
-    page.wait_for_timeout(500)
+    page.clock.run_for(400)
     page.get_by_label("position ids").check()  # known of the old sentences, not of the new ones
     page.kernel.release()
     expect(page.locator(".batch-table tbody")).to_have_count(2)
@@ -146,10 +149,11 @@ def test_a_switch_that_is_turned_while_sentences_are_on_their_way(mount, widget)
 def test_an_answer_that_was_overtaken_and_comes_again(mount, widget):
     page = mount(widget)
     box = page.get_by_label("Sentences")
+    stop_clock(page)
     page.kernel.hold()
     for text in ("one", "two", "one"):
         box.fill(text)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     page.kernel.release()
     expect(page.locator(".batch-table tbody")).to_have_count(1)
     assert line(page, 0, 0)[0].startswith("one")

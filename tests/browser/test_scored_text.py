@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
 
 from course_utils import load, load_tokenizer
@@ -131,9 +131,15 @@ def test_keys(mount, widget):
 
 def test_a_typed_text_is_scored_once_typing_pauses(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     box = page.get_by_label("Text", exact=True)
     box.fill("")
-    box.press_sequentially("My dog is", delay=10)
+    box.press_sequentially("My dog")
+    page.clock.run_for(399)
+    box.press_sequentially(" is")
+    page.clock.run_for(399)
+    assert page.kernel.received == []
+    page.clock.run_for(1)
     expect(token(page, 2)).to_have_text("·is")
     assert widget.text == "My dog is"
     assert [message["request"] for message in page.kernel.received] == [{"text": "My dog is"}]
@@ -173,11 +179,12 @@ def test_a_bad_text_is_one_sentence_and_loses_nothing(mount, widget, text, sente
 
 def test_an_overtaken_answer_is_drawn_when_the_newer_text_is_refused(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     box = page.get_by_label("Text", exact=True)
     for text in ("My dog", ""):
         box.fill(text)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     page.kernel.release()
     expect(page.get_by_role("alert")).to_contain_text("The text is empty")
@@ -197,10 +204,11 @@ def test_an_overtaken_answer_is_not_drawn_before_the_newer_one(mount, widget):
           new MutationObserver(() => drawn.push(chips.textContent)).observe(chips, { childList: true });
         }"""
     )
+    stop_clock(page)
     page.kernel.hold()
     for text in ("My dog", "Your cat"):
         page.get_by_label("Text", exact=True).fill(text)
-        page.wait_for_timeout(450)
+        page.clock.run_for(400)
     page.kernel.release()
     expect(page.locator(".scored-text-tokens")).to_have_text("Your·cat")
     assert page.evaluate("drawn") == ["Your·cat"]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from browser_kit import axe_violations, document, worst_contrast
+from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
 from transformers import LogitsProcessor
 
@@ -153,9 +153,11 @@ def test_back_and_forth_needs_no_kernel(mount, widget):
 
 def test_steps_that_are_asked_for_while_the_kernel_is_busy(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     for _ in range(3):
         button(page, "Step").click()
+    page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     page.kernel.release()
     at_step(page, "Step 3")
@@ -165,15 +167,16 @@ def test_steps_that_are_asked_for_while_the_kernel_is_busy(mount, widget):
 
 def test_play_and_pause(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     button(page, "Play").click()
     at_step(page, "Step 1")
     expect(page.get_by_role("status")).to_have_text("Playing: step 1.")
+    page.clock.run_for(700)
     at_step(page, "Step 2")
     button(page, "Pause").click()
-    ready(page)
-    step = page.locator(".stepper-place").inner_text()
-    page.wait_for_timeout(800)
-    at_step(page, step)
+    page.clock.run_for(10_000)
+    at_step(page, "Step 2")
+    assert len(page.kernel.received) == 2
     expect(page.get_by_role("status")).to_have_text("")
     expect(button(page, "Play")).to_be_visible()
 
@@ -189,14 +192,18 @@ def test_run_to_the_end(mount, widget):
 
 def test_a_run_can_be_stopped(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     button(page, "Run to the end").click()
+    page.clock.run_for(400)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")
     button(page, "Stop").click()
     page.kernel.release()
     at_step(page, "Step 1")
-    page.wait_for_timeout(200)
-    assert widget.sequences.shape[1] == 7
+    button(page, "Step").click()  # a run that went on would be further now
+    at_step(page, "Step 2")
+    assert widget.sequences.shape[1] == 8
+    assert len(page.kernel.received) == 2
 
 
 def test_an_interrupt_leaves_the_page_usable(mount, widget, model):
@@ -460,11 +467,12 @@ def test_all_of_it_by_keyboard(mount, sampled):
 
 def test_leaving_takes_the_listeners_away(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     button(page, "Play").click()
     at_step(page, "Step 1")
     page.evaluate("courseCleanup()")
     assert page.evaluate("Object.values(courseListeners).flat().length") == 0
-    page.wait_for_timeout(800)
+    page.clock.run_for(10_000)
     assert len(page.kernel.received) == 1
 
 

@@ -1,7 +1,7 @@
 """The token chips widget on a blank page, with the Python widget as its kernel."""
 
 import pytest
-from browser_kit import document
+from browser_kit import document, stop_clock
 from playwright.sync_api import expect
 
 from course_utils import load_tokenizer
@@ -131,11 +131,17 @@ def test_chips_follow_typing(mount, widget):
     page.get_by_label("Text").fill("")
     expect(chips(page)).to_have_count(0)
     expect(page.locator("section").first).to_contain_text("No text, no tokens. Type something above.")
-    page.get_by_label("Text").press_sequentially("It will rain in the", delay=5)
+    stop_clock(page)
+    page.get_by_label("Text").press_sequentially("It will rain")
+    page.clock.run_for(149)
+    page.get_by_label("Text").press_sequentially(" in the")
+    page.clock.run_for(149)
+    assert len(page.kernel.received) == 1  # the empty text: not one request a key
+    page.clock.run_for(1)
     expect(chips(page)).to_have_text(["It", "·will", "·rain", "·in", "·the"])
     assert widget.text == "It will rain in the"
     assert widget.ids["GPT-2"] == [1026, 481, 6290, 287, 262]
-    assert len(page.kernel.received) <= 3  # not one request a key
+    assert len(page.kernel.received) == 2
 
 
 def test_python_changes_the_text(mount, widget):
@@ -223,12 +229,14 @@ def test_leaving_takes_the_listeners_away(mount, widget):
 
 def test_a_text_typed_again_while_it_is_under_way_is_drawn(mount, widget):
     page = mount(widget)
+    stop_clock(page)
     page.kernel.hold()
     page.get_by_label("Text").fill("one")
+    page.clock.run_for(550)
     expect(page.get_by_role("status")).to_have_text("Kernel busy…")  # it is under way
     page.get_by_label("Text").fill("two")
     page.get_by_label("Text").fill("one")
-    page.wait_for_timeout(300)  # longer than the pause after which a text is asked for
+    page.clock.run_for(150)  # the pause after which a text is asked for
     page.kernel.release()
     expect(chips(page).first).to_have_text("one")
     expect(page.get_by_role("status")).to_have_text("")
