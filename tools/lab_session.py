@@ -70,11 +70,11 @@ def jupyter_lab(folder, **environment):
         yield address
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait()
 
 
 def _wait_for(server, address, log):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"{address}/api", timeout=5)
@@ -88,7 +88,7 @@ def open_notebook(page, address, name):
     page.goto(f"{address}/doc/tree/{name}?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     page.wait_for_function(
-        f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=90_000
+        f"() => {NOTEBOOK}?.sessionContext?.session?.kernel?.status === 'idle'", timeout=600_000
     )
 
 

@@ -11,6 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 
 from lab_session import CHROMIUM_NAMES, chromium_path
 
+# Milliseconds after which what must happen has failed to. A page that has what is expected goes on at once.
+PATIENCE = 300_000
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
 # What JupyterLab's two themes set, as far as the widgets use it.
 THEMES = {
@@ -93,7 +95,7 @@ def stop_clock(page):
 
 def until(page, condition):
     """Wait until Python knows what the page has told it, and `condition()` holds."""
-    deadline = time.monotonic() + 300  # after which it has failed to come
+    deadline = time.monotonic() + PATIENCE / 1000
     while not condition():
         assert time.monotonic() < deadline, "never happened"
         page.wait_for_timeout(10)  # lets Playwright hand over what the page sends

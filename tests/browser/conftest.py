@@ -4,13 +4,12 @@ as the kernel. A script error or a request that leaves the machine fails the tes
 import json
 
 import pytest
-from browser_kit import HOST, Kernel, bytes_as_json, document, find_chromium, watch
+from browser_kit import HOST, PATIENCE, Kernel, bytes_as_json, document, find_chromium, watch
 from playwright.sync_api import expect, sync_playwright
 
 from lab_session import CHROMIUM_FLAGS
 
-# A page that has what is expected goes on at once; a busy machine may need long.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +30,7 @@ def open_page(browser):
 
     def open_page(**options):
         context = browser.new_context(**{"viewport": {"width": 900, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         watch(context, errors, outside)
         return context.new_page()
