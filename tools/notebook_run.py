@@ -30,6 +30,10 @@ PRIVATE = ("COURSE_", "PYTHON", "IPYTHON", "JUPYTER", "MPLBACKEND", "HF_", "TRAN
 ANY_PATH = re.compile(r"(?<![\w./-])(/(home|root|Users|tmp|private|var|work|builds)/|[A-Za-z]:\\|~/)[\w.]")
 # A terminal's colours; a module script.
 NO_TEXT = re.compile(r"\x1b\[[\d;]*m|<script type=\"module\"[^>]*>.*?</script>", re.DOTALL)
+# Python hides most warnings of this kind when a library's module raises them.
+DEPRECATIONS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
+SHOW_DEPRECATIONS = {"PYTHONWARNINGS": ",".join(f"always::{name}" for name in DEPRECATIONS)}
+DEPRECATED = re.compile(rf"^.*(?:\b(?:{'|'.join(DEPRECATIONS)}): |(?i:\bdeprecated\b)).*$", re.MULTILINE)
 WARNING = re.compile(r"\b\w*Warning: |^WARNING\b", re.MULTILINE)
 
 
@@ -98,14 +102,17 @@ def execute(
 
 
 def clean_environment(private: Path, *, strict: bool) -> dict[str, str]:
-    """The environment of a kernel whose outputs are stored: the CPU, no progress, no profile of the user, and
-    one thread, since the last bits that a widget's page carries depend on how many there are."""
+    """The environment of a kernel whose outputs are stored: the CPU, no progress, no profile of the user,
+    every deprecation said, and one thread, since the last bits that a widget's page carries depend on how
+    many there are."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name == "COURSE_CACHE" or not (name.startswith(PRIVATE) or name.endswith("COLOR"))
     }
-    return kept | {
+    return {
+        **kept,
+        **SHOW_DEPRECATIONS,
         "COURSE_DEVICE": "cpu",
         "COURSE_PROGRESS": str(private / "progress.json"),
         "COURSE_STRICT": "1" if strict else "0",

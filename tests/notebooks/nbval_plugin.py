@@ -2,24 +2,32 @@
 
 nbval collects and compares. Where it differs from JupyterLab it is cured here: `;` and `Out`, clear_output,
 updates of a display, and what is printed into an Output widget. For each there is a test that fails without
-the cure, and that says so once nbval needs it no longer. Loaded by `-p` in pyproject.toml.
+the cure, and that says so once nbval needs it no longer. Besides, a cell fails where something deprecated was
+used, and at once where the kernel died. Loaded by `-p` in pyproject.toml.
 """
 
 import tempfile
+import time
 from pathlib import Path
+from queue import Empty
 
 import pytest
-from nbval.plugin import IPyNbFile
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
+from nbval.plugin import IPyNbFile, NbCellError
 
-from notebook_run import prepare_machine
+from notebook_run import DEPRECATED, SHOW_DEPRECATIONS, prepare_machine
 
 SANITIZE = Path(__file__).with_name("sanitize.cfg")
 OUTPUTS = {"stream", "display_data", "execute_result", "error", "clear_output", "update_display_data"}
+# Seconds after which what must come from a kernel has failed to. What comes is never late: machines are busy.
+PATIENCE = 900
+DIED = "The kernel died in this cell, as it does when memory runs out or compiled code crashes."
+DEAD = "The kernel died in an earlier cell of this notebook, so this cell was not run."
 
 
 def pytest_configure(config):
     config.option.nbval_sanitize_with = config.option.nbval_sanitize_with or str(SANITIZE)
-    config.option.nbval_kernel_startup_timeout = 180  # seconds; four kernels may be starting on two cores
+    config.option.nbval_kernel_startup_timeout = PATIENCE
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,9 +39,66 @@ def pytest_collect_file(parent):
     ]
 
 
+@pytest.hookimpl(trylast=True)  # when pytest has set the notebook up, and its kernel runs
 def pytest_runtest_setup(item):
     if isinstance(item.parent, CourseNotebook):
         item.parent.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    said = item.parent.deprecated if isinstance(item.parent, CourseNotebook) else []
+    try:
+        result = yield
+    except NbCellError as error:
+        error.args = ("\n".join([*said, *error.args]),)
+        raise
+    if said:
+        item.raise_cell_error("\n".join(said))
+    return result
+
+
+class CourseKernel(RunningKernel):
+    """A kernel that is waited for as long as it lives. `cell` is the one that it runs; at first None."""
+
+    cell = None
+
+    def get_message(self, stream, timeout=None):
+        """The next message. Raises queue.Empty after `timeout` seconds, NbCellError as soon as the kernel is
+        seen to have died in its cell, RuntimeError where it has none yet."""
+        deadline = time.monotonic() + (PATIENCE if timeout is None else timeout)
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return super().get_message(stream, timeout=max(0, min(1, left)))
+            except Empty:
+                if not self.is_alive():
+                    raise self._death() from None
+                if left < 0:
+                    raise
+
+    def _death(self):
+        if self.cell is None:
+            return RuntimeError("Kernel died while it started")
+        return NbCellError(self.cell.cell_num, DIED, self.cell.cell.source)
+
+    def _ensure_iopub_up(self):
+        # As nbval does it, which gives up after ten seconds.
+        for _ in range(PATIENCE):
+            asked = self.kc.kernel_info()
+            self.await_reply(asked, timeout=PATIENCE)
+            try:
+                return self.await_idle(asked, timeout=1)
+            except Empty:  # it was said before anybody listened: ask again
+                continue
+        raise RuntimeError("Kernel was not heard")
+
+    def execute_cell_input(self, source, allow_stdin=None):
+        # With nbval's store_history=False IPython ignores a closing ";" and keeps no Out.
+        self.message_id = self.kc.execute(
+            source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False
+        )
+        return self.message_id
 
 
 class CourseNotebook(IPyNbFile):
@@ -45,48 +110,49 @@ class CourseNotebook(IPyNbFile):
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("COURSE_PROGRESS", str(Path(self.private.name) / "progress.json"))
             environment.setenv("COURSE_STRICT", "1" if self.path.parent.name == "solutions" else "0")
-            self.start_kernel()
-        self.kernel.execute_cell_input = self.execute_cell_input
+            environment.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+            for name, value in SHOW_DEPRECATIONS.items():
+                environment.setenv(name, value)
+            self.kernel = self.start_kernel()
+        self.setup_sanitize_files()
 
     def start_kernel(self, tries=3):
         # Two kernels that start at once can be given the same TCP port, and then one of them dies.
         try:
-            super().setup()
+            return CourseKernel(CURRENT_ENV_KERNEL_NAME, cwd=str(self.path.parent), startup_timeout=PATIENCE)
         except RuntimeError:
             if tries == 1:
                 raise
-            self.start_kernel(tries - 1)
+            return self.start_kernel(tries - 1)
 
     def teardown(self):
         super().teardown()
         self.private.cleanup()
 
     def begin(self, cell):
-        cell.output_timeout = 60  # seconds; nbval's 5 are too few on a busy machine
-        self.cell = cell
+        if not self.kernel.is_alive():
+            pytest.fail(DEAD, pytrace=False)
+        cell.output_timeout = PATIENCE
+        self.cell = self.kernel.cell = cell
         self.displays = []  # (display_id, the output that shows it); nbval compares at the end of a cell
         self.display_id = None  # of the output that nbval is about to store
         self.open_widgets = set()  # the comms of the Output widgets that catch what is printed
         self.clear_before_next = False
-
-    def execute_cell_input(self, source, allow_stdin=None):
-        # With nbval's store_history=False IPython ignores a closing ";" and keeps no Out.
-        self.message_id = self.kernel.kc.execute(
-            source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False
-        )
-        return self.message_id
+        self.deprecated = []  # what was said about it
 
     def get_kernel_message(self, timeout=None, stream="iopub"):
         """The next message for nbval to act upon, after those that it cannot act upon."""
         while True:
             message = super().get_kernel_message(timeout=timeout, stream=stream)
-            ours = message["parent_header"].get("msg_id") == self.message_id
+            ours = message["parent_header"].get("msg_id") == self.kernel.message_id
             if not ours or not self.carried_out(message["msg_type"], message["content"]):
                 return message
 
     def carried_out(self, kind, content):
         """True where a message needs nothing more than what was done here."""
         outputs = self.cell.test_outputs
+        if kind == "stream" and content["name"] == "stderr":
+            self.deprecated += DEPRECATED.findall(content["text"])
         if self.display_id:
             self.displays.append((self.display_id, outputs[-1]))
         display_id = content.get("transient", {}).get("display_id")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import nbval_plugin
 import notebook_run
+from course_utils.releases import cache_name
 
 # What nbval by itself compares wrongly, a cell each; JupyterLab and nbclient agree on all of them.
 DEFECTS = {
@@ -69,6 +71,44 @@ STRICT_AND_OWN_PROGRESS = [
     "import os\nos.environ['COURSE_STRICT'], os.path.exists(os.environ['COURSE_PROGRESS'])",
     "open(os.environ['COURSE_PROGRESS'], 'w').close()",
 ]
+# Deprecations, of which Python hides those that a library's module warns of, and whether a cell must fail.
+DEPRECATIONS = {
+    "set up": (
+        "import sys, types, warnings\n"
+        "library = types.ModuleType('library')\n"
+        "exec('import warnings\\ndef old(kind): warnings.warn(\"no more\", kind)', vars(library))\n"
+        "from transformers.utils import logging\n"
+        "log = logging.get_logger('transformers.models')",
+        False,
+    ),
+    "DeprecationWarning": ("library.old(DeprecationWarning)", True),
+    "PendingDeprecationWarning": ("library.old(PendingDeprecationWarning)", True),
+    "FutureWarning": ("library.old(FutureWarning)", True),
+    "a warning of the cell's own": ("warnings.warn('no more', DeprecationWarning)", True),
+    "transformers' log": ("log.warning_once('`past_key_values` is deprecated.')", True),
+    "in an Output widget": (
+        "from ipywidgets import Output\nwith Output():\n    library.old(DeprecationWarning)",
+        True,
+    ),
+    "before an error": ("library.old(DeprecationWarning)\n1 / 0", True),
+    "another warning": ("library.old(UserWarning)", False),
+    "another word in the log": ("log.warning('`past_key_values` is appreciated.')", False),
+    "the cache by its old name": (
+        "import torch\n"
+        "from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel\n"
+        "model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))\n"
+        "model(torch.ones(1, 2, dtype=torch.long), past_key_values=DynamicCache());",
+        cache_name() == "cache",
+    ),
+}
+
+
+def store(path, sources, tags=()):
+    """Write a notebook whose cells look as if they had been run, without outputs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"tags": list(tags)}
+    cells = [new_code_cell(source, execution_count=1, metadata=metadata) for source in sources]
+    nbformat.write(new_notebook(cells=cells), path)
 
 
 def run_and_store(path, sources, changes=None):
@@ -91,8 +131,8 @@ def run_and_store(path, sources, changes=None):
     nbformat.write(notebook, path)
 
 
-def verdicts(folder, *options, **environment):
-    """Run nbval on a folder: {notebook's name: [whether each cell passed]}."""
+def cases(folder, *options, **environment):
+    """Run nbval on a folder: {notebook's name: [why each cell failed; None for one that passed]}."""
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
     run = subprocess.run(
@@ -100,14 +140,19 @@ def verdicts(folder, *options, **environment):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_ADDOPTS": "", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert run.returncode in (0, 1), run.stdout + run.stderr
-    passed = {}
+    found = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = case.get("classname").removesuffix(".ipynb").rpartition(".")[2]
-        passed.setdefault(name, []).append(not len(case))
-    return passed
+        found.setdefault(name, []).append("".join(case.itertext()) if len(case) else None)
+    return found
+
+
+def verdicts(folder, *options, **environment):
+    """The same, with whether each cell passed."""
+    found = cases(folder, *options, **environment)
+    return {name: [why is None for why in cells] for name, cells in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +196,51 @@ def test_a_solved_notebook_runs_strict_and_each_has_its_own_progress(with_plugin
     assert with_plugin["open"] == with_plugin["solved"] == [True, True]
 
 
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory):
+    """Why cells failed in notebooks with deprecations, in one whose kernel dies and in one beside it."""
+    folder = tmp_path_factory.mktemp("failing")
+    sources = [source for source, _ in DEPRECATIONS.values()]
+    store(folder / "deprecations.ipynb", sources, tags=["nbval-ignore-output"])
+    store(folder / "compared.ipynb", sources[:2])
+    store(folder / "dies.ipynb", ["1;", "import os; os._exit(1)", "2;", "3;"])
+    store(folder / "lives.ipynb", ["1;", "2;"])
+    return cases(folder, "-p", "nbval_plugin", TRANSFORMERS_VERBOSITY="error", PYTHONWARNINGS="ignore")
+
+
+@pytest.mark.parametrize("number", range(len(DEPRECATIONS)), ids=list(DEPRECATIONS))
+def test_a_cell_that_uses_something_deprecated_fails(number, failures):
+    fails = list(DEPRECATIONS.values())[number][1]
+    why = failures["deprecations"][number] or ""
+    assert bool(re.search("no more|is deprecated", why)) == fails, why
+    assert fails or not why
+
+
+def test_an_error_and_a_difference_are_told_besides(failures):
+    assert "ZeroDivisionError" in failures["deprecations"][list(DEPRECATIONS).index("before an error")]
+    assert "no more" in failures["compared"][1] and "stderr" in failures["compared"][1]
+
+
+def test_where_a_kernel_dies_its_notebook_fails_at_once_and_others_go_on(failures):
+    passes, dies, *rest = failures["dies"]
+    assert passes is None
+    assert nbval_plugin.DIED in dies and "os._exit(1)" in dies
+    assert len(rest) == 2 and all(nbval_plugin.DEAD in why for why in rest)
+    assert failures["lives"] == [None, None]
+
+
 @pytest.mark.parametrize(("deaths", "tries"), [(0, 1), (2, 3), (3, 3)])
-def test_a_kernel_that_dies_at_its_start_is_started_again(deaths, tries, monkeypatch):
+def test_a_kernel_that_dies_at_its_start_is_started_again(deaths, tries, tmp_path, monkeypatch):
     starts = []
 
-    def setup(notebook):
-        starts.append(notebook)
+    def start(*given, **options):
+        starts.append(given)
         if len(starts) <= deaths:
             raise RuntimeError("Kernel died before replying to kernel_info")
 
-    monkeypatch.setattr(nbval_plugin.IPyNbFile, "setup", setup)
+    monkeypatch.setattr(nbval_plugin, "CourseKernel", start)
     notebook = object.__new__(nbval_plugin.CourseNotebook)
+    notebook.path = tmp_path / "a.ipynb"
     with pytest.raises(RuntimeError) if deaths == 3 else contextlib.nullcontext():
         notebook.start_kernel()
     assert len(starts) == tries
