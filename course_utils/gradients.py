@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 
 from .advantages import float_rewards, group_mean, group_relative, leave_one_out, no_baseline
+from .causal import check_causal
 from .errors import CourseError
 from .links import gumbel, soft, straight_through
 from .numeric import at_least_float32
@@ -76,11 +77,12 @@ class Problem:
     gradient:   [parameters], the gradient of J: the sum of p R grad log p
 
     Raises CourseError for rewards of another shape, that are not finite or all the same, where there are too
-    many sequences to sum over, and for a model in training mode.
+    many sequences to sum over, for a model that is no decoder, and for one in training mode.
     """
 
     def __init__(self, model, rewards, start=0):
-        vocabulary = model.config.vocab_size
+        check_causal(model, "each token's log probability here is given the tokens before it")
+        vocabulary = model.config.get_text_config(decoder=True).vocab_size
         rewards = float_rewards(rewards, default=torch.float64)
         _check_rewards(rewards, vocabulary)
         if model.training:

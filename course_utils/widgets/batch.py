@@ -63,12 +63,3 @@ def tokens_of(tokenizer, batch):
         [(token_id, token_label(tokenizer, token_id)) for token_id in row[real].tolist()]
         for row, real in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True)
     ]
-
-
-def check_decoder(model, view):
-    """Raises CourseError for an encoder-decoder model. view: str, the name of the widget."""
-    if model.config.is_encoder_decoder:
-        raise CourseError(
-            f"{type(model).__name__} is an encoder-decoder model, and {view} shows a decoder's batch. "
-            "Give it a decoder-only model, for example the one that load() returns."
-        )

@@ -7,10 +7,10 @@ import torch
 import traitlets
 
 from ..beams import watch_beam_search
+from ..causal import check_causal
 from ..errors import CourseError, check_characters
 from ..scores import generated_lengths, sequence_scores
 from .base import CourseWidget, html_table
-from .batch import check_decoder
 from .labels import isolated, quoted, token_label
 
 _HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ class BeamTree(CourseWidget):
     weighed (see `beams.Candidate`); `greedy` is what generate() returned for one beam.
 
     Raises CourseError for a setting out of its range, for a prompt of no tokens or of more than the model has
-    positions, for half a surrogate pair, for an encoder-decoder model and for logits of NaN.
+    positions, for half a surrogate pair, for a model that is no decoder and for logits of NaN.
     """
 
     _esm = _HERE / "beam_tree.js"
@@ -68,7 +68,7 @@ class BeamTree(CourseWidget):
         early_stopping=False,
         eos_token_id=None,
     ):
-        check_decoder(model, "BeamTree")
+        check_causal(model, "BeamTree continues a prompt")
         self._model, self._tokenizer = model, tokenizer
         if eos_token_id is None:
             eos_token_id = model.generation_config.eos_token_id

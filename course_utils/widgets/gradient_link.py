@@ -40,7 +40,7 @@ class GradientLink(CourseWidget):
     `chain()` and `curve()` have the numbers. Everything is computed when the widget is made, in 12 forward
     and backward passes of 49 rows, so the page needs no kernel.
 
-    Raises CourseError for an encoder-decoder model, for ids and numbers that the model does not have, for a
+    Raises CourseError for a model that is no decoder, for ids and numbers that the model does not have, for a
     span that is not above 0, for losses that are no numbers, and for a control that is set to something else.
     """
 

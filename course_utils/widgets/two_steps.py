@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
+from ..causal import check_causal
 from ..errors import CourseError
 from ..links import gumbel, soft, straight_through
 from ..numeric import at_least_float32, integer
@@ -62,16 +63,12 @@ class TwoSteps:
     added to the number `number` of it. What a link makes of them is what the second step reads after the
     prompt. Its loss is the surprise at `target`, in nats.
 
-    Raises CourseError for an encoder-decoder model, for one in training mode, and for ids and a number that
+    Raises CourseError for a model that is no decoder, for one in training mode, and for ids and a number that
     it does not have.
     """
 
     def __init__(self, model, start, target, number):
-        if model.config.is_encoder_decoder:
-            raise CourseError(
-                f"{type(model).__name__} is an encoder-decoder model, and these are two steps of a decoder. "
-                "Leave the model out for a small one of ours."
-            )
+        check_causal(model, "these are two steps of a decoder")
         if model.training:
             raise CourseError(
                 "The model is in training mode, where dropout changes each loss. Type model.eval()."
