@@ -14,8 +14,9 @@ import math
 
 import torch
 
+from .causal import check_causal
 from .errors import CourseError
-from .masks import check_mask, position_ids
+from .masks import check_mask
 
 SOURCES = ("scores", "logits")
 
@@ -112,8 +113,8 @@ def token_log_probs(model, input_ids, attention_mask=None):
     token has a log probability: at every token but the first of its row, which nothing predicts. `log_probs`
     is float32, in nats, and 0 elsewhere. The number at place t stands for the token at place t; the model
     computed it at place t - 1.
-    Raises CourseError for ids and masks that do not fit together or the model, for a mask with holes, and for
-    a row of one token.
+    Raises CourseError for ids and masks that do not fit together or the model, for a mask with holes, for a
+    row of one token, and for a model in which a token also reads those after it.
     """
     input_ids, attention_mask = _checked_text(model, input_ids, attention_mask)
     expected = _expected(model, input_ids, attention_mask)[:, :-1]
@@ -137,14 +138,24 @@ def perplexity(model, input_ids, attention_mask=None):
 
 
 def _expected(model, input_ids, attention_mask):
-    """The log probabilities after each place of a checked text: float32 [batch, length, vocabulary]."""
+    """The log probabilities after each place of a checked text: float32 [batch, length, vocabulary].
+
+    The model sees every row from its first token on, with its padding after it, where no token looks. So a
+    model may count its positions as it does (RoBERTa's begin above the pad token's id) and may leave the mask
+    out of account (RWKV and RecurrentGemma do): it does to each row as to the text alone.
+    """
+    length, first = input_ids.shape[1], attention_mask.argmax(dim=1, keepdim=True)
+    places = torch.arange(length, device=input_ids.device)
+    from_first = (places[: attention_mask.sum(dim=1).max()] + first) % length
     with torch.no_grad():
         logits = model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
+            input_ids=input_ids.gather(1, from_first),
+            attention_mask=attention_mask.gather(1, from_first),
             use_cache=False,
         ).logits
+        if first.any() or logits.shape[1] < length:
+            rows, back = torch.arange(len(input_ids))[:, None], (places - first).clamp(0, logits.shape[1] - 1)
+            logits = logits[rows.to(logits.device), back.to(logits.device)]
         return logits.float().log_softmax(dim=-1)
 
 
@@ -212,6 +223,7 @@ def _checked_text(model, input_ids, attention_mask):
             "This reads a text with a decoder-only model, and was given an encoder-decoder, which writes an "
             "answer to a text. Give model(input_ids=..., labels=...) both of them instead."
         )
+    check_causal(model, "a token is scored given the tokens before it")
     if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or input_ids.dtype != torch.long:
         given = type(input_ids).__name__
         if isinstance(input_ids, torch.Tensor):
@@ -223,7 +235,7 @@ def _checked_text(model, input_ids, attention_mask):
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     mask = check_mask(attention_mask, input_ids.shape)
-    config = model.config.get_text_config()
+    config = model.config.get_text_config(decoder=True)
     strange = input_ids[(input_ids < 0) | (input_ids >= config.vocab_size)]
     if strange.numel():
         raise CourseError(

@@ -7,7 +7,7 @@ function percent(share) {
 }
 
 /** The batch: for each row its tokens with their ids, the mask and the positions that the model goes by. */
-function gridTable({ tokens, pad }, { side, give_mask, give_positions }) {
+function gridTable({ tokens, pad, counts }, { side, give_mask, give_positions }) {
   const length = Math.max(...tokens.map((own) => own.length));
   const line = (name, given, values) =>
     element(
@@ -26,7 +26,8 @@ function gridTable({ tokens, pad }, { side, give_mask, give_positions }) {
       return element("td", { class: look }, tokenName(text), element("span", { class: "padding-grid-id" }, String(id)));
     };
     const mask = row.map((token) => (give_mask && token === null ? 0 : 1));
-    const positions = row.map((token, at) => (give_positions ? (token === null ? 0 : at - first) : at));
+    const byTokens = give_positions || (counts === "tokens" && give_mask);
+    const positions = row.map((token, at) => (byTokens ? (token === null ? 0 : at - first) : at));
     return element(
       "tbody",
       {},

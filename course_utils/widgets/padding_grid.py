@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 import traitlets
 
+from ..causal import check_causal
 from ..errors import CourseError
 from ..masks import SIDES, position_ids
 from .base import CourseWidget, html_table
-from .batch import Choice, check_decoder, padded, tokens_of
+from .batch import Choice, padded, tokens_of
 from .labels import isolated, rjust, token_label
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 24
 _TOP = 5
 _SAVED_BYTES = 48_000  # of one saved output, within which as many answers are kept as there is room for
+_PLACES, _TOKENS = "places", "tokens"  # what a model counts that is given no position ids
 _CASES = [(side, mask, positions) for side in SIDES for mask in (True, False) for positions in (True, False)]
 
 
@@ -34,8 +36,9 @@ class PaddingGrid(CourseWidget):
     The models run in the kernel, in a bare forward pass: model(input_ids, **what the switches give). An
     answer is read at each row's last token.
 
-    Raises CourseError for other sentences (see `batch.padded`), for a tokenizer without a pad token, for an
-    encoder-decoder model or one that takes no position ids, and for a switch that is set to something else.
+    Raises CourseError for other sentences (see `batch.padded`), for a tokenizer without a pad token, for a
+    model that is no decoder, that takes no position ids or counts its own from elsewhere than 0, and for a
+    switch that is set to something else.
     """
 
     _esm = _HERE / "padding_grid.js"
@@ -48,7 +51,7 @@ class PaddingGrid(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, models, sentences, side="left", give_mask=True, give_positions=True):
-        self._models = _checked(models)
+        self._models, self._counts = _checked(models)
         switches = {"side": side, "give_mask": give_mask, "give_positions": give_positions}
         super().__init__(model_name=next(iter(models)), **switches)
         self.sentences = sentences
@@ -81,7 +84,8 @@ class PaddingGrid(CourseWidget):
 
     def _show(self, sentences, name, case):
         known = getattr(self, "_batch", None)
-        batch = known if known and known.sentences == sentences else _Batch(self._models, sentences)
+        fresh = known is None or known.sentences != sentences
+        batch = _Batch(self._models, sentences, self._counts) if fresh else known
         batch.answers(name, *case)  # before anything is changed: it may raise
         self._batch = batch
         self.set_trait("shown", batch.state())
@@ -120,8 +124,12 @@ class PaddingGrid(CourseWidget):
         batch = self._batch.padded(self.model_name, self.side)
         mask = batch["attention_mask"]
         given_mask = mask if self.give_mask else torch.ones_like(mask)
-        counted = torch.arange(mask.shape[1]).expand_as(mask)
-        positions = position_ids(mask) if self.give_positions else counted
+        if self.give_positions:
+            positions = position_ids(mask)
+        elif self._counts[self.model_name] == _TOKENS:
+            positions = position_ids(given_mask)
+        else:
+            positions = torch.arange(mask.shape[1]).expand_as(mask)
         _, tokenizer = self._models[self.model_name]
         tokens = tokens_of(tokenizer, batch)
         for number, answer in enumerate(self._answers()):
@@ -169,8 +177,8 @@ class PaddingGrid(CourseWidget):
 class _Batch:
     """Sentences as each model sees them, and what each model says to them, asked at most once."""
 
-    def __init__(self, models, sentences):
-        self.models = models
+    def __init__(self, models, sentences, counts):
+        self.models, self.counts = models, counts
         self._padded = {
             (name, side): padded(model, tokenizer, sentences, side, _MOST_TOKENS)
             for name, (model, tokenizer) in models.items()
@@ -228,6 +236,7 @@ class _Batch:
                     "name": name,
                     "tokens": tokens_of(tokenizer, self.padded(name, "left")),
                     "pad": [tokenizer.pad_token_id, token_label(tokenizer, tokenizer.pad_token_id)],
+                    "counts": self.counts[name],
                     "alone": self.alone_top(name) if answers[name] else [],
                     "answers": dict(answers[name]),
                 }
@@ -240,12 +249,17 @@ def _key(side, give_mask, give_positions):
     return f"{side} {int(give_mask)}{int(give_positions)}"
 
 
-def _next_token(model, input_ids, at, **given):
-    """The distribution after the places `at`, one a row: float64 tensor [batch, vocab] on the CPU."""
+def _logits(model, input_ids, **given):
+    """The model's logits, on the CPU: tensor [batch, length, vocab]."""
     given = {name: tensor.to(model.device) for name, tensor in given.items()}
     with torch.no_grad():
-        logits = model(input_ids.to(model.device), **given).logits
-    logits = logits[range(len(logits)), at].double().cpu()
+        return model(input_ids.to(model.device), **given).logits.cpu()
+
+
+def _next_token(model, input_ids, at, **given):
+    """The distribution after the places `at`, one a row: float64 tensor [batch, vocab] on the CPU."""
+    logits = _logits(model, input_ids, **given)
+    logits = logits[range(len(logits)), at].double()
     if logits.isnan().any() or logits.isposinf().any():
         raise CourseError(
             "The model's logits hold NaN or infinity, so they make no distribution. "
@@ -255,6 +269,7 @@ def _next_token(model, input_ids, at, **given):
 
 
 def _checked(models):
+    """The models once known to fit, and what each counts (see `_counted`): (dict, dict by name)."""
     pairs = list(models.values()) if isinstance(models, dict) else []
     if not pairs or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise CourseError(
@@ -262,13 +277,42 @@ def _checked(models):
             'Type {"GPT-2": load("tiny-gpt2")} as its first argument.'
         )
     for model, _ in pairs:
-        check_decoder(model, "PaddingGrid")
+        check_causal(model, "PaddingGrid shows a decoder's batch")
         if "position_ids" not in inspect.signature(model.forward).parameters:
             raise CourseError(
                 f"{type(model).__name__} takes no position ids, so there is no switch for them. "
                 'Give PaddingGrid another model, for example load("tiny-gpt2").'
             )
-    return models
+    return models, {name: _counted(*pair) for name, pair in models.items()}
+
+
+def _counted(model, tokenizer):
+    """What a model counts that is given no position ids: "places" of the row, or "tokens", by the mask, as
+    OPT does. Raises CourseError for a model that begins elsewhere than at 0, such as RoBERTa."""
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None or model.training:  # refused later; dropout makes every two answers differ
+        return _PLACES
+    ids = torch.tensor([[pad_id, *[one for one in range(3, 8) if one != pad_id]]])
+    mask = torch.ones_like(ids).index_fill(1, torch.tensor([0]), 0)
+    places = torch.arange(ids.shape[1])[None]
+
+    def answer(input_ids, **given):
+        return _logits(model, input_ids, **given)[:, 1:]  # without the padding's
+
+    def same(one, other):
+        scale = float(one.abs().nan_to_num(0, 0).max())
+        return torch.allclose(one, other, rtol=0, atol=1e-4 * scale, equal_nan=True)
+
+    alone, padded = ids[:, 1:], {"attention_mask": mask}
+    if same(answer(alone), answer(alone, position_ids=places[:, :-1])):
+        own = answer(ids, **padded)
+        for counts, positions in ((_PLACES, places), (_TOKENS, position_ids(mask))):
+            if same(own, answer(ids, **padded, position_ids=positions)):
+                return counts
+    raise CourseError(
+        f"{type(model).__name__} counts its positions in a way of its own, so those that this view gives it "
+        'would be wrong. Give PaddingGrid another model, for example load("tiny-gpt2").'
+    )
 
 
 def _likely(top):

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+import transformers
 from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -250,6 +251,67 @@ def test_log_probabilities_do_not_know_the_padding(name, side):
         assert scored[row].nonzero().flatten().tolist() == places[1:].tolist()
     if side == "left":  # without the mask the padding is text
         assert (naive - log_probs)[scored].abs().max() > 0.1
+
+
+def built(config, kind, **settings):
+    torch.manual_seed(0)
+    return getattr(transformers, kind)(getattr(transformers, config)(vocab_size=60, **settings)).eval()
+
+
+BERT = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "initializer_range": 0.3, "is_decoder": True,
+}  # fmt: skip
+
+
+def test_positions_are_those_that_a_model_counts_itself():
+    for name in ("Roberta", "Camembert", "XLMRoberta", "Data2VecText"):
+        model = built(f"{name}Config", f"{name}ForCausalLM", **BERT)
+        ids = torch.arange(4, 12)[None]
+        with torch.no_grad():
+            own = model(ids, labels=ids).loss.exp().item()
+        assert perplexity(model, ids) == pytest.approx(own, rel=1e-4), name
+    assert perplexity(built("RobertaConfig", "RobertaForCausalLM", **BERT), ids) == pytest.approx(
+        494.77, rel=1e-3
+    )
+
+
+def test_padding_does_not_reach_a_model_that_ignores_the_mask():
+    small = {"hidden_size": 32, "num_hidden_layers": 3, "initializer_range": 0.3}
+    models = [
+        built("RwkvConfig", "RwkvForCausalLM", hidden_size=32, num_hidden_layers=2),
+        built(
+            "RecurrentGemmaConfig", "RecurrentGemmaForCausalLM",
+            num_attention_heads=4, lru_width=32, intermediate_size=64, **small,
+        ),
+        built("XLMConfig", "XLMWithLMHeadModel", emb_dim=32, n_layers=2, n_heads=4, causal=True),
+        built("RoFormerConfig", "RoFormerForCausalLM", **BERT),
+        built(
+            "TrOCRConfig", "TrOCRForCausalLM",
+            d_model=32, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=64, init_std=0.3,
+        ),
+        built("RobertaConfig", "RobertaForCausalLM", **BERT),
+        built("MambaConfig", "MambaForCausalLM", hidden_size=32, num_hidden_layers=2, state_size=4),
+    ]  # fmt: skip
+    text, other = torch.arange(4, 12)[None], torch.arange(20, 33)[None]
+    for model in models:
+        for parameter in model.parameters():  # so that a token left of the text would show
+            if parameter.ndim > 1:
+                parameter.data.mul_(1.5)
+        alone, _ = token_log_probs(model, text)
+        padding = torch.full((1, 5), 2)
+        for ids, place in (
+            (torch.cat([padding, text], 1), slice(5, None)), (torch.cat([text, padding], 1), slice(0, 8))
+        ):  # fmt: skip
+            batch = torch.cat([ids, other])
+            mask = torch.ones_like(batch)
+            mask[0] = 0
+            mask[0, place] = 1
+            together, scored = token_log_probs(model, batch, mask)
+            torch.testing.assert_close(
+                together[0, place], alone[0], rtol=0, atol=1e-4, msg=type(model).__name__
+            )
+            assert scored[0].sum() == 7
 
 
 def test_what_is_expected_is_of_the_next_place(model):

@@ -5,7 +5,18 @@ import sys
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    CamembertConfig,
+    CamembertForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from course_utils import CourseError, load, load_tokenizer
 from course_utils.widgets import PaddingGrid
@@ -84,13 +95,14 @@ def test_each_question_is_put_to_the_model_once(models):
     asked = []
     hook = model.register_forward_pre_hook(lambda module, args: asked.append(args[0].shape))
     grid = PaddingGrid({"GPT-2": models["GPT-2"]}, SENTENCES)
-    assert len(asked) == 4  # three alone, one batch
+    assert sorted(asked[-4:]) == [(1, 3), (1, 5), (1, 8), (3, 8)]  # three alone, one batch
+    asked.clear()
     grid.page()
     grid.page()
-    assert len(asked) == 4 + 7
+    assert len(asked) == 7
     request = {"sentences": SENTENCES, "model_name": "GPT-2", "case": ["right", False, False]}
     assert grid.answer(request) is None
-    assert len(asked) == 4 + 7
+    assert len(asked) == 7
     hook.remove()
 
 
@@ -179,6 +191,34 @@ def test_models_that_do_not_fit(models, gpt2):
         PaddingGrid({"broken": (broken, gpt2)}, SENTENCES)
 
 
+def test_a_model_that_begins_its_positions_elsewhere_is_refused(gpt2):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"vocab_size": 50257, "is_decoder": True, "initializer_range": 0.3, **size}
+    for kind, made in ((RobertaForCausalLM, RobertaConfig), (CamembertForCausalLM, CamembertConfig)):
+        with pytest.raises(CourseError, match=f"{kind.__name__} counts its positions in a way of its own"):
+            PaddingGrid({"it": (kind(made(**config)).eval(), gpt2)}, SENTENCES)
+
+
+def test_positions_that_are_not_given_are_shown_as_the_model_counts_them(models, gpt2):
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=50257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+        word_embed_proj_dim=16, max_position_embeddings=32, init_std=0.3,
+    )  # fmt: skip
+    opt = OPTForCausalLM(config).eval()  # counts the tokens, by the mask
+    grid = PaddingGrid({"OPT": (opt, gpt2), "GPT-2": models["GPT-2"]}, SENTENCES, give_positions=False)
+    tokens, places = (
+        "0     0     0     0     1     2     3     4",
+        "0     1     2     3     4     5     6     7",
+    )
+    for name, with_mask, without in (("OPT", tokens, places), ("GPT-2", places, places)):
+        grid.model_name = name
+        for grid.give_mask, counted in ((True, with_mask), (False, without)):
+            assert re.search(f"^counted +{counted}$", grid.summary(), re.MULTILINE), (name, counted)
+        grid.give_mask = True
+        assert (max(grid.distances) < 1e-4) == (name == "OPT")
+
+
 def test_switches_refuse_what_they_do_not_know(grid):
     with pytest.raises(CourseError, match=r"side is 'top'\. Give 'left' or 'right'"):
         grid.side = "top"
@@ -215,7 +255,7 @@ def test_text_and_html_are_plain(models, gpt2):
 
 
 def test_a_batch_pads_for_each_tokenizer(models):
-    batch = _Batch(models, SENTENCES)
+    batch = _Batch(models, SENTENCES, dict.fromkeys(models, "places"))
     padded = batch.padded("GPT-2", "right")
     assert padded["attention_mask"].sum(1).tolist() == [5, 8, 3]
     assert padded["input_ids"][0, :2].tolist() == [1026, 481]
