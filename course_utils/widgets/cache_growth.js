@@ -99,10 +99,16 @@ function key(name, label) {
   return element("span", { class: "cache-growth-key" }, node, label);
 }
 
+/** The bytes of the cache that the configuration predicts, or null where it does not tell. */
+function prediction({ rates }) {
+  if (!rates) return null;
+  return (positions) => rates.reduce((sum, [rate, most]) => sum + rate * Math.min(positions, most ?? positions), 0);
+}
+
 function table(points, predicted, unit) {
   const row = (tag, cells) => element("tr", {}, ...cells.map((cell) => element(tag, tag === "th" ? { scope: "col" } : {}, cell)));
   const memory = (bytes) => (bytes / unit.bytes).toFixed(2);
-  const head = ["Positions", "With cache, ms", "Without, ms", "Times as long", `Cache, ${unit.name}`, "Predicted"];
+  const head = ["Positions", "With cache, ms", "Without, ms", "Times as long", `Cache, ${unit.name}`, ...(predicted ? ["Predicted"] : [])];
   const body = points.map((point) => {
     const [cached, all] = [median(point.with), median(point.without)];
     return row("td", [
@@ -111,29 +117,31 @@ function table(points, predicted, unit) {
       milliseconds(all),
       (all / cached).toFixed(1),
       memory(point.bytes),
-      memory(predicted(point.positions)),
+      ...(predicted ? [memory(predicted(point.positions))] : []),
     ]);
   });
   return element("table", {}, element("thead", {}, row("th", head)), element("tbody", {}, ...body));
 }
 
 /** What was found, in sentences. */
-function verdict({ points, agree }, predicted, unit) {
+function verdict({ points, agree, apart }, predicted, unit) {
   const last = points.at(-1);
   const [cached, all] = [median(last.with), median(last.without)];
   const memory = (bytes) => `${(bytes / unit.bytes).toFixed(2)} ${unit.name}`;
   const shape = last.shape ? ` of shape [${last.shape.join(", ")}]` : "";
-  const right = points.every((point) => point.bytes === predicted(point.positions));
+  const right = predicted && points.every((point) => point.bytes === predicted(point.positions));
   return [
     `At ${whole.format(last.positions)} positions a token takes ${milliseconds(cached)} ms with the cache and ` +
       `${milliseconds(all)} ms without, ${(all / cached).toFixed(1)} times as long. `,
-    `The cache then holds ${last.tensors} tensors${shape}: ${memory(last.bytes)}, ` +
+    `The keys and values are then ${last.tensors} tensors${shape}: ${memory(last.bytes)}` +
       (right
-        ? "as the configuration predicts. "
-        : `where the configuration predicts ${memory(predicted(last.positions))}. `),
+        ? ", as the configuration predicts. "
+        : predicted
+          ? `, where the configuration predicts ${memory(predicted(last.positions))}. `
+          : ". "),
     agree
       ? "Both ways found the same next token each time."
-      : "The two ways did not always find the same next token: their logits differ by rounding.",
+      : `The two ways did not always find the same next token: their logits differ by up to ${apart.toPrecision(2)}.`,
   ].join("");
 }
 
@@ -200,11 +208,11 @@ function render({ model, el }) {
 
   function draw() {
     const shown = model.get("shown");
-    const { points, factors, limit, done, total } = shown;
+    const { points, rule, limit, done, total } = shown;
     const some = points.length > 0;
     const most = some || running ? shown.most : chosen();
-    const predicted = (positions) => factors.position_bytes * positions;
-    const unit = memoryUnit(predicted(most));
+    const predicted = prediction(shown);
+    const unit = memoryUnit(Math.max(predicted?.(most) ?? 0, ...points.map((point) => point.bytes)));
     button.textContent = running ? "Stop" : some ? "Measure again" : "Measure";
     for (const input of lengths.querySelectorAll("input")) input.disabled = !live || running;
     progress.max = total || 1;
@@ -212,8 +220,7 @@ function render({ model, el }) {
     progress.hidden = !running;
     count.textContent = total > 0 && (running || done < total) ? `${done} of ${total} measured` : "";
     note.textContent =
-      `The configuration predicts 2 (keys and values) × ${factors.layers} layers × ${factors.heads} heads × ` +
-      `${factors.width} numbers × ${factors.number_bytes} bytes = ${whole.format(predicted(1))} bytes a position. ` +
+      (rule ? `The configuration predicts ${rule}. ` : "The configuration does not tell how large this kind of cache gets. ") +
       (limit ? `The model has ${whole.format(limit)} positions, so no text is longer.` : "");
 
     said.textContent = some
@@ -240,21 +247,22 @@ function render({ model, el }) {
       }),
       element("p", {}, ...SERIES.map(({ name: which, label }) => key(which, label))),
     );
+    const bends = (shown.rates ?? []).map(([, end]) => end).filter((end) => end !== null && end < most).sort((a, b) => a - b);
     const kept = points.map((point) => [point.positions, point.bytes / unit.bytes]);
     memory.replaceChildren(
       element("p", {}, `Kept from token to token, ${unit.name}`),
       chart({
         title: `Memory of the cache in ${unit.name} over the positions in the text; the table has the numbers`,
         most,
-        largest: Math.max(predicted(most) / unit.bytes, ...kept.map(([, value]) => value)),
+        largest: Math.max((predicted?.(most) ?? 1) / unit.bytes, ...kept.map(([, value]) => value)),
         lengths: marks,
         curves: [
-          { name: "predicted", points: [[0, 0], [most, predicted(most) / unit.bytes]] },
+          { name: "predicted", points: predicted ? [0, ...bends, most].map((n) => [n, predicted(n) / unit.bytes]) : [] },
           { name: "without", points: points.map((point) => [point.positions, 0]), end: some ? "nothing" : "" },
           { name: "with", points: kept, end: some ? `${kept.at(-1)[1].toFixed(2)} ${unit.name}` : "" },
         ],
       }),
-      element("p", {}, ...SERIES.map(({ name: which, label }) => key(which, label)), key("predicted", "predicted")),
+      element("p", {}, ...SERIES.map(({ name: which, label }) => key(which, label)), ...(predicted ? [key("predicted", "predicted")] : [])),
     );
     numbers.hidden = !some;
     numbers.replaceChildren(table(points, predicted, unit));

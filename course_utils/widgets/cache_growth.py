@@ -3,7 +3,6 @@
 import copy
 import html
 import inspect
-import math
 import statistics
 import threading
 import time
@@ -13,6 +12,8 @@ from typing import NamedTuple
 import torch
 import traitlets
 
+from ..cache_size import kept_layers, predicted_size
+from ..causal import check_causal
 from ..errors import CourseError, check_characters
 from ..releases import as_argument, cache_of, takes_cache
 from ..texts import SENTENCES
@@ -28,15 +29,15 @@ class Measured(NamedTuple):
     """What one more token cost in a text of `positions` tokens, itself counted.
 
     with_cache, without_cache: float, milliseconds, the median of the rounds so far
-    cache_bytes:     int, the bytes of the tensors in the cache
-    predicted_bytes: int, what the configuration says
+    cache_bytes:     int, the bytes of the keys and values in the cache
+    predicted_bytes: int, what the configuration says; None where it does not say what this model keeps
     """
 
     positions: int
     with_cache: float
     without_cache: float
     cache_bytes: int
-    predicted_bytes: int
+    predicted_bytes: int | None
 
 
 class CacheGrowth(CourseWidget):
@@ -51,8 +52,9 @@ class CacheGrowth(CourseWidget):
     `generate(use_cache=False)`. Both ask for the logits of the last position only.
 
     `measure(most)` measures in the cell and returns when it is done; `measured` holds the results.
+    `cache_size.predicted_size` reads the prediction from the configuration.
 
-    Raises CourseError for an encoder-decoder model, for a model that has no logits or keeps no keys and
+    Raises CourseError for a model that is no decoder, for one that has no logits or returns no keys and
     values, for a text that is no str, has no tokens or holds half a surrogate pair.
     """
 
@@ -62,14 +64,10 @@ class CacheGrowth(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, model, tokenizer, text=None):
-        if model.config.is_encoder_decoder:
-            raise CourseError(
-                f"{type(model).__name__} is an encoder-decoder model, and CacheGrowth times a decoder. "
-                "Give it a decoder-only model, for example the one that load() returns."
-            )
+        check_causal(model, "CacheGrowth times a decoder")
         self._model = model
         self._ids = _ids(tokenizer, SENTENCES["English"] if text is None else text)
-        _check_cache(model, self._ids[:1])
+        self._predicted = predicted_size(model, _checked_cache(model, self._ids[:1]))
         self._limit = getattr(model.config, "max_position_embeddings", None)
         choices = [most for most in _CHOICES if most <= (self._limit or most)] or [self._limit]
         self._series, self._lock = None, threading.Lock()
@@ -80,11 +78,13 @@ class CacheGrowth(CourseWidget):
                 "limit": self._limit,
                 "choices": choices,
                 "most": max(most for most in choices if most <= 256),
-                "factors": cache_factors(model),
+                "rule": self._predicted and self._predicted.rule(),
+                "rates": self._predicted and self._predicted.rates(),
                 "points": [],
                 "done": 0,
                 "total": 0,
                 "agree": True,
+                "apart": 0.0,
             },
         )
 
@@ -97,7 +97,7 @@ class CacheGrowth(CourseWidget):
                 with_cache=statistics.median(point["with"]),
                 without_cache=statistics.median(point["without"]),
                 cache_bytes=point["bytes"],
-                predicted_bytes=self.shown["factors"]["position_bytes"] * point["positions"],
+                predicted_bytes=self._predicted and self._predicted.bytes_at(point["positions"]),
             )
             for point in self.shown["points"]
         ]
@@ -132,8 +132,8 @@ class CacheGrowth(CourseWidget):
             raise CourseError(f"The longest text is to have {most!r} positions. Give a whole number {end}.")
         with self._lock:
             self._series = _Series(self._model, self._ids, most)
-            new = {"most": most, "points": [], "done": 0, "total": len(self._series.todo), "agree": True}
-            self.set_trait("shown", self.shown | new)
+            new = {"most": most, "points": [], "done": 0, "total": len(self._series.todo)}
+            self.set_trait("shown", self.shown | new | {"agree": True, "apart": 0.0})
 
     def _continue(self):
         """Take one measurement and show it. Returns int, how many are left."""
@@ -147,26 +147,26 @@ class CacheGrowth(CourseWidget):
                 self._series = None
                 raise
             left = len(series.todo)
-            new = {"points": series.points(), "done": self.shown["total"] - left, "agree": series.agree}
-            self.set_trait("shown", self.shown | new)
+            new = {"points": series.points(), "done": self.shown["total"] - left}
+            self.set_trait("shown", self.shown | new | {"agree": series.agree, "apart": series.apart})
             if left == 0:
                 self._series = None  # and the caches with it
             return left
 
     def summary(self):
-        factors = self.shown["factors"]
+        rule = self.shown["rule"]
         lines = [
-            "KV cache, as the configuration predicts it: 2 (keys and values) "
-            f"x {factors['layers']} layers x {factors['heads']} heads x {factors['width']} numbers "
-            f"x {factors['number_bytes']} bytes = {factors['position_bytes']:,} bytes a position"
+            f"KV cache, as the configuration predicts it: {rule}"
+            if rule
+            else "KV cache of a kind whose size the configuration does not tell"
         ]
         if not self.measured:
             lines.append("Not measured yet: run the cell and press Measure.")
         for one in self.measured:
+            predicted = "" if one.predicted_bytes is None else f", {one.predicted_bytes:,} predicted"
             lines.append(
                 f"{one.positions:>5} positions: {one.with_cache:.1f} ms with the cache, "
-                f"{one.without_cache:.1f} ms without; {one.cache_bytes:,} bytes kept, "
-                f"{one.predicted_bytes:,} predicted"
+                f"{one.without_cache:.1f} ms without; {one.cache_bytes:,} bytes kept{predicted}"
             )
         return "\n".join(lines)
 
@@ -176,7 +176,13 @@ class CacheGrowth(CourseWidget):
         if self.measured:
             header = ["Positions", "With cache, ms", "Without, ms", "Cache, bytes", "Predicted, bytes"]
             rows = [
-                (n, f"{cached:.1f}", f"{whole:.1f}", f"{real:,}", f"{predicted:,}")
+                (
+                    n,
+                    f"{cached:.1f}",
+                    f"{whole:.1f}",
+                    f"{real:,}",
+                    "–" if predicted is None else f"{predicted:,}",
+                )
                 for n, cached, whole, real, predicted in self.measured
             ]
             parts.append(html_table(header, rows))
@@ -195,6 +201,7 @@ class _Series:
         self.lengths = sorted({max(2, most * eighths // 8) for eighths in _EIGHTHS})
         self.todo = self.lengths * _ROUNDS
         self.agree = True  # both ways found the same most likely token
+        self.apart = 0.0  # where they did not, the largest difference between their logits
         self._caches = {}  # for each length, the cache of all positions but the last
         self._points = {}
 
@@ -209,8 +216,8 @@ class _Series:
             self._fill(length)
         if not warm:  # the first pass of a kind also waits for memory and threads
             self._pair(length)
-        cached, whole, cache, agree = self._pair(length)
-        tensors = _tensors(cache)
+        cached, whole, cache, apart = self._pair(length)
+        tensors = [tensor for layer in kept_layers(cache) for tensor in (layer.keys, layer.values)]
         shapes = {tuple(tensor.shape) for tensor in tensors}
         before = self._points.get(length, {"with": [], "without": []})
         self._points[length] = {
@@ -221,42 +228,27 @@ class _Series:
             "tensors": len(tensors),
             "shape": list(shapes.pop()) if len(shapes) == 1 else None,
         }
-        self.agree = self.agree and agree
+        if apart is not None:
+            self.agree, self.apart = False, max(self.apart, apart)
         self.todo = self.todo[1:]  # only now: what is interrupted counts for nothing
 
     def _fill(self, length):
-        """Make the cache of a text of `length` positions without its last, from the longest one so far."""
-        filled = max(self._caches, default=1) - 1
-        past = copy.deepcopy(self._caches[filled + 1]) if filled else None
-        output = _forward(self.model, self.ids[filled : length - 1], use_cache=True, **as_argument(past))
-        self._caches[length] = cache_of(output)
+        """Make the cache of a text of `length` positions without its last, in one pass, as generate() does:
+        not every model goes on rightly from a cache with several tokens at once (Jamba does not)."""
+        self._caches[length] = cache_of(_forward(self.model, self.ids[: length - 1], use_cache=True))
 
     def _pair(self, length):
-        """One token with the cache and without: (ms float, ms float, the cache after it, bool whether both
-        ways have the same most likely next token)."""
+        """One token with the cache and without: (ms float, ms float, the cache after it, None if both ways
+        have the same most likely next token, else by how much their logits differ at most)."""
         cache = copy.deepcopy(self._caches[length])  # the forward pass adds to the one that it is given
         last = self.ids[length - 1 : length]
         cached, with_cache = _timed(self.model, last, use_cache=True, **as_argument(cache))
         whole, without = _timed(self.model, self.ids[:length], use_cache=False)
-        same = with_cache.logits[0, -1].argmax() == without.logits[0, -1].argmax()
-        return cached, whole, cache_of(with_cache), bool(same)
-
-
-def cache_factors(model):
-    """What the size of a KV cache is made of, read from the model's configuration: dict of int.
-
-    "layers", "heads" (those of the keys and values), "width" (of one head) and "number_bytes"; twice their
-    product, for keys and values, is "position_bytes", which each position of each row of a batch takes.
-    """
-    config = model.config
-    heads = config.num_attention_heads
-    factors = {
-        "layers": config.num_hidden_layers,
-        "heads": getattr(config, "num_key_value_heads", None) or heads,
-        "width": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "number_bytes": model.dtype.itemsize,
-    }
-    return factors | {"position_bytes": 2 * math.prod(factors.values())}
+        ours, theirs = (output.logits[0, -1].float() for output in (with_cache, without))
+        apart = None
+        if ours.argmax() != theirs.argmax():
+            apart = (ours - theirs).abs().nan_to_num().max().item()
+        return cached, whole, cache_of(with_cache), apart
 
 
 def _ids(tokenizer, text):
@@ -293,25 +285,18 @@ def _finish(device):
         torch.accelerator.synchronize(device)
 
 
-def _tensors(cache):
-    """The tensors of keys and values in `cache`: list, empty if it keeps none."""
-    layers = getattr(cache, "layers", [])
-    found = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
-    return [tensor for tensor in found if tensor is not None]
-
-
-def _check_cache(model, ids):
-    """Raises CourseError unless `model` has logits, and keeps keys and values of `ids` (list of int)."""
-    if takes_cache(model):
-        output = _forward(model, ids, use_cache=True)
-        if not hasattr(output, "logits"):
-            raise CourseError(
-                f"A {type(model).__name__} has no head that scores the next token. "
-                "Load the model with load(), or with AutoModelForCausalLM."
-            )
-        if _tensors(cache_of(output)):
-            return
-    raise CourseError(
-        f"{type(model).__name__} keeps no keys and values, so there is no cache to measure. "
-        "Give CacheGrowth another model, for example the one that load() returns."
-    )
+def _checked_cache(model, ids):
+    """The cache that `model` returns for `ids` (list of int). Raises CourseError unless it has logits, and
+    keys and values in the cache."""
+    output = _forward(model, ids, use_cache=True)
+    if not hasattr(output, "logits"):
+        raise CourseError(
+            f"A {type(model).__name__} has no head that scores the next token. "
+            "Load the model with load(), or with AutoModelForCausalLM."
+        )
+    if not takes_cache(model) or not kept_layers(cache_of(output)):
+        raise CourseError(
+            f"{type(model).__name__} returns no keys and values, so there is no cache to measure. "
+            "Give CacheGrowth another model, for example the one that load() returns."
+        )
+    return cache_of(output)

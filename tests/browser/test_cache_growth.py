@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from browser_kit import axe_violations, document, stop_clock, worst_contrast
 from playwright.sync_api import expect
+from transformers import FalconConfig, FalconForCausalLM, MistralConfig, MistralForCausalLM
 
 from course_utils import load_tokenizer
 from course_utils.widgets import CacheGrowth, cache_growth
@@ -68,8 +69,8 @@ def test_a_run_shows_its_numbers_twice_as_curves_and_as_a_table(mount, widget):
     ]
     expect(page.locator(".cache-growth-verdict")).to_have_text(
         "At 256 positions a token takes 2.00 ms with the cache and 512 ms without, 256.0 times as long. The "
-        "cache then holds 2 tensors of shape [1, 2, 256, 8]: 32.00 KiB, as the configuration predicts. Both "
-        "ways found the same next token each time."
+        "keys and values are then 2 tensors of shape [1, 2, 256, 8]: 32.00 KiB, as the configuration "
+        "predicts. Both ways found the same next token each time."
     )
     expect(page.get_by_role("status")).to_have_text("Done.")
     time, memory = page.locator(".cache-growth-chart > svg").all()
@@ -79,6 +80,44 @@ def test_a_run_shows_its_numbers_twice_as_curves_and_as_a_table(mount, widget):
     assert heights == sorted(heights, reverse=True)
     steps = [a - b for a, b in pairwise(heights)]
     assert steps[1] == pytest.approx(2 * steps[0]) == pytest.approx(steps[2])  # the axis is linear, from 0
+
+
+def test_a_window_bends_the_prediction(mount, gpt2):
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    config = MistralConfig(vocab_size=50257, num_hidden_layers=2, sliding_window=17, **settings)
+    page = mount(CacheGrowth(MistralForCausalLM(config).eval(), gpt2))
+    expect(page.locator(".cache-growth-note")).to_contain_text(
+        "× 8 numbers × 4 bytes = 256 bytes a position, for the last 16 positions only."
+    )
+    page.get_by_label("64", exact=True).check()
+    measure(page)
+    assert [row[4:] for row in table(page)] == [["2.00"] * 2, *[["4.00"] * 2] * 4]
+    expect(page.locator(".cache-growth-verdict")).to_contain_text("4.00 KiB, as the configuration predicts.")
+    predicted = page.locator(".cache-growth-predicted polyline").first.get_attribute("points")
+    heights = [float(point.split(",")[1]) for point in predicted.split()]
+    assert len(heights) == 3
+    assert heights[0] > heights[1] == heights[2]
+
+
+def test_without_a_prediction_none_is_shown(mount, gpt2):
+    config = FalconConfig(vocab_size=50257, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    model = FalconForCausalLM(config).eval()
+    model.config.multi_query = False  # not what its layers do
+    widget = CacheGrowth(model, gpt2)
+    page = mount(widget)
+    expect(page.locator(".cache-growth-note")).to_contain_text(
+        "The configuration does not tell how large this kind of cache gets."
+    )
+    page.get_by_label("64", exact=True).check()
+    measure(page)
+    assert [row[4:] for row in table(page)] == [["0.50"], ["1.00"], ["2.00"], ["3.00"], ["4.00"]]
+    expect(page.locator(".cache-growth")).not_to_contain_text("redict")
+    expect(page.locator(".cache-growth-verdict")).to_contain_text("[1, 1, 64, 8]: 4.00 KiB. Both ways")
 
 
 def test_points_appear_one_by_one_and_a_run_can_be_stopped(mount, widget):
@@ -167,10 +206,12 @@ def test_keys(mount, widget):
 def test_different_next_tokens_and_bytes_are_said(mount, widget):
     widget.measure(64)
     points = [point | {"bytes": 1024, "shape": None} for point in widget.shown["points"]]
-    widget.set_trait("shown", widget.shown | {"points": points, "agree": False})
+    widget.set_trait("shown", widget.shown | {"points": points, "agree": False, "apart": 1.6789})
     said = mount(widget).locator(".cache-growth-verdict")
-    expect(said).to_contain_text("holds 2 tensors: 1.00 KiB, where the configuration predicts 8.00 KiB.")
-    expect(said).to_contain_text("The two ways did not always find the same next token")
+    expect(said).to_contain_text("are then 2 tensors: 1.00 KiB, where the configuration predicts 8.00 KiB.")
+    expect(said).to_contain_text(
+        "The two ways did not always find the same next token: their logits differ by up to 1.7."
+    )
 
 
 def test_a_saved_page_shows_the_last_measurement(open_page, widget):

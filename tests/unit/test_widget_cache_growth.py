@@ -3,12 +3,26 @@ import torch
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    JambaConfig,
+    JambaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     OpenAIGPTConfig,
     OpenAIGPTLMHeadModel,
     OPTConfig,
     OPTForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -73,28 +87,110 @@ def test_the_cache_has_the_bytes_that_the_configuration_predicts(gpt2):
             assert one.cache_bytes == one.predicted_bytes > 0, type(model)
             assert one.with_cache > 0 < one.without_cache
         assert widget.shown["agree"] or model.dtype == torch.bfloat16, type(model)
-    assert CacheGrowth(models[2], gpt2).shown["factors"] == {
-        "layers": 4, "heads": 2, "width": 16, "number_bytes": 2, "position_bytes": 512
+    shown = CacheGrowth(models[2], gpt2).shown
+    assert shown["rates"] == [(512, None)]
+    assert shown["rule"] == (
+        "2 (keys and values) × 4 layers × 2 heads × 16 numbers × 2 bytes = 512 bytes a position"
+    )
+
+
+SMALL = {"vocab_size": 50257, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+
+
+def test_windows_latent_attention_and_hybrids_are_predicted_too(gpt2):
+    latent = {
+        "num_hidden_layers": 2, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 2, "num_experts_per_tok": 1,
+        "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "num_key_value_heads": 4,
     }  # fmt: skip
+    torch.manual_seed(0)
+    models = {
+        FalconForCausalLM(FalconConfig(**SMALL, num_hidden_layers=2)): 2048,  # one key/value head
+        MistralForCausalLM(
+            MistralConfig(**SMALL, num_hidden_layers=2, num_key_value_heads=2, sliding_window=8)
+        ): 2 * 2 * 2 * 8 * 4 * 7,
+        DeepseekV3ForCausalLM(DeepseekV3Config(**SMALL, **latent)): 16 * 2 * (16 + 4) * 4,
+        jamba(): 16 * 2 * 4 * 8 * 4,  # one of two layers
+    }
+    for model, size in models.items():
+        widget = CacheGrowth(model.eval(), gpt2)
+        widget.measure(16)
+        for one in widget.measured:
+            assert one.cache_bytes == one.predicted_bytes, type(model)
+        assert widget.measured[-1].cache_bytes == size, type(model)
+        assert widget.shown["agree"], type(model)
 
 
-def test_a_window_keeps_less_than_the_configuration_predicts(gpt2):
-    config = MistralConfig(
-        vocab_size=50257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
+def jamba():
+    """A hybrid of one recurrent layer and one of attention, whose choices are far apart."""
+    torch.manual_seed(0)
+    config = JambaConfig(
+        **SMALL, num_key_value_heads=4, num_hidden_layers=2, attn_layer_period=2, attn_layer_offset=1,
+        num_experts=2, num_experts_per_tok=1, use_mamba_kernels=False, mamba_d_state=4, initializer_range=0.3,
+    )  # fmt: skip
+    return JambaForCausalLM(config).eval()
+
+
+def test_a_recurrent_layer_gets_the_text_in_one_piece(gpt2, monkeypatch):
+    model, pairs = jamba(), []
+    timed = cache_growth._timed
+
+    def remembered(*args, **given):
+        time, output = timed(*args, **given)
+        pairs.append(output.logits[0, -1])
+        return time, output
+
+    monkeypatch.setattr(cache_growth, "_timed", remembered)
+    CacheGrowth(model, gpt2).measure(64)
+    for cached, whole in zip(pairs[::2], pairs[1::2], strict=True):
+        torch.testing.assert_close(cached, whole, rtol=0, atol=1e-3)
+
+
+def test_where_the_ways_disagree_it_says_by_how_much(gpt2, monkeypatch):
+    forward = cache_growth._forward
+
+    def wrong(model, ids, **given):  # the passes without a cache find another token
+        output = forward(model, ids, **given)
+        if not given["use_cache"]:
+            output.logits[0, -1, 7] = output.logits[0, -1].max() + 2.5
+        return output
+
+    widget = CacheGrowth(tiny_gpt2(64), gpt2)
+    monkeypatch.setattr(cache_growth, "_forward", wrong)
+    widget.measure(16)
+    assert not widget.shown["agree"]
+    assert widget.shown["apart"] > 2.5
+    monkeypatch.undo()
+    widget.measure(16)
+    assert (widget.shown["agree"], widget.shown["apart"]) == (True, 0.0)
+
+
+def test_without_a_prediction_nothing_is_claimed(gpt2):
+    model = FalconForCausalLM(FalconConfig(**SMALL, num_hidden_layers=1)).eval()
+    model.config.multi_query = False  # not what its layers do
+    widget = CacheGrowth(model, gpt2)
+    widget.measure(16)
+    assert (widget.shown["rule"], widget.shown["rates"]) == (None, None)
+    last = widget.measured[-1]
+    assert (last.cache_bytes, last.predicted_bytes) == (1024, None)
+    for text in (repr(widget), widget.still()):
+        assert "whose size the configuration does not tell" in text
+        assert "1,024" in text
+        assert "None" not in text
+    assert "1,024 bytes kept" in repr(widget).splitlines()[-1]
+    assert "predicted" not in repr(widget)
+
+
+def test_a_multimodal_model_is_measured_by_its_text(gpt2):
+    text = SMALL | {"num_hidden_layers": 1, "head_dim": 8, "num_key_value_heads": 2}
+    sight = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=text, vision_config=sight | {"image_size": 16, "patch_size": 4}, mm_tokens_per_image=4
     )
     torch.manual_seed(0)
-    widget = CacheGrowth(MistralForCausalLM(config).eval(), gpt2)
-    widget.measure(32)
-    short, *_, long = widget.measured
-    assert short.cache_bytes == short.predicted_bytes
-    assert long.cache_bytes < long.predicted_bytes
-    assert widget.shown["agree"]
+    widget = CacheGrowth(Gemma3ForConditionalGeneration(config).eval(), gpt2)
+    widget.measure(16)
+    assert widget.measured[-1].cache_bytes == widget.measured[-1].predicted_bytes == 16 * 2 * 2 * 8 * 4
 
 
 def test_each_way_is_given_what_generate_gives_it(widget, clock):
@@ -209,9 +305,19 @@ def test_a_model_without_a_cache_is_one_sentence(gpt2):
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=10, d_model=8, d_ff=8, num_layers=1, num_heads=1))
     with pytest.raises(CourseError, match="encoder-decoder model, and CacheGrowth times a decoder"):
         CacheGrowth(t5, gpt2)
-    config = OpenAIGPTConfig(vocab_size=50257, n_positions=16, n_embd=8, n_layer=1, n_head=1)
-    with pytest.raises(CourseError, match="OpenAIGPTLMHeadModel keeps no keys and values"):
-        CacheGrowth(OpenAIGPTLMHeadModel(config).eval(), gpt2)
+    models = [
+        OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=50257, n_embd=8, n_layer=1, n_head=1)),
+        RecurrentGemmaForCausalLM(
+            RecurrentGemmaConfig(
+                vocab_size=50257, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, lru_width=32
+            )
+        ),
+        RwkvForCausalLM(RwkvConfig(vocab_size=50257, hidden_size=32, num_hidden_layers=2)),
+        MambaForCausalLM(MambaConfig(vocab_size=50257, hidden_size=32, num_hidden_layers=1)),
+    ]
+    for model in models:
+        with pytest.raises(CourseError, match=f"{type(model).__name__} returns no keys and values"):
+            CacheGrowth(model.eval(), gpt2)
 
 
 def test_a_model_without_a_head_is_one_sentence(gpt2):
@@ -221,8 +327,8 @@ def test_a_model_without_a_head_is_one_sentence(gpt2):
 
 def test_the_summary_names_no_time_before_one_was_measured(widget, clock):
     assert repr(widget) == (
-        "KV cache, as the configuration predicts it: 2 (keys and values) x 1 layers x 2 heads x 8 numbers "
-        "x 4 bytes = 128 bytes a position\nNot measured yet: run the cell and press Measure."
+        "KV cache, as the configuration predicts it: 2 (keys and values) × 1 layers × 2 heads × 8 numbers "
+        "× 4 bytes = 128 bytes a position\nNot measured yet: run the cell and press Measure."
     )
     assert "<table" not in widget.still()
     widget.measure()
