@@ -125,6 +125,7 @@ def test_work_of_one_word_shows_merges_in_the_order_they_are_made(gpt2):
     replayed = list(piece.symbols)
     for merge in piece.merges:
         at = list(pairwise(replayed)).index((merge.left, merge.right))
+        assert merge.start == len("".join(replayed[:at]))
         replayed[at : at + 2] = [merge.result]
         assert merge.result == merge.left + merge.right
         assert gpt2.ranks[merge.left, merge.right] == merge.rank
