@@ -7,6 +7,8 @@ import torch
 from transformers import GenerationConfig
 
 from .arguments import position_limit
+from .causal import check_causal
+from .continuation import continuation
 from .errors import CourseError, check_characters
 from .numeric import above_zero, at_least, integer
 
@@ -37,13 +39,14 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
                  distribution is softmax(logits / temperature)
     seed:        int, leaves torch's global random state alone; None draws from that
     The model is given ids and a mask of ones, no token types: as it is where the texts are scored.
-    Raises CourseError for a prompt that is no text or has no tokens, for numbers out of range, and where the
-    model has fewer positions.
+    Raises CourseError for a prompt that is no text or has no tokens, for numbers out of range, for a model
+    that is no decoder, and where it has fewer positions.
     """
     samples, new_tokens = at_least(1, samples=samples), at_least(1, new_tokens=new_tokens)
     temperature, seed = above_zero(temperature=temperature), checked_seed(seed)
     if not isinstance(prompt, str):
         raise CourseError(f'The prompt is of type {type(prompt).__name__}. Type one text, such as "I like".')
+    check_causal(model, "the texts continue a prompt")
     check_characters(prompt, "the prompt")
     ids = tokenizer([prompt] * samples, return_tensors="pt", verbose=False).input_ids.to(model.device)
     length, end = ids.shape[1], tokenizer.eos_token_id
@@ -65,7 +68,7 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
     is_end = (answers == (-1 if end is None else end)).long()  # no id is -1
     drawn = is_end.cumsum(1) - is_end == 0  # no end before this place
     texts = [
-        tokenizer.decode(row[keep], skip_special_tokens=True)
+        continuation(tokenizer, ids[0], row[keep], skip_special_tokens=True)
         for row, keep in zip(answers, drawn, strict=True)
     ]
     return Samples(sequences, length, drawn, texts)

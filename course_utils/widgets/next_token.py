@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 import traitlets
 
+from ..causal import check_causal
+from ..continuation import continuation
 from ..errors import CourseError, check_characters
 from .base import CourseWidget, html_table
 from .labels import isolated, quoted, rjust, token_label
@@ -44,7 +46,7 @@ class NextToken(CourseWidget):
     `prompt`, `chosen` (tuple of int, the ids appended) and `text` tell where the learner is.
 
     Raises CourseError for a prompt that is no str, of no tokens or of more tokens than the model has
-    positions, for half a surrogate pair, for an encoder-decoder model, for other `controls`, and for a
+    positions, for half a surrogate pair, for a model that is no decoder, for other `controls`, and for a
     setting outside its slider or without one.
     """
 
@@ -69,11 +71,7 @@ class NextToken(CourseWidget):
     def __init__(self, model, tokenizer, prompt, controls=_BASIC, **settings):
         if controls not in (_BASIC, _ALL):
             raise CourseError(f'controls is {controls!r}. Give "{_BASIC}" or "{_ALL}".')
-        if model.config.is_encoder_decoder:
-            raise CourseError(
-                f"{type(model).__name__} is an encoder-decoder model, and NextToken continues a prompt. "
-                "Give it a decoder-only model, for example the one that load() returns."
-            )
+        check_causal(model, "NextToken continues a prompt")
         for name in settings:
             if name not in (*_SETTINGS, "draws", "seed"):
                 raise CourseError(
@@ -101,7 +99,8 @@ class NextToken(CourseWidget):
     @property
     def text(self):
         """str, the prompt and what was appended to it."""
-        return self.prompt + self._tokenizer.decode(self.chosen)
+        added = continuation(self._tokenizer, self._prompt_ids(self.prompt), self.chosen)
+        return self.prompt + added
 
     @property
     def settings(self):
