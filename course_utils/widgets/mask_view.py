@@ -10,10 +10,11 @@ import torch
 import traitlets
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from ..causal import check_causal
 from ..errors import CourseError
 from ..masks import additive_mask, joined_mask, position_ids
 from .base import CourseWidget, html_table
-from .batch import Choice, check_decoder, padded, tokens_of
+from .batch import Choice, padded, tokens_of
 from .labels import isolated, quoted, rjust
 
 _HERE = Path(__file__).parent
@@ -54,7 +55,8 @@ class MaskView(CourseWidget):
     def __init__(
         self, model, tokenizer, sentences, layer=0, head=0, masks="both", fill="finfo.min", dtype="float32"
     ):
-        check_decoder(model, "MaskView")
+        check_causal(model, "MaskView shows a decoder's batch")
+        _attention_layers(model)
         self._model, self._tokenizer = model, tokenizer
         super().__init__(masks=masks, fill=fill, dtype=str(dtype).removeprefix("torch."))
         self._show(sentences, layer, head)
@@ -106,7 +108,8 @@ class MaskView(CourseWidget):
         self._show(request["sentences"], request["layer"], request["head"])
 
     def _show(self, sentences, layer, head):
-        layers, heads = self._model.config.num_hidden_layers, self._model.config.num_attention_heads
+        layers = len(_attention_layers(self._model))
+        heads = self._model.config.get_text_config(decoder=True).num_attention_heads
         for name, value, count in (("layer", layer, layers), ("head", head, heads)):
             if not isinstance(value, int) or not 0 <= value < count:
                 raise CourseError(
@@ -204,12 +207,7 @@ def attention_scores(model, batch, layer):
     batch: {"input_ids", "attention_mask"}, both LongTensor [batch, length]; positions count tokens only
     Raises CourseError for another architecture.
     """
-    attention = next((m for m in model.modules() if _projection(m) and m.layer_idx == layer), None)
-    if attention is None:
-        raise CourseError(
-            f"MaskView reads the attention of GPT-2's and Llama's architecture, and {type(model).__name__} "
-            'has neither. Give it load(), load("tiny-gpt2") or load("tiny-llama").'
-        )
+    attention = _attention_layers(model)[layer]
     names = list(inspect.signature(attention.forward).parameters)
     found, thread = [], threading.get_ident()
 
@@ -227,6 +225,17 @@ def attention_scores(model, batch, layer):
             return (query @ key.transpose(-1, -2) * attention.scaling).float().cpu()
     finally:
         hook.remove()
+
+
+def _attention_layers(model):
+    """The attention of each layer: dict by its number. Raises CourseError for another architecture."""
+    found = {module.layer_idx: module for module in model.modules() if _projection(module)}
+    if not found:
+        raise CourseError(
+            f"MaskView reads the attention of GPT-2's and Llama's architecture, and {type(model).__name__} "
+            'has neither. Give it load(), load("tiny-gpt2") or load("tiny-llama").'
+        )
+    return found
 
 
 def _gpt2_projection(attention, inputs):

@@ -3,7 +3,20 @@ import threading
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from course_utils import CourseError, load, load_tokenizer
 from course_utils.masks import additive_mask, joined_mask, pad_sentences, position_ids
@@ -191,6 +204,10 @@ def test_models_that_do_not_fit(model, gpt2):
     bloom = BloomForCausalLM(BloomConfig(vocab_size=50257, hidden_size=8, n_layer=1, n_head=1))
     with pytest.raises(CourseError, match="and BloomForCausalLM has neither"):
         MaskView(bloom, gpt2, SENTENCES)
+    small = {"vocab_size": 50257, "hidden_size": 8, "num_hidden_layers": 1}
+    for other in (MambaForCausalLM(MambaConfig(**small)), multimodal("Gemma3Text")):
+        with pytest.raises(CourseError, match=f"and {type(other).__name__} has neither"):
+            MaskView(other, gpt2, SENTENCES)
     config = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=50257)
     with pytest.raises(CourseError, match="encoder-decoder"):
         MaskView(T5ForConditionalGeneration(config), gpt2, SENTENCES)
@@ -198,6 +215,31 @@ def test_models_that_do_not_fit(model, gpt2):
     broken.transformer.h[0].attn.c_attn.weight.data[0] = float("nan")
     with pytest.raises(CourseError, match="NaN or infinity before any mask"):
         MaskView(broken, gpt2, SENTENCES)
+
+
+def multimodal(text):
+    """A model of images and text, whose text part has the architecture `text`."""
+    numbers = {
+        "vocab_size": 50257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    sight = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sight |= {"image_size": 16, "patch_size": 4}
+    torch.manual_seed(0)
+    if text == "Gemma3Text":
+        config = Gemma3Config(text_config=numbers, vision_config=sight, mm_tokens_per_image=4)
+        return Gemma3ForConditionalGeneration(config).eval()
+    seen = CLIPVisionConfig(**sight, projection_dim=32)
+    config = LlavaConfig(text_config=LlamaConfig(**numbers), vision_config=seen, image_token_index=9)
+    return LlavaForConditionalGeneration(config).eval()
+
+
+def test_a_multimodal_model_of_llamas_architecture_is_read_by_its_text(gpt2):
+    view = MaskView(multimodal("Llama"), gpt2, SENTENCES, layer=1, head=3)
+    assert (view.shown["layers"], view.shown["heads"]) == (2, 4)
+    assert view.weights.shape == (8, 8)
+    with pytest.raises(CourseError, match="There is no head 4: this model has 4 heads"):
+        view.head = 4
 
 
 def test_text_and_html_are_plain(model, gpt2):
