@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from .releases import cache_of
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -43,6 +45,11 @@ def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=
     tuple of a tuple of Candidate for each step, best first. generate() weighs (1 + the number of end tokens)
     x `num_beams` candidates a step, at least twice `num_beams`.
     """
+    with torch.no_grad():
+        cache = cache_of(model(input_ids[:, :1], use_cache=True))
+    # RWKV and RecurrentGemma keep their state elsewhere, and it does not follow beams that change places:
+    # generate() refuses the one, and returns scores of the other that are not those of its sequences.
+    without_cache = {"use_cache": False} if cache is None else {}
     running, weighed = _Running(), _Weighed()
     output = model.generate(
         input_ids,
@@ -57,6 +64,7 @@ def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=
         stopping_criteria=StoppingCriteriaList([weighed]),
         return_dict_in_generate=True,
         output_scores=True,
+        **without_cache,
         **settings,
     )
     new = slice(input_ids.shape[1], None)

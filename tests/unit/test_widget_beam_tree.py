@@ -3,10 +3,17 @@ import re
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from course_utils import CourseError, load, load_tokenizer
-from course_utils.scores import sequence_scores
+from course_utils.scores import sequence_scores, token_log_probs
 from course_utils.widgets import BeamTree
 from tiny import tiny_gpt2
 
@@ -231,6 +238,27 @@ def test_models_that_have_no_tree(gpt2):
     broken.transformer.ln_f.weight.data[0] = math.nan
     with pytest.raises(CourseError, match="NaN or infinity"):
         BeamTree(broken, gpt2, "Hello")
+
+
+def test_a_model_without_a_cache_that_could_follow_the_beams_is_searched_without(gpt2):
+    torch.manual_seed(0)
+    models = [
+        RwkvForCausalLM(RwkvConfig(vocab_size=50257, hidden_size=32, num_hidden_layers=2)),
+        RecurrentGemmaForCausalLM(
+            RecurrentGemmaConfig(
+                vocab_size=50257, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, lru_width=32,
+                intermediate_size=64, initializer_range=0.3,
+            )
+        ),
+    ]  # fmt: skip
+    for model in models:
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.data.normal_(std=0.3)
+        tree = BeamTree(model.eval(), gpt2, PROMPT, num_beams=4, max_new_tokens=6, eos_token_id=())
+        for ids, score in zip(tree.output.sequences, tree.output.sequences_scores, strict=True):
+            log_probs, _ = token_log_probs(model, ids[None])
+            assert log_probs[0, -6:].mean() == pytest.approx(float(score), abs=1e-3), type(model)
 
 
 def test_searching_says_nothing_and_draws_no_random_number(model, gpt2, capfd):
