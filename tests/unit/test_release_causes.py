@@ -175,16 +175,17 @@ def test_what_follows_from_a_cell_that_raises_stands_under_it(place):
         record(4, "print(other)", [error("NameError", "name 'other' is not defined", "Cell In[4], line 1")]),
         record(5, "run_again()", [again]),
         record(6, "print(1)", [out("2")], [out("1")]),
+        record(7, "seen", [error("NameError", "name 'seen' is not defined", "Cell In[7], line 1")]),
         record(1, "seen", [out("2")], [out("1")]),
         record(3, "run_again()", [hook], notebook="notebooks/solutions/05_generate.ipynb"),
     ]
     found = in_order(place, changed)
     causes = group(cells.failures(found))
     assert [(cause.first.where[-6:], len(cause.failures)) for cause in causes] == [
-        ("Cell 1", 4),
+        ("Cell 1", 5),
         ("Cell 3", 1),
     ]
-    assert [item.where[-6:] for item in causes[0].consequences] == ["Cell 2", "Cell 4"]
+    assert [item.where[-6:] for item in causes[0].consequences] == ["Cell 2", "Cell 4", "Cell 6"]
     assert causes[0].first.frame == "05_generate: m['past']"
     later = {cell.number: cell.after_raise for cell in found if cell.name == "05_generate"}
     assert (later[0], later[5]) == (False, True)

@@ -64,15 +64,13 @@ def sort(records: list[dict], ran: list[dict], place, renames: dict[str, str]) -
     for notebook, changed in sorted(by_notebook.items()):
         changed.sort(key=lambda record: record["executed"])
         name = notebook.removeprefix("notebooks/").removesuffix(".ipynb")
-        raised: list[dict] = []
-        failed: dict[tuple, Failure] = {}
+        raised: list[tuple[dict, Failure]] = []
         for record in changed:
             cell = sorted_cell(record, name, place, renames)
             cell.after_raise = bool(raised)
             if cell.kind == "raise":
-                cell.failure = failure_of(record, sources, cell, raised, failed)
-                failed[cell.failure.type, cell.failure.frame] = cell.failure
-                raised.append(record)
+                cell.failure = failure_of(record, sources, cell, raised)
+                raised.append((record, cell.failure))
             found.append(cell)
     return found
 
@@ -92,7 +90,7 @@ def sorted_cell(record: dict, name: str, place, renames: dict[str, str]) -> Cell
 def kind_of(stored, new, message: bool, versions: tuple[str, str], renames: dict[str, str]) -> str:
     """One of KINDS. stored, new: lists of {kind of data: text}, without stderr; message: there was some."""
     errors = {output["error"] for output in stored if "error" in output}
-    if any(output.get("error", next(iter(errors), "")) not in errors for output in new if "error" in output):
+    if any(output["error"] not in errors for output in new if "error" in output):
         return "raise"
     if comparable(stored) == comparable(new):
         return "message only" if message else "other output"
@@ -138,7 +136,7 @@ def _text(outputs, rich):
     return "\n".join(pieces)
 
 
-def failure_of(record, sources, cell, raised, failed) -> Failure:
+def failure_of(record, sources, cell, raised) -> Failure:
     """The failure of a cell that raises: where in the course's code, and whether it follows from another."""
     error = next(output for output in reversed(record["new"]) if "error" in output)
     lesson, frame = cell.name.removeprefix("solutions/"), ""
@@ -151,21 +149,12 @@ def failure_of(record, sources, cell, raised, failed) -> Failure:
         else:
             frame = f"{where}:{at}"
     frame = frame or f"{lesson}: {first_line(record['source'])}"
-    follows = (error["error"], frame) in failed
-    if error["error"] == "NameError" and (
-        name := re.search(r"name '(\w+)' is not defined", error["message"])
-    ):
-        for earlier in raised:
-            if name[1] in bound(earlier["source"]):
-                # Under the heading of what made the name go missing
-                reason = _reason(earlier, failed)
-                if reason:
-                    return Failure(cell.test, reason.type, reason.message, reason.frame, follows=True)
+    if name := re.search(r"^name '(\w+)' is not defined", error["message"]):
+        for earlier, reason in raised:
+            if name[1] in bound(earlier["source"]):  # it stands under what kept the name from being bound
+                return Failure(cell.test, reason.type, reason.message, reason.frame, follows=True)
+    follows = any((error["error"], frame) == (reason.type, reason.frame) for _, reason in raised)
     return Failure(cell.test, error["error"], error["message"], frame, follows=follows)
-
-
-def _reason(record, failed):
-    return next((failure for failure in failed.values() if failure.where == record["test"]), None)
 
 
 def own_frames(traceback: str):
