@@ -10,6 +10,10 @@ from .errors import CourseError
 
 def main(arguments=None):
     """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A path may hold what a console or a file cannot, such as the user's name on Windows.
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="python -m course_utils", description=__doc__.partition(":")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="download and convert the model before the first load()")

@@ -48,9 +48,15 @@ def check_machine():
     is missing. Fast: `python -m course_utils doctor` looks closer."""
     findings = [_python(), *_packages(), _front_end(), _disk(), _threads()]
     if not any(finding.is_missing for finding in findings):
-        print("This machine has what the course needs.")
+        _say("This machine has what the course needs.")
     for finding in (finding for finding in findings if finding.is_missing or finding.title == "Release"):
-        print(f"{finding.title}: {finding.text}. {finding.remedy}")
+        _say(f"{finding.title}: {finding.text}. {finding.remedy}")
+
+
+def _say(text):
+    """Print what may hold a path, with escapes for what the output has no characters for."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def examine():
@@ -215,7 +221,9 @@ def _route():
     settings = {name: os.environ[name] for name in _PROXIES if name in os.environ}
     if importlib.util.find_spec("pip"):
         command = [sys.executable, "-P", "-m", "pip", "config", "list"]
-        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            command, capture_output=True, text=True, errors="backslashreplace", check=False
+        )
         for line in listed.stdout.splitlines():
             key, _, value = line.partition("=")
             if key.rpartition(".")[2] in _ROUTE_SETTINGS:

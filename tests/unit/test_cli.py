@@ -1,6 +1,8 @@
 """python -m course_utils: prepare, doctor, progress; check_machine()."""
 
+import contextlib
 import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -204,6 +206,67 @@ def test_another_release_of_transformers_is_told_in_one_sentence(
     assert sentence in about and "requirements.txt" in about
     assert [finding.is_missing for finding in doctor.examine() if sentence in finding.text] == [is_missing]
     assert "transformers" not in line("Packages").replace(f"transformers {release}", "")
+
+
+@pytest.fixture
+def lukasz(monkeypatch, tmp_path):
+    """All folders are those of a user whose name the output's encoding does not hold."""
+    home = tmp_path / "Łukasz"
+    monkeypatch.setenv("COURSE_CACHE", str(home / "cache"))
+    monkeypatch.setenv("COURSE_PROGRESS", str(home / "progress.json"))
+    monkeypatch.setattr(assets, "shared_folder", lambda: home / "shared")
+
+
+def printed_in_cp1252(function, *given):
+    """What a function prints on a console with Western European characters only."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        with contextlib.suppress(SystemExit):  # argparse's
+            function(*given)
+        stream.flush()
+    return stream.buffer.getvalue().decode("cp1252")
+
+
+def in_the_cache(asset):
+    return assets.cache_folder() / asset.folder_name
+
+
+def nowhere(asset):
+    raise CourseError(f"Nothing fits into {assets.cache_folder()}.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "find"),
+    [
+        (["prepare"], in_the_cache),
+        (["prepare"], nowhere),
+        (["prepare", "--help"], nowhere),
+        (["doctor"], in_the_cache),
+        (["progress"], nowhere),
+        (["Łukasz"], nowhere),
+    ],
+    ids=["prepare", "prepare fails", "help", "doctor", "progress", "no such command"],
+)
+def test_a_path_that_the_output_cannot_hold_is_escaped(arguments, find, lukasz, monkeypatch):
+    monkeypatch.setattr(assets, "find", find)
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor._disk()])
+    monkeypatch.setenv("COLUMNS", "1000")  # argparse breaks lines inside a path
+    assert "\\u0141ukasz" in printed_in_cp1252(__main__.main, arguments)
+
+
+def test_check_machine_escapes_what_the_output_cannot_hold(monkeypatch):
+    monkeypatch.setattr(doctor, "_disk", lambda: doctor.Finding("Disk", "Łukasz has none", "Buy one."))
+    assert printed_in_cp1252(check_machine) == "Disk: \\u0141ukasz has none. Buy one.\n"
+
+
+def test_doctor_reports_to_a_file_that_cannot_hold_a_path(tmp_path):
+    names = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252", "PIP_CERT": "é"}
+    names["COURSE_CACHE"] = str(tmp_path / "Łukasz")
+    done = subprocess.run(
+        [sys.executable, "-m", "course_utils", "doctor"], env=os.environ | names, capture_output=True
+    )
+    assert done.stderr == b""
+    assert rb"\u0141ukasz" in done.stdout
 
 
 def test_torch_imported_first_is_noticed():
