@@ -89,7 +89,7 @@ def execute(
             notebook,
             km=kernels,
             timeout=SECONDS_A_CELL,
-            startup_timeout=180,
+            startup_timeout=SECONDS_A_CELL,
             record_timing=False,  # timestamps would change every file at every build
             allow_errors=allow_errors,
             resources={"metadata": {"path": str(folder)}},
@@ -166,7 +166,8 @@ def output_problem(cell: NotebookNode) -> str:
         )
     for output in cell.outputs:
         if output.get("name") == "stderr":
-            return f"text on stderr ({output.text.strip()[:200]!r})"
+            said = DEPRECATED.search(output.text)
+            return f"text on stderr ({(said[0] if said else output.text).strip()[:400]!r})"
         if WIDGET_VIEW in output.get("data", {}):
             return "a widget without text/html, of which a reader without a kernel sees an error"
         for text in output_texts(output):

@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_output
 
 import build_notebooks
 import notebook_run
+from course_utils.releases import cache_name
 
 LESSON = """# %% [markdown]
 # # Why?
@@ -29,10 +30,8 @@ bundle = {"text/plain": "w", "text/html": "<i>w</i>", "application/vnd.jupyter.w
 display(bundle, raw=True)
 
 # %%
-import time
 print("a", flush=True)
-time.sleep(0.3)
-print("b")
+print("b", flush=True)
 display(1)
 print("c")
 
@@ -233,6 +232,34 @@ def test_a_lesson_that_does_not_run_changes_no_file(copy, capsys):
     assert "ZeroDivisionError" in error
     assert "answer = 4 / 0" in error
     assert build_notebooks.main([], copy) == 1  # there is no record of a build
+
+
+# In a library's module, where Python would hide it; and the real one.
+HIDDEN = """import types
+library = types.ModuleType("library")
+exec("import warnings\\ndef old(): warnings.warn('no more', DeprecationWarning)", vars(library))
+library.old()
+"""
+OLD_CACHE = """import torch
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9))
+model(torch.ones(1, 2, dtype=torch.long), past_key_values=DynamicCache());
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (HIDDEN, "DeprecationWarning: no more"),
+        (OLD_CACHE, "FutureWarning: `past_key_values`" if cache_name() == "cache" else ""),
+    ],
+    ids=["hidden by Python", "the cache by its old name"],
+)
+def test_a_lesson_that_uses_something_deprecated_is_not_built(cell, said, course, capsys):
+    (course / "notebooks/source/02_old.py").write_text(f"# %% [markdown]\n# # Old?\n\n# %%\n{cell}")
+    assert build_notebooks.main(["02"], course) == bool(said)
+    assert said in capsys.readouterr().err
+    assert (course / "notebooks/02_old.ipynb").exists() == (not said)
 
 
 def test_check_is_silent_on_what_was_built(copy, capsys):
