@@ -1,7 +1,7 @@
 """Compare a learner's value with the right one, and say in a sentence how they differ.
 
-Works on numbers, text, bytes, lists, tuples, dictionaries, sets, NumPy arrays and tensors, nested as they
-come. torch is used where it is already imported, never imported from here.
+Works on numbers, text, bytes, lists, tuples, dictionaries, sets, NumPy arrays and tensors, nested in any
+way. torch is used where it is already imported, never imported from here.
 """
 
 import html
@@ -106,28 +106,28 @@ def same(got, want, tolerance=0.0):
 
 
 def difference(got, want, tolerance=0.0):
-    """None if the values are the same, otherwise half a sentence that begins at "it": what differs first."""
+    """None if the values are the same, otherwise half a sentence on the first difference."""
     if got is want:
         return None
     if is_tensor(want) or is_array(want):
         return _tensor_difference(got, want, tolerance)
     if _kind(got) != _kind(want):
-        return f"it is {_kind(got)}, expected is {_kind(want)}"
+        return f"got {_kind(got)}, expected {_kind(want)}"
     if isinstance(want, Mapping):
         return _mapping_difference(got, want, tolerance)
     if isinstance(want, list | tuple):
         if len(got) != len(want):
-            return f"it has {len(got)} items, expected are {len(want)}"
+            return f"it has {len(got)} item{'' if len(got) == 1 else 's'}, expected {len(want)}"
         for index, (item, wanted) in enumerate(zip(got, want, strict=True)):
             if (text := difference(item, wanted, tolerance)) is not None:
                 inner = isinstance(wanted, list | tuple)
-                text = f": {text}" if inner else f" it has {show(item)}, expected is {show(wanted)}"
+                text = f": {text}" if inner else f" it has {show(item)}, expected {show(wanted)}"
                 return f"at index {index}{text}"
         return None
     equal = bool(got == want)
     if not equal and _kind(want) == "a number":
         equal = abs(got - want) <= tolerance or (math.isnan(got) and math.isnan(want))
-    return None if equal else f"it is {show(got)}, expected is {show(want)}"
+    return None if equal else f"got {show(got)}, expected {show(want)}"
 
 
 _KINDS = {str: "text", bytes: "bytes", list: "a list", tuple: "a tuple", set: "a set", dict: "a dictionary"}
@@ -156,7 +156,7 @@ def _mapping_difference(got, want, tolerance):
         return f"it has {show(extra[0])}, which does not belong there"
     for key, wanted in want.items():
         if difference(got[key], wanted, tolerance) is not None:
-            return f"for {show(key)} it has {show(got[key])}, expected is {show(wanted)}"
+            return f"for {show(key)} it has {show(got[key])}, expected {show(wanted)}"
     return None
 
 
@@ -165,11 +165,11 @@ def _tensor_difference(got, want, tolerance):
 
     kind = "a tensor" if is_tensor(want) else "an array"
     if type(got) is not type(want) and not (is_tensor(got) and is_tensor(want)):
-        return f"it is {_kind(got)}, expected is {kind}"
+        return f"got {_kind(got)}, expected {kind}"
     if tuple(got.shape) != tuple(want.shape):
-        return f"its shape is {tuple(got.shape)}, expected is {tuple(want.shape)}"
+        return f"its shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
     if got.dtype != want.dtype:
-        return f"its type is {_dtype(got)}, expected is {_dtype(want)}"
+        return f"its type is {_dtype(got)}, expected {_dtype(want)}"
     one, other = _as_array(got), _as_array(want)
     if other.dtype.kind in "fc":
         wrong = ~numpy.isclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
@@ -177,10 +177,10 @@ def _tensor_difference(got, want, tolerance):
         wrong = one != other
     if not wrong.any():
         return None
-    place = tuple(numpy.argwhere(wrong)[0].tolist())
+    index = tuple(numpy.argwhere(wrong)[0].tolist())
     return (
-        f"{wrong.sum()} of {wrong.size} numbers differ, the first at {list(place)}: "
-        f"{one[place].item()}, expected is {other[place].item()}"
+        f"{wrong.sum()} of {wrong.size} numbers differ, the first at {list(index)}: "
+        f"got {one[index].item()}, expected {other[index].item()}"
     )
 
 
@@ -194,10 +194,10 @@ def _as_array(value):
 def expect_equal(got, want, inputs, message="", mistakes=()):
     """Raise Mistake unless `got` is `want`.
 
-    `inputs` is the tuple of what the learner's function was given, or a text that says it. `mistakes`
-    are pairs of a known wrong answer, or of a function of `got` that recognises one, and the sentence
-    that names the mistake; the first match is shown, with the values. A known answer of None stands for
-    "no such mistake on these inputs". `message` is shown where no known mistake matches.
+    `inputs` is the tuple of arguments that the learner's function was given, or a text that describes them.
+    `mistakes` are pairs of a known wrong answer, or of a function of `got` that recognises one, and the
+    sentence that names the mistake; the first match is shown, with the values. A known answer of None
+    stands for "no such mistake on these inputs". `message` is shown where no known mistake matches.
     """
     expect_close(got, want, inputs, message, mistakes, tolerance=0.0)
 
@@ -209,7 +209,7 @@ def expect_close(got, want, inputs, message="", mistakes=(), tolerance=1e-5):
         return
     message = next((sentence for known, sentence in mistakes if _matches(known, got, tolerance)), message)
     found = f"{described(inputs)} your result is {code(show(got))}"
-    text = f"expected is {code(show(want))}" if show(got) != show(want) and _brief(want) else text
+    text = f"expected {code(show(want))}" if show(got) != show(want) and _brief(want) else text
     raise Mistake(f"{message} {found}; {text}.".lstrip())
 
 

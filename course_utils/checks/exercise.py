@@ -14,7 +14,7 @@ In a lesson's module, `course_utils/checks/lesson01.py`:
         ]:
             got = answer(parts, pair)                     # copies go in; time, errors and changes are watched
             expect_equal(got, want, (parts, pair), "Go through the parts from left to right.", mistakes=[
-                (wrong, "After a merge, go on two places further."),
+                (wrong, "After a merge, move on by two parts."),
                 (lambda got: got == parts, "Nothing was merged: compare both parts with the pair."),
             ])
         if answer(["a"], ("a", "b")) != ["a"]:
@@ -28,8 +28,8 @@ In the notebook:
 
     lesson01.merge(merge)                                 # a Result, shown as "✔ …", "✘ …" or "… not yet"
 
-An answer that is no function (a number, a list, a tensor) is handed to the check as a copy. A check never
-raises, except with COURSE_STRICT=1, where all but "✔" is an AssertionError with the same text. Options:
+An answer that is not a function (a number, a list, a tensor) is handed to the check as a copy. A check never
+raises, except with COURSE_STRICT=1, where anything but "✔" is an AssertionError with the same text. Options:
 `seconds=10` limits the time in the learner's code. Values that `copied` does not copy (models, tokenizers)
 are handed on as they are. Heavy imports (torch, transformers) belong inside the check.
 '''
@@ -44,16 +44,16 @@ from .guard import Answer, NotYet, learner_frame, run
 
 __all__ = ["Exercise", "Mistake", "Result", "exercise", "expect_close", "expect_equal", "show"]
 
-# The symbol says the outcome without the colour. Okabe and Ito's colours, at 3:1 on white and on black.
+# The symbol tells the outcome without the colour. Okabe and Ito's colours, at 3:1 on white and on black.
 SYMBOLS = {"right": "✔", "wrong": "✘", "not yet": "…"}
 COLOURS = {"right": "#009e73", "wrong": "#d55e00", "not yet": "#808080"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found: `outcome` is "right", "wrong" or "not yet", `message` says the rest.
+    """What a check found: `outcome` is "right", "wrong" or "not yet", `message` explains it.
 
-    True in a condition only when right. `note` tells of trouble with the file of progress.
+    True in a condition only when right. `note` reports trouble with the progress file.
     """
 
     exercise: str
@@ -76,7 +76,7 @@ class Result:
 
 
 class Exercise:
-    """A check with its id, title, minutes and difficulty (1 to 5). Call it with the learner's answer."""
+    """A check with its id, title, minutes and difficulty (1 to 3). Call it with the learner's answer."""
 
     kind = "exercise"
 
@@ -84,13 +84,15 @@ class Exercise:
         functools.update_wrapper(self, check)
         self.check = check
         self.id = progress.valid_id(id)
+        if difficulty not in (1, 2, 3):
+            raise ValueError(f"{id} has the difficulty {difficulty!r}: it should be 1, 2 or 3")
         self.title = title
         self.minutes = minutes
         self.difficulty = difficulty
         self.seconds = seconds
 
     def __repr__(self):
-        return f"Exercise {self.id}: {self.title} ({self.minutes} min, difficulty {self.difficulty} of 5)"
+        return f"Exercise {self.id}: {self.title} ({self.minutes} min, difficulty {self.difficulty} of 3)"
 
     def __call__(self, answer):
         """Check `answer` and return a Result; AssertionError unless it is right where COURSE_STRICT=1."""
@@ -118,10 +120,12 @@ class Exercise:
         inputs = _lower(described(given.inputs)) if isinstance(given, Answer) else f"({code(show(answer))})"
         if frame:
             return "wrong", f"Your function raised {_sentence(error)} on {_place(frame, answer)} {inputs}."
-        return "wrong", f"The check cannot use your answer {inputs}: it stopped at {_sentence(error)}."
+        return "wrong", f"The check cannot use your answer {inputs}: it stopped with {_sentence(error)}."
 
     def _invitation(self):
-        return f"not yet: {self.title}. Write your answer in the cell above, run it, then run this one again."
+        return (
+            f"not yet: {self.title}. Write your answer in the cell above, run it, then run this cell again."
+        )
 
 
 def _sentence(error):
@@ -145,6 +149,7 @@ def exercise(id, *, title, minutes, difficulty, seconds=10):
 
     The check takes the learner's answer, raises Mistake with the sentence that names the mistake, and
     returns the sentence that says what a right answer proves. `minutes` is what a learner needs,
-    `difficulty` 1 to 5, `seconds` the limit of time in the learner's code. ValueError for a wrong id.
+    `difficulty` 1 to 3, `seconds` the time limit of the learner's code. ValueError for a wrong id or
+    difficulty.
     """
     return lambda check: Exercise(check, id, title, minutes, difficulty, seconds)

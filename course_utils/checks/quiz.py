@@ -9,7 +9,7 @@
         return load_tokenizer("gpt2")(" Hello").input_ids
 
 
-    predict_space = Prediction(                           # committed before the cell that settles it
+    predict_space = Prediction(                           # answered before the cell that settles it
         "01/predict-space",
         'What does GPT-2 make of `" Hello"`?',
         options=(
@@ -68,8 +68,8 @@ class Option:
 class Question:
     """A question with options, exactly one of them right unless `several`.
 
-    `options` are kept in an order that is drawn from the id: the same on every machine, and with no
-    habit of putting the right one first. `proof()` computes the right answer; the tests run it.
+    `options` are kept in an order that is drawn from the id: the same on every machine, and without
+    a habit of putting the right one first. `proof()` computes the right answer; the tests run it.
     ValueError if the question is not well formed.
     """
 
@@ -100,27 +100,27 @@ class Question:
 
     @property
     def key(self):
-        """The positions of the right options, a tuple of int."""
-        return tuple(position for position, option in enumerate(self.options) if option.right)
+        """The indices of the right options, a tuple of int."""
+        return tuple(index for index, option in enumerate(self.options) if option.right)
 
     def is_right(self, chosen):
-        """Whether the positions in `chosen` are exactly the right ones."""
+        """Whether the indices in `chosen` are exactly the right ones."""
         return set(chosen) == set(self.key)
 
     def prove(self):
-        """Run the proof, if there is one. AssertionError if it gives other options than the marked ones."""
+        """Run the proof, if there is one. AssertionError if it gives options that are not marked right."""
         if self.proof is None:
             return
         value = self.proof()
         values = value if self.several else [value]
         proven = tuple(
-            position
-            for position, option in enumerate(self.options)
+            index
+            for index, option in enumerate(self.options)
             if any(option.stands_for(value) for value in values)
         )
         assert proven == self.key, (
-            f"{self.id}: the proof gives {value!r}, but marked as right is "
-            f"{[self.options[position].text for position in self.key]}"
+            f"{self.id}: the proof gives {value!r}, but the options marked as right are "
+            f"{[self.options[index].text for index in self.key]}"
         )
 
 
@@ -136,8 +136,8 @@ class NumberPrediction:
     """A number that is guessed before the cell that settles it.
 
     `key` and `tolerance` (absolute) are in `unit`. `why` explains the right number; `wrong` holds pairs
-    of a typical wrong number, or of a range (low, high) with both ends, and its explanation, the first
-    match counts; `otherwise` answers every other number. `proof()` returns the number.
+    of a typical wrong number, or of a range (low, high) with both ends, and its explanation (the first
+    match counts); `otherwise` answers every other number. `proof()` returns the number.
     ValueError if the prediction is not well formed.
     """
 

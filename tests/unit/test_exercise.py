@@ -34,7 +34,7 @@ def merge(answer):
             (parts, pair),
             "Go through the parts from left to right.",
             mistakes=[
-                (wrong, "After a merge, go on two places further."),
+                (wrong, "After a merge, move on by two parts."),
                 (parts, "Nothing was merged: compare both parts with the pair."),
             ],
         )
@@ -85,7 +85,7 @@ def test_check_is_proven():
     prove_exercise(
         merge,
         right=[merged, lambda parts, pair: merged(list(parts), pair)],
-        wrong=[(merged_twice, "go on two places"), (lambda parts, pair: parts, "Nothing was merged")],
+        wrong=[(merged_twice, "move on by two"), (lambda parts, pair: parts, "Nothing was merged")],
     )
 
 
@@ -100,7 +100,7 @@ def test_known_mistake_is_named_with_the_values():
     result = merge(lambda parts, pair: parts)
     assert repr(result) == (
         "✘ Nothing was merged: compare both parts with the pair. For input `['h', 'e', 'l', 'l', 'o']`, "
-        "`('l', 'l')` your result is `['h', 'e', 'l', 'l', 'o']`; expected is `['h', 'e', 'll', 'o']`."
+        "`('l', 'l')` your result is `['h', 'e', 'l', 'l', 'o']`; expected `['h', 'e', 'll', 'o']`."
     )
     assert not result and progress.read()["01/merge"] | {"done": False} == progress.read()["01/merge"]
 
@@ -220,7 +220,7 @@ def test_wrong_def_line():
 def test_check_that_cannot_use_an_answer_says_so():
     result = wrap(lambda answer: answer("x")[0])(lambda x: 5)
     assert result.message == (
-        "The check cannot use your answer for input `'x'`: it stopped at TypeError: 'int' object is not "
+        "The check cannot use your answer for input `'x'`: it stopped with TypeError: 'int' object is not "
         "subscriptable."
     )
     assert "(`3`)" in wrap(lambda answer: answer + "a")(3).message
@@ -461,7 +461,7 @@ def test_answers_that_are_no_functions_are_copies():
         return "A list."
 
     assert wrap(check)(answer) and answer == [1, 2]
-    assert wrap(check)([2]).message == "For the list your result is `[2]`; expected is `[1, 2]`."
+    assert wrap(check)([2]).message == "For the list your result is `[2]`; expected `[1, 2]`."
 
 
 def test_copies_are_deep_and_models_are_not_copied():
@@ -493,33 +493,33 @@ def test_same(got, want):
 
 
 DIFFERENT = [
-    (1, 2, "it is 1, expected is 2"),
-    (True, 1, "it is True or False, expected is a number"),
-    ((1, 2), [1, 2], "it is a tuple, expected is a list"),
-    (None, [1], "it is None, expected is a list"),
-    ([1, 3], [1, 2], "at index 1 it has 3, expected is 2"),
-    ([[1], [3]], [[1], [2]], "at index 1: at index 0 it has 3, expected is 2"),
-    ([1], [1, 2], "it has 1 items, expected are 2"),
+    (1, 2, "got 1, expected 2"),
+    (True, 1, "got True or False, expected a number"),
+    ((1, 2), [1, 2], "got a tuple, expected a list"),
+    (None, [1], "got None, expected a list"),
+    ([1, 3], [1, 2], "at index 1 it has 3, expected 2"),
+    ([[1], [3]], [[1], [2]], "at index 1: at index 0 it has 3, expected 2"),
+    ([1], [1, 2], "it has 1 item, expected 2"),
     ({"a": 1}, {"b": 1}, "it has no 'b'"),
     ({"a": 1, "b": 1}, {"a": 1}, "it has 'b', which does not belong there"),
-    ({"a": 1}, {"a": 2}, "for 'a' it has 1, expected is 2"),
-    ([1], torch.tensor([1]), "it is a list, expected is a tensor"),
-    (torch.tensor(1), 1, "it is a tensor, expected is a number"),
-    (torch.ones(1), numpy.ones(1), "it is a tensor, expected is an array"),
-    (torch.ones(2, 1), torch.ones(2), "its shape is (2, 1), expected is (2,)"),
-    (torch.ones(2), torch.ones(2).long(), "its type is float32, expected is int64"),
+    ({"a": 1}, {"a": 2}, "for 'a' it has 1, expected 2"),
+    ([1], torch.tensor([1]), "got a list, expected a tensor"),
+    (torch.tensor(1), 1, "got a tensor, expected a number"),
+    (torch.ones(1), numpy.ones(1), "got a tensor, expected an array"),
+    (torch.ones(2, 1), torch.ones(2), "its shape is (2, 1), expected (2,)"),
+    (torch.ones(2), torch.ones(2).long(), "its type is float32, expected int64"),
     (
         torch.tensor([[1, 2], [3, 5]]),
         torch.tensor([[1, 2], [3, 4]]),
-        "1 of 4 numbers differ, the first at [1, 1]: 5, expected is 4",
+        "1 of 4 numbers differ, the first at [1, 1]: got 5, expected 4",
     ),
-    (torch.tensor(1.5), torch.tensor(2.5), "1 of 1 numbers differ, the first at []: 1.5, expected is 2.5"),
+    (torch.tensor(1.5), torch.tensor(2.5), "1 of 1 numbers differ, the first at []: got 1.5, expected 2.5"),
     (
         torch.tensor([True]),
         torch.tensor([False]),
-        "1 of 1 numbers differ, the first at [0]: True, expected is False",
+        "1 of 1 numbers differ, the first at [0]: got True, expected False",
     ),
-    (0.5, 0.25, "it is 0.5, expected is 0.25"),
+    (0.5, 0.25, "got 0.5, expected 0.25"),
 ]
 
 
@@ -547,7 +547,7 @@ def test_long_values_are_short_in_messages():
     ).message
     assert len(message) < 500
     assert "tensor of shape (100, 3) and type float32" in message
-    assert "300 of 300 numbers differ, the first at [0, 0]: 1.0, expected is 0.0" in message
+    assert "300 of 300 numbers differ, the first at [0, 0]: got 1.0, expected 0.0" in message
 
 
 def test_short_values_are_exact():
@@ -561,7 +561,7 @@ def test_mistake_raised_by_a_detector_does_not_break_the_check():
     def check(answer):
         expect_equal(answer(), "text", (), mistakes=[(lambda got: got.strip(), "never"), (None, "no such")])
 
-    assert wrap(check)(lambda: 3).message == "Without input your result is `3`; expected is `'text'`."
+    assert wrap(check)(lambda: 3).message == "Without input your result is `3`; expected `'text'`."
 
 
 def test_html_escapes_and_shows_code():
@@ -575,9 +575,19 @@ def test_html_escapes_and_shows_code():
 
 
 def test_repr_names_the_exercise():
-    assert repr(merge) == "Exercise 01/merge: Merge one pair everywhere (8 min, difficulty 2 of 5)"
+    assert repr(merge) == "Exercise 01/merge: Merge one pair everywhere (8 min, difficulty 2 of 3)"
     with pytest.raises(ValueError, match="no id"):
         exercise("merge", title="", minutes=1, difficulty=1)(lambda answer: "")
+
+
+def test_difficulty_is_one_to_three():
+    for difficulty in (1, 2, 3):
+        made = exercise("01/merge", title="", minutes=1, difficulty=difficulty)(lambda answer: "")
+        assert f"difficulty {difficulty} of 3" in repr(made)
+    for difficulty in (0, 4, 5, None):
+        message = f"01/merge has the difficulty {difficulty}: it should be 1, 2 or 3"
+        with pytest.raises(ValueError, match=message):
+            exercise("01/merge", title="", minutes=1, difficulty=difficulty)(lambda answer: "")
 
 
 def test_prove_exercise_can_fail():
