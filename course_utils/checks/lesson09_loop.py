@@ -1,4 +1,4 @@
-"""Lesson 09, exercise 3: the loop of policy gradient, and the loops that something is wrong with."""
+"""Lesson 09, exercise 3: the policy-gradient loop, and loops with one thing wrong."""
 
 import functools
 
@@ -9,7 +9,7 @@ _UPDATES, _RATE, _SAMPLES = 4, 0.3, 16
 
 @exercise("09/train", title="Repair a policy-gradient loop", minutes=9, difficulty=3)
 def check_train(answer):
-    """The weights after a few updates, against a loop that draws and scores anew each time."""
+    """The weights after a few updates, compared with a loop that draws and makes a second pass in each."""
     import torch
 
     want, means, _, _ = _trained(_repaired)
@@ -18,30 +18,30 @@ def check_train(answer):
         raise Mistake(
             "The weights have a gradient, but they do not move: `optimizer.step()` is missing."
             if has_gradient
-            else "No weight has changed: no gradient reaches the model. Score the drawn texts in a second "
-            "forward pass, and leave the recorded numbers alone."
+            else "No weight has changed: no gradient reaches the model. Compute the log probabilities of the drawn "
+            "texts in a second pass, and do not use the recorded numbers."
         )
     if not torch.allclose(got, want, atol=1e-9):
         for loop, message in _STALE:
             if torch.allclose(got, _trained(loop)[0], atol=1e-9):
                 raise Mistake(message)
         if calls != _UPDATES:
-            raise Mistake(f"`draw` was called {calls} times in {_UPDATES} updates. Draw once for each, and score those very texts.")  # fmt: skip
-        raise Mistake("The weights are not where the policy gradient leads. Weigh the log probabilities of the drawn texts by leave-one-out, take the mean, and turn the sign.")  # fmt: skip
+            raise Mistake(f"`draw` was called {calls} times in {_UPDATES} updates. Draw once for each, and use the log probabilities of exactly those texts.")  # fmt: skip
+        raise Mistake("The weights do not follow the policy gradient. Multiply the log probabilities of the drawn texts by the leave-one-out advantages, take the mean, and change the sign.")  # fmt: skip
     if not isinstance(result, list) or len(result) != _UPDATES:
-        raise Mistake(f"The weights are right. Return a list, too, with one mean reward for each of the {_UPDATES} updates.")  # fmt: skip
+        raise Mistake(f"The weights are right. Also return a list with one mean reward for each of the {_UPDATES} updates.")  # fmt: skip
     expect_close(
         [float(mean) for mean in result],
         means,
         f"{_UPDATES} updates",
-        "The weights are right, the list is not: it needs the mean reward of each update's texts.",
+        "The weights are right, the list is not: it should hold the mean reward of each update's texts.",
         tolerance=1e-6,
     )
-    return "Every update has texts and log probabilities of the model as it is then."
+    return "Every update uses texts and log probabilities from the current model."
 
 
 def _trained(loop):
-    """Run a loop on a small problem: its weights, what it returned, how often it drew, whether it had a gradient."""
+    """Run a loop on a small problem: the weights, what it returned, how often it drew, whether there was a gradient."""
     import torch
 
     from ..gradients import all_sequences, random_rewards, sequence_log_probs, toy_model
@@ -65,7 +65,7 @@ def _trained(loop):
 
 
 def _repaired(model, optimizer, draw, reward, updates, advantage=None, fresh=True, zero=True, scale=1.0):
-    """The loop as it should be, and with one thing wrong."""
+    """The correct loop, or one with a single mistake."""
     from ..gradients import leave_one_out, sequence_log_probs
 
     means, drawn = [], None
@@ -95,10 +95,10 @@ def _group_mean(rewards):
 
 
 _STALE = (
-    (_drawn_once, "The texts are drawn once. After the first update they come from a model that is gone: draw inside the loop."),
+    (_drawn_once, "The texts are drawn once. After the first update they come from a model that no longer exists: draw inside the loop."),
     (_accumulated, "The gradients of all updates add up. `optimizer.zero_grad()` belongs before each `backward()`."),
-    (functools.partial(_repaired, advantage=lambda rewards: rewards), "The rewards themselves are the weights. Take `gradients.leave_one_out` of them."),
-    (functools.partial(_repaired, advantage=_group_mean), "The group's mean is subtracted, the own reward included. Take `gradients.leave_one_out`."),
-    (functools.partial(_repaired, scale=-1.0), "The sign is turned: an optimizer makes the loss smaller, and J should grow."),
+    (functools.partial(_repaired, advantage=lambda rewards: rewards), "The log probabilities are multiplied by the rewards themselves. Use `gradients.leave_one_out` of the rewards."),
+    (functools.partial(_repaired, advantage=_group_mean), "The mean of the whole group is subtracted, including the text's own reward. Use `gradients.leave_one_out`."),
+    (functools.partial(_repaired, scale=-1.0), "The sign is wrong: an optimizer makes the loss smaller, and J should grow."),
     (functools.partial(_repaired, scale=_SAMPLES), "The loss is a sum. J is a mean over texts, so take the mean."),
 )  # fmt: skip

@@ -1,24 +1,26 @@
 # %% [markdown]
 # # How do you train through generation, then?
 #
-# **By the end you will have judged nine ways to a gradient through generation by the exact one, summed over every
-# sequence there is. And from nothing but points for its texts, a language model will have learned to avoid a letter.**
+# **By the end you will have compared nine ways to estimate a gradient through generation with the exact one, summed
+# over every possible sequence. And from nothing but points for its texts, a language model will have learned to use a
+# letter less often.**
 #
 # You will be able to
 #
-# - train on given answers in one forward pass, end of text included, and say what that does not train,
-# - draw texts without gradient, and score them with one: positions, mask and temperature as in the draw,
+# - train on given answers in one forward pass, end-of-text included, and say what that does not train,
+# - draw texts without a gradient, then compute their log probabilities with one, using the position ids, mask and
+#   temperature of the draw,
 # - turn the rewards of drawn texts into a gradient, and lower its noise with a baseline,
-# - say which estimators are unbiased, what that was proven by, and what the others were measured at,
-# - choose one, and repair a loop that looks right and is not.
+# - say which estimators are unbiased, how that is proven, and what was measured for the others,
+# - choose one, and repair a loop that only looks right.
 #
 # *75 minutes, and 30 more for the exercises. You need: lessons 07 and 08, and `torch.optim`.*
 
 # %% [markdown]
 # ## 1. When the answer is known
 #
-# Most training never generates. Somebody has written the answer, and the model is to find it likely. Prompt and
-# answer go through **one** forward pass:
+# Most training never generates. Somebody has written the answer, and the model should learn to find it likely. Prompt
+# and answer go through **one** forward pass:
 
 # %%
 import torch
@@ -36,25 +38,25 @@ scored = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, start - 1 :]  # (
 print([f"{number:.2f}" for number in scored[0].tolist()], "with a gradient:", scored.requires_grad)
 
 # %% [markdown]
-# Each token of the answer is scored given the **true** tokens before it, whatever the model would have chosen
-# there. That is **teacher forcing**, which lesson 08 did to the model's own text. No token is chosen, so none of lesson
-# 08's cuts is on the way.
+# Each token of the answer gets its log probability given the **true** tokens before it, whatever the model would have
+# chosen. That is **teacher forcing**, which lesson 08 used on the model's own text. No token is chosen, so there is
+# none of lesson 08's cuts.
 
 # %% [markdown]
-# The library does the same when it is given `labels`: ids where the loss counts, −100 where it does not. It shifts
-# them itself, and returns the mean with its sign turned.
+# The library does the same when it is given `labels`: ids for tokens that count in the loss, and −100 for those that
+# do not. It shifts them itself, and returns the mean with the opposite sign.
 
 # %%
 labels = ids.clone()
-labels[:, :start] = -100  # the prompt is not to be learned
+labels[:, :start] = -100  # the prompt should not be learned
 loss = model(ids, labels=labels).loss
 print(f"{loss.item():.2f} and {-scored.mean().item():.2f}")
 
 # %% [markdown]
 # ### The end has to be learned, too
 #
-# In a batch, answers have different lengths. Here are two with their end of text, padded on the right, and the padding
-# is the same token as the end:
+# In a batch, answers have different lengths. Here are two with their end-of-text, padded on the right, and the
+# padding token is the same as the end:
 
 # %%
 end = tokenizer.eos_token_id
@@ -63,15 +65,15 @@ texts = ["Red or blue? Blue." + tokenizer.eos_token, "Cat or dog? The old grey c
 batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(model.device)
 by_id = batch.input_ids.masked_fill(batch.input_ids == tokenizer.pad_token_id, -100)
 by_mask = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
-print("places that count, by id and by mask:", (by_id != -100).sum().item(), (by_mask != -100).sum().item())
+print("labels that count, by id and by mask:", (by_id != -100).sum().item(), (by_mask != -100).sum().item())
 
 # %% [markdown]
-# Lesson 02 met this trap: labels made from the pad *id* lose every end of text. What does the loss make of it, where no
-# label names the end? Its gradient at the logits says which of them a step pushes up (negative) or down (positive).
+# Lesson 02 showed this trap: labels made from the pad *id* lose every end-of-text. What does the loss do if no label
+# names the end? Its gradient at the logits says which of them a step pushes up (negative) or down (positive).
 
 # %%
 def push_on_the_end(labels):
-    """For each place that is trained: the gradient of the loss at the logit of the end of text."""
+    """For each label that counts: the gradient of the loss at the logit of the end-of-text."""
     logits = model(**batch).logits[:, :-1].detach().requires_grad_()  # (batch, length - 1, vocab)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum").backward()
     return logits.grad[..., end][labels[:, 1:] != -100]
@@ -80,21 +82,21 @@ def push_on_the_end(labels):
 Predict(lesson.predict_end)
 
 # %% tags=["answer"]
-print("places that push the end's logit up, and places that push it down:")
+print("labels that push the end's logit up, and labels that push it down:")
 for name, labels in (("labels by mask", by_mask), ("labels by id", by_id)):
     push = push_on_the_end(labels)
     print(f"{name}: {(push < 0).sum()} and {(push > 0).sum()}")
 
 # %% [markdown]
-# Every place that trains another token pushes the end's logit down. (Not always its probability, which depends on all
-# logits.) With labels by mask two places push it up; with labels by id **none** does, and nothing teaches the model
-# to stop. Make labels from the mask. (Nothing predicts a text's first token: 17 less 2.)
+# Every label that names another token pushes the end's logit down. (Not always its probability, which depends on all
+# logits.) With labels by mask, two labels push it up; with labels by id **none** does, and nothing teaches the model
+# to stop. Make labels from the mask. (Nothing predicts the first token of a text: 17 minus 2.)
 
 # %% [markdown]
 # ### What it does not train
 #
-# In training the model reads texts that people wrote. When it generates, it reads what *it* wrote, mistakes and all.
-# That gap is called **exposure bias**. We write a mistake for it:
+# In training the model reads texts that people wrote. When it generates, it reads what *it* wrote, including its
+# mistakes. That gap is called **exposure bias**. We put a mistake into the text:
 
 # %%
 @torch.no_grad()
@@ -108,27 +110,28 @@ for said in ("Paris", "London", "banana"):
     print(f"{said:6}  then Rome: {chance(asked, ' Rome'):.0%}")
 
 # %% [markdown]
-# On this one prompt a wrong city does no harm, and a strange word does. Teacher forcing never shows a model its own
-# mistakes. Most training is teacher forcing all the same: nothing has to be drawn, and each place of each text teaches.
+# On this one prompt a wrong city does no harm, but a strange word does. Teacher forcing never shows a model its own
+# mistakes. Even so, most training is teacher forcing: nothing has to be drawn, and the model learns from every token
+# of every text.
 
 # %% [markdown]
 # It has a second limit: someone must know the answer. "A text without the letter *e*", "a program that passes its
-# tests": we can *judge* such texts and not write down the one right answer. So the model must write, and learn from
-# the judgement.
+# tests": we can *judge* such texts, but there is no single right answer to write down. So the model must write, and
+# learn from the judgement.
 
 # %% [markdown]
 # ## 2. The gradient that we want
 #
-# Call the judgement of a text y its **reward** R(y), a number. What we want larger is its mean over the texts that
-# the model draws:
+# The judgement of a text y is a number, its **reward** R(y). We want to increase its mean over the texts that the
+# model draws:
 #
 # J = Σ p(y) R(y), the sum over all texts y.
 #
-# J is smooth. The choice of *one* text jumps, lesson 08 has shown that. The *probability* of each text moves gently.
+# J is smooth. The choice of *one* text jumps, as lesson 08 showed. The *probability* of each text changes smoothly.
 
 # %% [markdown]
-# For a language model nobody can take that sum. So we build a case where we can: six tokens, three steps, 216
-# sequences. The rewards are drawn from a normal distribution, in a table.
+# For a language model nobody can compute that sum. So we build a case where we can: six tokens, three steps, 216
+# sequences. The rewards are a table of draws from a normal distribution.
 
 # %%
 from course_utils.gradients import random_rewards, toy_model
@@ -141,7 +144,7 @@ print(f"{sum(weight.numel() for weight in weights):,} weights, rewards from {rew
 
 # %%
 def log_prob(sequences, temperature=1.0):
-    """log p of each sequence after the start token 0, with gradient: (batch,)."""
+    """log p of each sequence after the start token 0, with a gradient: (batch,)."""
     start = torch.zeros_like(sequences[:, :1])
     logits = toy(torch.cat([start, sequences[:, :-1]], dim=1)).logits / temperature  # (batch, 3, 6)
     return logits.log_softmax(-1).gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
@@ -153,8 +156,8 @@ J = (probs * rewards).sum()
 print(f"mean reward: {J.item():.2f}")
 
 # %% [markdown]
-# The probabilities of all sequences sum to 1. J is a function of the weights that autograd can differentiate. This
-# is the **exact gradient**, the judge of everything that follows:
+# The probabilities of all sequences sum to 1. J is a function of the weights that autograd can differentiate. This is
+# the **exact gradient**, the reference for everything that follows:
 
 # %%
 def flat(gradients):
@@ -165,15 +168,17 @@ exact = flat(torch.autograd.grad(J, weights))  # (weights,)
 print(tuple(exact.shape), f"length {exact.norm():.2f}")
 
 # %% [markdown]
-# Now the step that makes it usable. The derivative of a logarithm is ∇log p = ∇p / p, so ∇p = p ∇log p, and
+# Now the step that makes it usable. The gradient of a logarithm is ∇log p = ∇p / p, so ∇p = p ∇log p, and
 #
 # ∇J = Σ ∇p(y) R(y) = Σ **p(y)** R(y) ∇log p(y).
 #
-# The right side is a *mean over texts drawn from the model*, of R(y) ∇log p(y). Means can be estimated by drawing.
+# The right-hand side is the *mean of R(y) ∇log p(y) over texts drawn from the model*. We can estimate a mean by
+# drawing.
 
 # %% [markdown]
-# ∇log p(y), by the way, is called the **score function**. One backward pass gives it for one sequence. We take all
-# 216, and hold both sides against each other:
+# ∇log p(y) is the **gradient of the log probability** of one sequence. (Statistics calls it the *score function*;
+# hence `scores` in the code below.) One backward pass computes it for one sequence. We take all 216, and compare both
+# sides:
 
 # %%
 one_by_one = log_prob(sequences)
@@ -183,24 +188,24 @@ assert ((probs * rewards) @ scores - exact).abs().max() < 1e-10
 tuple(scores.shape)  # (sequences, weights)
 
 # %% [markdown]
-# Equal to ten decimals. Look at what it asks of us: texts, one number for each, and ∇log p. Nothing is
+# They are equal to ten decimals. Look at what this requires: texts, one number for each, and ∇log p. Nothing is
 # differentiated through the choice. R may be a count, a test run or a person's opinion.
 
 # %% [markdown]
 # ### Without a reward
 #
-# It is tempting to generate texts and train on them like on any others, by teacher forcing. That is R = 1 for each.
+# It is tempting to generate texts and train on them as on any others, by teacher forcing. That is R = 1 for each.
 
 # %%
 Predict(lesson.predict_no_reward)
 
 # %% tags=["answer"]
-print("the gradient that is expected for R = 1, length below 1e-10:")
+print("the expected gradient for R = 1 has a length below 1e-10:")
 print((probs @ scores).norm().item() < 1e-10)
 
 # %% [markdown]
-# Zero: Σ p ∇log p = Σ ∇p, and the p sum to 1 whatever the weights are. Draws of finite size do move the
-# weights, in random directions:
+# It is zero: Σ p ∇log p = Σ ∇p, and the probabilities sum to 1 whatever the weights are. A finite number of draws
+# does move the weights, in random directions:
 
 # %%
 torch.manual_seed(0)
@@ -210,23 +215,24 @@ print(f"one batch of eight: {steps.norm(dim=1).mean() / exact.norm():.1f} times 
 print(f"mean of 1,000:      {steps.mean(0).norm() / exact.norm():.1f}")
 
 # %% [markdown]
-# Training on one's own samples without a reward is a **random walk**, as long as all count alike and are scored by the
-# distribution that they were drawn from. Draw at another temperature than you score, and the draw is a choice:
+# Training a model on its own samples without a reward is a **random walk**, as long as all samples count equally and
+# their log probabilities are those of the distribution that they were drawn from. If the two temperatures differ, the
+# draw itself prefers some texts:
 
 # %%
 sharp = log_prob(sequences, temperature=0.7).exp().detach()  # (216,)
-print(f"drawn at 0.7, scored at 1: {(sharp @ scores).norm() / exact.norm():.2f} of the exact gradient's length")
+print(f"drawn at 0.7, log p at 1: {(sharp @ scores).norm() / exact.norm():.2f} of the exact gradient's length")
 
 # %% [markdown]
-# It pulls the model towards the sharper draw, and knows nothing of our rewards. A direction towards *them* comes from R,
-# if only as a choice of which samples to keep.
+# It pulls the model towards the sharper distribution, and ignores our rewards. A direction towards *them* must come
+# from R, if only as a choice of which samples to keep.
 
 # %% [markdown]
 # ## 3. Draw, then score
 #
 # With a real model we draw texts with `generate()`, under `no_grad`. Then we need their log probabilities *with* a
-# gradient: lesson 08's forward pass over the finished text, from here on the **second pass**. Its numbers must be
-# those of the draw, or we train another distribution.
+# gradient: lesson 08's forward pass over the finished text, from here on called the **second pass**. Its numbers must
+# be those of the draw; otherwise we train another distribution.
 
 # %%
 tokenizer.padding_side = "left"
@@ -241,25 +247,25 @@ recorded = torch.stack(output.scores, dim=1).log_softmax(-1).gather(-1, answers[
 print(tuple(recorded.shape), "with a gradient:", recorded.requires_grad)
 
 # %% [markdown]
-# `recorded` has the right values (lesson 07) and no gradient. It is what our second pass has to reproduce. (Without an
-# end of text all rows are equally long. Where rows may end early, what fills them was not drawn, and its numbers
-# must not count: section 8 does that.)
+# `recorded` has the right values (lesson 07) but no gradient. Our second pass has to reproduce it. (Without an
+# end-of-text all rows have the same length. If rows can end early, the padding was not drawn, and its numbers must
+# not count: section 8 handles that.)
 
 # %% [markdown]
-# ### Exercise 1: score what was drawn · difficulty 3 of 3 · 10 minutes
+# ### Exercise 1: the log probabilities of a draw · difficulty 3 of 3 · 10 minutes
 #
-# `sequences` is (batch, prompt + new): prompts padded on the left, then what was drawn at `temperature`, no other
-# setting on. `prompt_mask` is the mask of the prompts only. Return the log probability of each new token *under the
+# `sequences` is (batch, prompt + new): prompts padded on the left, then tokens drawn at `temperature` with no other
+# settings. `prompt_mask` is the mask of the prompts only. Return the log probability of each new token *under the
 # distribution that it was drawn from*, with a gradient.
 
 # %% tags=["exercise"]
 def log_probs_of(model, sequences: torch.Tensor, prompt_mask: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the log probability of each token after the prompts, with gradient: (batch, new)."""
+    """Return the log probability of each token after the prompts, with a gradient: (batch, new)."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def log_probs_of(model, sequences: torch.Tensor, prompt_mask: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the log probability of each token after the prompts, with gradient: (batch, new)."""
+    """Return the log probability of each token after the prompts, with a gradient: (batch, new)."""
     new = sequences.shape[1] - prompt_mask.shape[1]
     mask = torch.nn.functional.pad(prompt_mask, (0, new), value=1)  # (batch, prompt + new)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -268,22 +274,22 @@ def log_probs_of(model, sequences: torch.Tensor, prompt_mask: torch.Tensor, temp
     return log_probs.gather(-1, sequences[:, -new:, None]).squeeze(-1)
 
 # %% [markdown] tags=["solution"]
-# Everything that `generate()` did by itself is done by hand here: the mask is longer by the new tokens, the positions
-# count tokens only, the logits are divided by the temperature *before* the softmax. Leave one out, and there
-# is no error, only another distribution.
+# Everything that `generate()` did for us is done by hand here: the mask is extended by the new tokens, the position
+# ids count tokens only, the logits are divided by the temperature *before* the softmax. Leave one out and you get no
+# error, only another distribution.
 
 # %% tags=["check"]
 lesson.check_log_probs_of(log_probs_of)
 
 # %% [markdown] tags=["hints"]
-# - `generate()` knows the mask of the new tokens: they are tokens, so 1. Append that to `prompt_mask`.
-# - Lesson 02: positions count tokens only. `forward` does not do that for you.
-# - The logits at place t speak about the token at t + 1, so take the places from −new − 1 to −1.
-# - Temperature divides the logits, and then comes `log_softmax`.
+# - The new tokens are tokens, so their mask is 1. Append these 1s to `prompt_mask`.
+# - Lesson 02: position ids count tokens only. `forward` does not do that for you.
+# - The logits at index t predict the token at index t + 1, so take `logits[:, -new - 1 : -1]`.
+# - First divide the logits by the temperature, then take `log_softmax`.
 
 # %% [markdown]
-# What does each slip cost? Here on tiny GPT-2, where positions are absolute: the distance to what was recorded, the
-# largest among the new tokens.
+# How much does each mistake matter? For tiny GPT-2, which has absolute positions, we print the largest difference
+# from the recorded log probabilities among the new tokens.
 
 # %%
 small, _ = load("tiny-gpt2", device="cpu")
@@ -327,20 +333,20 @@ print("without temperature ", apart(ids, found))
 print("drawn with top_k=5  ", apart(*drawn_with(top_k=5)))
 
 # %% [markdown]
-# The last line: five tokens had shared all the probability, and a plain second pass knows nothing of it. Either
-# draw with `top_k=0, top_p=1.0`, as training code does, or forbid the same tokens again. Remember that `generate()`
-# has `top_k=50` by default.
+# In the last line, five tokens had shared all the probability, which a plain second pass does not know. Either draw
+# with `top_k=0, top_p=1.0`, as training code does, or forbid the same tokens again. Remember that `generate()` has
+# `top_k=50` by default.
 
 # %% [markdown]
 # ## 4. REINFORCE, and what a baseline is for
 #
-# Draw eight texts, weigh each ∇log p by its reward, take the mean. This is **REINFORCE** (Williams, 1992), a
-# **policy gradient**: a *policy* is a model that acts, here by writing. In code it is a loss whose *gradient* is
-# right. Its value means nothing.
+# Draw eight texts, multiply each ∇log p by its reward, and take the mean. This is **REINFORCE** (Williams, 1992), a
+# **policy gradient**: a *policy* is a model that acts, here by writing. In code we write a loss that has the right
+# *gradient*. Its value means nothing.
 
 # %%
 torch.manual_seed(2)
-drawn = torch.multinomial(probs, 8, replacement=True)  # (8,): numbers of sequences
+drawn = torch.multinomial(probs, 8, replacement=True)  # (8,): indices of sequences
 loss = -(rewards[drawn] * log_prob(sequences[drawn])).mean()
 by_loss = -flat(torch.autograd.grad(loss, weights))
 by_table = (rewards[drawn, None] * scores[drawn]).mean(0)
@@ -348,13 +354,13 @@ assert torch.allclose(by_loss, by_table)
 print(f"cosine to the exact gradient: {torch.cosine_similarity(by_table, exact, dim=0):.2f}")
 
 # %% [markdown]
-# One estimate points roughly there. How good are they in general? Two different things can be wrong. **Bias**: the
-# mean of many estimates is not the exact gradient. **Noise**: single estimates scatter around their mean. Both as
-# multiples of the exact gradient's length:
+# This estimate points in roughly the right direction. How good are such estimates in general? Two different things
+# can be wrong. **Bias**: the mean of many estimates is not the exact gradient. **Noise**, their standard deviation:
+# single estimates scatter around their mean. We measure both as multiples of the exact gradient's length:
 
 # %%
 def judged(weigh, rewards, count=4000):
-    """Bias and noise of estimates from eight texts each; `weigh` makes weights of rewards, (count, 8)."""
+    """Bias and noise of estimates from eight texts each; `weigh` turns rewards into weights, (count, 8)."""
     torch.manual_seed(1)
     drawn = torch.multinomial(probs, count * 8, replacement=True).view(count, 8)
     table = torch.zeros(count, len(probs), dtype=torch.float64)
@@ -367,8 +373,8 @@ def judged(weigh, rewards, count=4000):
 judged(lambda rewards: rewards, rewards)
 
 # %% [markdown]
-# The mean of 4,000 is close to the exact gradient, as it must be. Now whoever gives the rewards becomes friendly
-# and adds 5 to each. Which text is better than which has not changed.
+# The mean of 4,000 is close to the exact gradient, as it must be. Now suppose that the judge becomes friendlier and
+# adds 5 to every reward. The order of the texts has not changed.
 
 # %%
 Predict(lesson.predict_shift)
@@ -378,41 +384,42 @@ print("REINFORCE with every reward larger by 5:")
 judged(lambda rewards: rewards, rewards + 5)
 
 # %% [markdown]
-# The expected gradient is the same, since 5 · Σ p ∇log p = 0. But each *estimate* carries a large random walk with
-# it, the one of section 2, which only averages out. (The bias that is measured is about that noise over √4000.)
+# The expected gradient is the same, since 5 · Σ p ∇log p = 0. But each *estimate* now contains a large random step,
+# as in section 2, which cancels only on average. (The measured bias is about that noise divided by √4000.)
 
 # %% [markdown]
-# So subtract something. Any number b that does not depend on the drawn text leaves the mean alone: it is called a
-# **baseline**. The mean reward is a good one, and we have it nearly for free: the *other* texts of the batch.
+# So subtract something. Any number b that does not depend on the drawn text leaves the mean unchanged; it is called a
+# **baseline**. The mean reward is a good one, and we get an estimate of it almost for free, from the *other* texts of
+# the batch.
 
 # %% [markdown]
 # ### Exercise 2: leave one out · difficulty 2 of 3 · 6 minutes
 #
-# Return for each text its reward less the mean reward of the **other** texts in its group. The last dimension is the
-# group, there may be any number before it.
+# Return each text's reward minus the mean reward of the **other** texts in its group. A group holds the texts drawn
+# for one prompt. The last dimension is the group; there may be any number of dimensions before it.
 
 # %% tags=["exercise"]
 def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
-    """Return each reward less the mean of the others in its group: (..., samples), as the rewards are."""
+    """Return each reward minus the mean of the others in its group: (..., samples), like the rewards."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def leave_one_out(rewards: torch.Tensor) -> torch.Tensor:
-    """Return each reward less the mean of the others in its group: (..., samples), as the rewards are."""
+    """Return each reward minus the mean of the others in its group: (..., samples), like the rewards."""
     others = rewards.shape[-1] - 1
     baseline = (rewards.sum(-1, keepdim=True) - rewards) / others  # (..., samples)
     return rewards - baseline
 
 # %% [markdown] tags=["solution"]
-# The sum less the own reward is the sum of the others. The mean of *all* would contain the text's own reward, so that
-# the baseline would depend on the text. What that does comes next.
+# The sum minus the text's own reward is the sum of the others. The mean of *all* would include the text's own reward,
+# so the baseline would depend on the text. We will see next what that does.
 
 # %% tags=["check"]
 lesson.check_leave_one_out(leave_one_out)
 
 # %% [markdown] tags=["hints"]
-# - The sum of the others is the sum of all, less the own one.
-# - `sum(-1, keepdim=True)` keeps a dimension of 1, against which the rewards can be laid.
+# - The sum of the others is the sum of all rewards minus the text's own.
+# - `sum(-1, keepdim=True)` keeps a dimension of size 1, which broadcasts against the rewards.
 # - There are `samples - 1` others.
 
 # %%
@@ -422,18 +429,18 @@ judged(gradients.leave_one_out, rewards)
 judged(gradients.leave_one_out, rewards + 5)
 
 # %% [markdown]
-# The same two numbers twice: what is added to all rewards drops out exactly. Of the noise of 5.35 a baseline takes most
-# away. From the first 1.21 it took nothing: those rewards lie around 0 already, and seven texts give their mean only
-# roughly.
+# We get the same two numbers twice: what is added to all rewards cancels exactly. The baseline removes most of the
+# noise of 5.35. From the first 1.21 it removed nothing: those rewards are already centred near 0, and seven texts
+# give only a rough estimate of their mean.
 
 # %% [markdown]
-# Such weights are called **advantages**. Two relatives are in use. **Group mean** subtracts the mean of all, the text
-# itself included. **Group relative** divides that by the group's standard deviation. The method GRPO, *group
-# relative policy optimization*, is named after it.
+# Such weights are called **advantages**. Two variants are in use. **Group mean** subtracts the mean of all, including
+# the text itself. **Group relative** divides that by the group's standard deviation. It gave the method GRPO, *group
+# relative policy optimization*, its name.
 
 # %% [markdown]
-# Are they unbiased? We need not measure it. With groups of *two* texts there are 216 · 216 groups, and we sum over
-# all of them:
+# Are they unbiased? We do not need to measure it. With groups of *two* texts there are 216 · 216 groups, and we can
+# sum over all of them:
 
 # %%
 pairs = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)  # (216, 216, 2): rewards of groups
@@ -461,15 +468,16 @@ for weigh in (gradients.no_baseline, gradients.leave_one_out):
 assert (expected(gradients.group_mean) - exact / 2).abs().max() < 1e-10
 
 # %% [markdown]
-# The first two are unbiased. The group mean is leave-one-out times (samples − 1) / samples: the right direction, and a
-# length that a learning rate makes up for. Group relative is **biased** in direction: where the rewards of a group lie close
-# together, small differences are blown up. (Its length depends on the unit of the rewards.)
+# The first two are unbiased. The group mean is leave-one-out times (samples − 1) / samples: the direction is right,
+# and the learning rate can make up for the length. Group relative is **biased** in direction: if the rewards of a
+# group are close together, it magnifies small differences. (Unlike the exact gradient, its length does not change
+# with the unit of the rewards.)
 
 # %% [markdown]
 # ## 5. The loop
 #
-# All parts are there: draw, reward, weigh, step. Here is a loop as one finds it. `draw` returns sequences and, since
-# `generate()` can record them, their log probabilities.
+# Now we have all the parts: draw, reward, advantage, step. Here is a loop of the kind you find online. `draw` returns
+# sequences and, since `generate()` can record them, their log probabilities.
 
 # %%
 def draw(model, samples=32):
@@ -502,7 +510,7 @@ except RuntimeError as error:
     print("RuntimeError:", error)
 
 # %% [markdown]
-# The message of lesson 08. A search engine suggests `recorded.requires_grad_()`, and with that the loop runs through:
+# This is the message of lesson 08. A search engine suggests `recorded.requires_grad_()`, and with that the loop runs:
 
 # %%
 def silenced(model):
@@ -522,24 +530,24 @@ print("largest change of a weight in ten updates:")
 print(max((now - then).abs().max().item() for now, then in zip(learner.parameters(), before)))
 
 # %% [markdown]
-# `requires_grad_()` made the recorded numbers a leaf of their own. The gradient ends there, and the model's weights never
-# hear of it.
+# `requires_grad_()` turned the recorded numbers into a separate leaf. The gradient ends there, and never reaches the
+# model's weights.
 
 # %% [markdown]
 # ### Exercise 3: repair it · difficulty 3 of 3 · 9 minutes
 #
 # Write the loop so that every update follows an estimate of the gradient **at the model's current weights**, with
-# leave-one-out advantages. `gradients.sequence_log_probs(model, drawn)` is the second forward pass, with a
-# gradient: (samples,).
+# leave-one-out advantages. `gradients.sequence_log_probs(model, drawn)` is the second pass, with a gradient:
+# (samples,).
 
 # %% tags=["exercise"]
 def train(model, optimizer, draw, reward, updates: int) -> list[float]:
-    """Take `updates` steps of policy gradient; return the mean reward of the texts of each."""
+    """Take `updates` policy-gradient steps; return the mean reward of the texts of each step."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def train(model, optimizer, draw, reward, updates: int) -> list[float]:
-    """Take `updates` steps of policy gradient; return the mean reward of the texts of each."""
+    """Take `updates` policy-gradient steps; return the mean reward of the texts of each step."""
     means = []
     for _ in range(updates):
         drawn, _ = draw(model)
@@ -552,32 +560,32 @@ def train(model, optimizer, draw, reward, updates: int) -> list[float]:
     return means
 
 # %% [markdown] tags=["solution"]
-# Two things were stale. The log probabilities: without a gradient they cannot move anything. And the *texts*: after one
-# update they are drawn from a model that no longer exists, and ∇J is a mean over texts of the current one.
+# Two things were stale. The log probabilities have no gradient, so they cannot move anything. And the *texts*: after
+# one update they come from a model that no longer exists, while ∇J is a mean over texts of the current one.
 
 # %% tags=["check"]
 lesson.check_train(train)
 
 # %% [markdown] tags=["hints"]
 # - Which of the two things that `draw` returns do you need?
-# - The gradient is a mean over texts drawn from the *current* weights. Where does `draw` have to stand?
-# - Inside the loop: draw, reward, second forward pass, loss, `zero_grad`, `backward`, `step`.
+# - The gradient is a mean over texts drawn from the *current* weights. Where must `draw` be called?
+# - Inside the loop: draw, reward, second pass, loss, `zero_grad`, `backward`, `step`.
 
 # %% [markdown]
-# What are recorded log probabilities good for, then? Whoever wants several updates from one draw must correct for
-# the change of the model, by the factor p_now(y) / p_drawn(y). There they are needed, without gradient, in the
-# denominator. GRPO does that, and PPO (*proximal policy optimization*) before it. Both clip the factor: beyond a bound
-# it counts no more.
+# What are recorded log probabilities good for, then? To make several updates from one draw, we must correct for the
+# change of the model by the factor p_now / p_drawn. They are needed in its denominator, without a gradient. GRPO does
+# that, as did PPO (*proximal policy optimization*) before it, with one factor per token. Both clip it: once a token's
+# probability has moved far enough in the direction of its advantage, it gets no more gradient.
 
 # %% [markdown]
-# ## 6. Through the token after all
+# ## 6. Through the token, after all
 #
-# Lesson 08 had links that carry a gradient *through* the choice: soft embeddings, straight-through, and with noise
-# Gumbel-softmax. They need more of the reward: it must be defined *between* tokens, and have a derivative.
+# Lesson 08 had links that carry a gradient *through* the choice: soft embeddings, straight-through and, with random
+# noise, Gumbel-softmax. They require more of the reward: it must be defined *between* tokens, and have a derivative.
 
 # %% [markdown]
-# Our table can be read like that: a mixture of tokens gets the mixture of their rewards. Then everything from the
-# weights to the reward is differentiable. But of what is it the reward?
+# Our table can be extended in this way: a mixture of tokens gets the mixture of their rewards. Then everything from
+# the weights to the reward is differentiable. But what is it the reward of?
 
 # %%
 problem = gradients.Problem(toy, rewards.view(6, 6, 6))  # all of section 2, in one object
@@ -587,13 +595,14 @@ print(f"mean reward of drawn sequences: {problem.expected:.2f}")
 print(f"reward of the soft sequence:    {mixture.item():.2f}")
 
 # %% [markdown]
-# The second step has read a mixture that no sequence ever is. Its reward is another function, and soft embeddings
-# give **that** function's gradient, exactly and without noise. Bias without noise is the opposite of REINFORCE.
+# The second step reads a mixture that no real sequence contains. Its reward is another function, and soft embeddings
+# give the gradient of **that** function, exactly and without noise. Bias without noise is the opposite of REINFORCE.
 
 # %% [markdown]
-# Gumbel-softmax draws: softmax((logits + noise) / temperature). The argmax of logits with Gumbel noise is an exact
-# draw from the softmax, and the temperature says how far the link stays from it. The *soft* form passes that mixture
-# on, the *hard* form its argmax, straight-through. Here is the soft one's bias, ± its standard error, and its noise:
+# Gumbel-softmax is a random draw: softmax((logits + Gumbel noise) / temperature). The argmax of logits plus Gumbel
+# noise is an exact draw from the softmax, and the temperature sets how far the mixture is from it. The *soft* form
+# passes on the mixture, the *hard* form its argmax with straight-through. Here is the bias of the soft form, ± its
+# standard error, and its noise:
 
 # %%
 for temperature in (2.0, 1.0, 0.5):
@@ -606,13 +615,13 @@ for temperature in (2.0, 1.0, 0.5):
     print(f"temperature {temperature}: bias {found.bias:.1f} ± {found.bias_error:.1f}, noise {found.noise:.1f}")
 
 # %% [markdown]
-# On this problem less bias is paid for with more noise.
+# On this problem, less bias comes at the price of more noise.
 
 # %% [markdown]
-# ## 7. Nine estimators before the judge
+# ## 7. Nine estimators compared
 #
-# Now all of them, each estimate from eight texts, on **five** problems: five models and five tables of rewards, from
-# the seeds 0 to 4. One problem's numbers could be luck.
+# Now we compare all of them, with eight texts per estimate, on **five** problems: five models and five tables of
+# rewards, from seeds 0 to 4. The numbers of a single problem could be luck.
 
 # %%
 others = [gradients.Problem(toy_model(seed=seed), random_rewards(seed=seed)) for seed in range(1, 5)]
@@ -621,7 +630,7 @@ problems = [problem, *others]
 
 def measured(estimator, problem, seed):
     draws = estimator.name not in ("soft embeddings", "straight-through, argmax")
-    count = 2000 if estimator.advantage else 50 if draws else 2  # those through the token cost more
+    count = 2000 if estimator.advantage else 50 if draws else 2  # those through the token take longer
     estimates = estimator.estimates(problem, 8, count, torch.Generator().manual_seed(seed))
     return gradients.measure(problem, estimates)
 
@@ -643,12 +652,12 @@ for estimator, found in table.items():
     print(f"{estimator.name:25} {proof:9} {numbers[0]:13} {numbers[1]:14} {numbers[2]:13} {estimator.needs}")
 
 # %% [markdown]
-# Read it with care. "Unbiased" is proven for every model and reward. The numbers are **measured**, on five small random
-# problems: each range is from the lowest to the highest. And a mean over finitely many estimates is never exactly right,
-# so an unbiased estimator shows a small bias, too.
+# Read this table with care. "Unbiased" is proven for every model and reward. The numbers are **measured** on five
+# small random problems: each range goes from the lowest to the highest. And a mean over finitely many estimates is
+# never exactly right, so even an unbiased estimator shows a small bias.
 
 # %% [markdown]
-# How small? About its standard error. The bars reach two of them to each side. A point is one problem.
+# How small? About its standard error. The bars extend two standard errors to each side. Each point is one problem.
 
 # %%
 from course_utils.plots import dots
@@ -671,9 +680,9 @@ for estimator, found in table.items():
 print("the group mean's bias; by proof it is 1/8:", range_of([one.bias for one in table[gradients.ESTIMATORS[2]]]))
 
 # %% [markdown]
-# None of the other seven is unbiased: each misses on at least one problem by more than three
-# standard errors. The two that are need only values of R, and pay with noise: those through the token have less of it on
-# each problem. And straight-through on argmax is off by up to three times the gradient's own length.
+# None of the other seven is unbiased: each is off by more than three standard errors on at least one problem. The two
+# unbiased ones need only values of R, and pay with noise: those through the token have less noise on every problem.
+# And straight-through on argmax is off by up to three times the gradient's own length.
 
 # %%
 Predict(lesson.predict_more_samples)
@@ -689,12 +698,13 @@ for estimator in (gradients.ESTIMATORS[1], gradients.ESTIMATORS[6]):
         print(f"{estimator.name:25} {samples:3} texts: bias {bias}   noise {found.noise:.2f}")
 
 # %% [markdown]
-# From 8 to 128 texts, sixteen times as many, noise falls to about a quarter: with the root. What looks like a bias of
-# leave-one-out is no more than its standard error. That of straight-through stays, many standard errors above 0.
+# From 8 to 128 texts, sixteen times as many, the noise falls to about a quarter: one over the square root. What looks
+# like a bias of leave-one-out is within its standard error. The bias of straight-through stays, many standard errors
+# above 0.
 
 # %% [markdown]
-# Watch it happen: each estimator's mean walks as estimates arrive, *along* the exact gradient and *across* it, in its
-# lengths. Does it come to rest at 1 along and 0 across? Start it, pause it, try another seed.
+# Watch it happen: as estimates arrive, each estimator's mean moves *along* the exact gradient and *across* it, in
+# multiples of its length. Does it come to rest at 1 along and 0 across? Start it, pause it, try another seed.
 
 # %%
 race = EstimatorRace(problem)
@@ -704,8 +714,9 @@ race
 # %% [markdown]
 # ## 8. SmolLM2 learns a habit
 #
-# Lesson 08 began with a wish: texts without the letter *e*. Now we can have it. The reward of a text is a count: one
-# point for each word without an *e*, one less for each word with one. It has no derivative, and needs none.
+# Lesson 08 began with a wish: texts without the letter *e*. Now we can train for it. The reward of a text is a count:
+# plus one point for each word without an *e*, minus one for each word with an *e*. It has no derivative, and needs
+# none.
 
 # %%
 import re
@@ -719,8 +730,8 @@ def points(text):
 points("born in a small town"), points("the sleepy village")
 
 # %% [markdown]
-# The optimizer is `torch.optim.AdamW`. Old scripts import an `AdamW` from transformers; that class is gone.
-# It had other defaults: `lr=1e-3, eps=1e-6, weight_decay=0.0`. Today's:
+# The optimizer is `torch.optim.AdamW`. Old scripts import an `AdamW` from transformers; that class is gone. It had
+# other defaults: `lr=1e-3, eps=1e-6, weight_decay=0.0`. PyTorch's are:
 
 # %%
 import inspect
@@ -732,8 +743,9 @@ print("in transformers:", hasattr(transformers, "AdamW"))
 print({name: defaults[name].default for name in ("lr", "betas", "eps", "weight_decay")})
 
 # %% [markdown]
-# Does that matter? Weight decay pulls every trained weight towards 0 unless you switch it off. `eps` stands beside
-# the gradient's size in a denominator, so it matters for small gradients. One step, for three gradients:
+# Does that matter? Weight decay pulls every trained weight towards 0 unless you switch it off. `eps` is added to the
+# gradient's size in a denominator, so it matters when gradients are small. Here is one step for each of three
+# gradients:
 
 # %%
 for gradient in (1e-3, 1e-6, 1e-8):
@@ -748,25 +760,25 @@ for gradient in (1e-3, 1e-6, 1e-8):
 # %% [markdown]
 # ### What is trained
 #
-# The last block and the final norm. All else is **frozen**, `requires_grad` is False: the blocks below, and the output
-# head, which is the input embedding once more. What does that save? For each trained weight there is a gradient and two
-# running averages of AdamW, 4 bytes each in float32.
+# We train the last block and the final norm. Everything else is **frozen**, with `requires_grad` False: the blocks
+# below, and the output head, which shares its weights with the input embedding. What does that save? Each trained
+# weight needs a gradient and two running averages of AdamW, 4 bytes each in float32.
 
 # %%
 from course_utils.training import ProgressBar, sample, train_habit, trained_parts
 
 every = sum(weight.numel() for weight in model.parameters())
 trained = sum(weight.numel() for part in trained_parts(model) for weight in part.parameters())
-print(f"all weights:  {every:,}, would need {every * 12 / 2**20:,.0f} MiB beside the model")
+print(f"all weights:  {every:,}, would need {every * 12 / 2**20:,.0f} MiB in addition to the model")
 print(f"trained ones: {trained:,}, need {trained * 12 / 2**20:,.0f} MiB")
 
 # %% [markdown]
-# And what the frozen blocks compute need not be kept for the way back, since no gradient goes there. With lesson 08's
-# count, for one forward pass over 24 texts of seven tokens:
+# Also, what the frozen blocks compute need not be kept for the backward pass, since no gradient goes there. We count
+# as in lesson 08, for one forward pass over 24 texts of seven tokens:
 
 # %% tags=["nbval-ignore-output"]
 def kept_mib():
-    """MiB that autograd keeps for the backward pass, parameters left out."""
+    """MiB that autograd keeps for the backward pass, without parameters."""
     kept, own = {}, {weight.untyped_storage().data_ptr() for weight in model.parameters()}
 
     def note(tensor):
@@ -785,12 +797,12 @@ for part in trained_parts(model):
 print(f"all but these frozen: {kept_mib():.0f} MiB")
 
 # %% [markdown]
-# One step, written out. It is what you have built: draw, reward, second forward pass, leave one out. Only `drawn.drawn`
-# is new. It is False after a text's end, where padding stands that nobody drew:
+# Here is one step, written out. It consists of what you have built: draw, reward, second pass, leave one out. Only
+# `drawn.drawn` is new. It is False after a text's end, where there is padding that was not drawn:
 
 # %%
 asked = {"prompt": "She was", "new_tokens": 5, "temperature": 0.8}
-drawn = sample(model, tokenizer, **asked, samples=24, seed=0)  # under no_grad, nothing on but the temperature
+drawn = sample(model, tokenizer, **asked, samples=24, seed=0)  # under no_grad, with no setting but the temperature
 found = torch.tensor([float(points(text)) for text in drawn.texts])
 advantages = gradients.leave_one_out(found).to(model.device)
 
@@ -802,8 +814,8 @@ print("weights with a gradient:", sum(w.grad.numel() for w in model.parameters()
 model.zero_grad()
 
 # %% [markdown]
-# Those are the trained ones. `optimizer.step()` would come next. `train_habit` does all of it eight times, with a new draw
-# each time. It needs about half a minute.
+# Those are the trained weights. `optimizer.step()` would come next. `train_habit` does all of this eight times, with
+# a new draw each time. It takes about half a minute.
 
 # %%
 before = sample(model, tokenizer, **asked, samples=24, seed=100)
@@ -812,7 +824,8 @@ habit = train_habit(model, tokenizer, points, **asked, **run, on_step=ProgressBa
 after = sample(model, tokenizer, **asked, samples=24, seed=100)
 
 # %% [markdown]
-# The same prompt and the same seed, before and after. (Which texts you see depends on your machine.)
+# We compare texts with the same prompt and the same seed, before and after. (Which texts you see depends on your
+# machine.)
 
 # %% tags=["nbval-ignore-output"]
 print("mean points in each step:", "  ".join(f"{step.reward:.1f}" for step in habit.steps))
@@ -828,8 +841,8 @@ print("more than one point better:", mean(after.texts) > mean(before.texts) + 1)
 
 # %% [markdown]
 # Nobody showed the model a text without an *e*. It tried, and was told how well it did. But look at *how* it does it.
-# How many kinds of texts are left? And how far has the distribution moved? The **KL divergence** is the mean of
-# log p_now − log p_before over what the model writes now: 0 if nothing has changed.
+# How much variety is left? And how far has the distribution moved? The **KL divergence** is the mean of log p_now −
+# log p_before over what the model writes now: 0 if nothing has changed.
 
 # %% tags=["nbval-ignore-output"]
 for name, drawn in (("before", before), ("after", after)):
@@ -838,13 +851,14 @@ for name, drawn in (("before", before), ("after", after)):
 print(f"KL divergence from the model before: {habit.steps[-1].kl:.1f} nats a token")
 
 # %% [markdown]
-# It finds what the reward asks for, not what we meant: fewer beginnings are left, whatever has got points is said again.
-# At its worst this is called **reward hacking**. A common remedy subtracts a share of the KL divergence from
-# the reward, so that the model stays near what it was.
+# The model learns what the reward asks for, not what we meant: fewer beginnings are left, and what earned points is
+# repeated. This loss of variety is called **mode collapse**; a high reward earned against our intention is called
+# **reward hacking**. A common remedy subtracts a multiple of the KL divergence from the reward, so that the model
+# stays close to what it was.
 
 # %% [markdown]
-# A run can also break. First we take the habit back. Then a learning rate a thousand times larger, 0.3: the run stops and
-# says so, and the model is as it was.
+# A run can also fail. First we undo the habit. Then we try a learning rate a thousand times larger, 0.3: the run
+# stops and says why, and the model is unchanged.
 
 # %%
 habit.undo()
@@ -857,7 +871,7 @@ train_habit(model, tokenizer, points, **asked, steps=3, samples=6, learning_rate
 assert all(map(torch.equal, trained_parts(model)[0].parameters(), weights_before))
 
 # %% [markdown]
-# Rewards can be useless, too. Here all are the same, so no text is better than another:
+# Rewards can be useless, too. Here all of them are equal, so no text is better than another:
 
 # %% tags=["raises-exception"]
 train_habit(model, tokenizer, lambda text: 1.0, **asked, samples=6)
@@ -867,7 +881,7 @@ train_habit(model, tokenizer, lambda text: 1.0, **asked, samples=6)
 #
 # ### Exercise 4: four situations · difficulty 2 of 3 · 5 minutes
 #
-# Choose for each, then read why, for the wrong ones too.
+# Choose one option for each, then read the explanations, including those of the wrong options.
 
 # %%
 Quiz(lesson.situations)
@@ -875,12 +889,15 @@ Quiz(lesson.situations)
 # %% [markdown]
 # ## Recap
 #
-# - Teacher forcing scores a known answer in one forward pass. Make labels from the mask, or the end is not learned.
-# - Drawn texts are scored in a second pass, with the positions, the mask and the temperature of the draw.
-# - R ∇log p of drawn texts has the mean ∇J. A baseline that does not depend on the text changes
-#   its noise and not its mean; without a reward the mean is 0.
-# - Unbiased by proof: REINFORCE and leave-one-out. Links through the token are biased, and need a derivative of R.
-# - Each update needs texts and log probabilities of the current weights.
+# - Teacher forcing computes the log probability of a known answer in one forward pass. Make labels from the mask, or
+#   the end is not learned.
+# - A second pass computes the log probabilities of drawn texts, with the position ids, the mask and the temperature
+#   of the draw.
+# - For drawn texts R ∇log p has the mean ∇J. A baseline that does not depend on the text changes the noise but not
+#   the mean; without a reward the mean is 0.
+# - REINFORCE and leave-one-out are proven to be unbiased. Links through the token are biased, and need a derivative
+#   of R.
+# - Each update needs texts and log probabilities from the current weights.
 
 # %%
 Quiz(lesson.quiz)
@@ -888,7 +905,7 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss behind `labels`. The trainers for
-# language models that use rewards live in a library of their own, TRL: `RLOOTrainer` and `GRPOTrainer`.
+# `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss that `labels` uses. Trainers for language
+# models that use rewards are in a separate library, TRL: `RLOOTrainer` and `GRPOTrainer`.
 #
-# This was the last lesson. Names from older articles stand in the [appendix](appendix_version_map.ipynb).
+# This was the last lesson. Names from older articles are explained in the [appendix](appendix_version_map.ipynb).

@@ -48,7 +48,7 @@ def with_logits_to_keep(model, sequences, prompt_mask, temperature):
 
 
 def row_by_row(model, sequences, prompt_mask, temperature):
-    """Without padding neither mask nor positions are needed."""
+    """Without padding neither the mask nor position ids are needed."""
     new = sequences.shape[1] - prompt_mask.shape[1]
     rows = []
     for ids, mask in zip(sequences, prompt_mask, strict=True):
@@ -140,10 +140,10 @@ def test_log_probs_of():
         wrong=[
             (without_temperature, "the temperature is missing"),
             (times_temperature, "multiplied by the temperature"),
-            (temperature_after_softmax, "comes after the softmax"),
-            (without_positions, "the positions are missing"),
+            (temperature_after_softmax, "is applied after the softmax"),
+            (without_positions, "the position ids are missing"),
             (without_mask, "the mask is missing"),
-            (without_either, "neither mask nor positions"),
+            (without_either, "neither the mask nor position ids"),
             (unshifted, "nothing is shifted"),
             (without_gradient, "carry no gradient"),
             (new_leaf, "does not reach the model's weights"),
@@ -152,13 +152,13 @@ def test_log_probs_of():
             (raw_logits, "these are logits"),
             (likeliest, "the likeliest tokens"),
             (not_squeezed, "`gather` leaves"),
-            (whole_text, "the prompts' tokens are scored"),
+            (whole_text, "the prompts' tokens are included"),
             (lambda *given: by_cross_entropy(*given).exp(), "these are probabilities"),
-            (lambda *given: -by_cross_entropy(*given), "the sign is turned"),
-            (lambda *given: by_cross_entropy(*given).sum(1), "summed up already"),
+            (lambda *given: -by_cross_entropy(*given), "the sign is wrong"),
+            (lambda *given: by_cross_entropy(*given).sum(1), "already a sum"),
             (lambda *given: by_cross_entropy(*given).tolist(), "return a tensor"),
-            (lambda *given: by_cross_entropy(*given)[:, 1:], "expected is (batch, new)"),
-            (lambda *given: by_cross_entropy(*given) - 1, "score each new token in one"),
+            (lambda *given: by_cross_entropy(*given)[:, 1:], "expected (batch, new)"),
+            (lambda *given: by_cross_entropy(*given) - 1, "log probability of each new token in one"),
         ],
     )
 
@@ -194,11 +194,11 @@ def test_leave_one_out():
             (gradients.group_mean, "mean of the whole group"),
             (gradients.group_relative, "divided by the standard deviation"),
             (lambda rewards: rewards - by_loop(rewards), "this is the baseline"),
-            (lambda rewards: -by_loop(rewards), "the sign is turned"),
+            (lambda rewards: -by_loop(rewards), "the sign is wrong"),
             (lambda rewards: rewards - sum_of_others(rewards), "the *sum* of the others"),
             (
                 lambda rewards: rewards - sum_of_others(rewards) / rewards.shape[-1],
-                "the whole group's number",
+                "the size of the whole group",
             ),
             (
                 lambda rewards: rewards - rewards.sum(-1, keepdim=True) / (rewards.shape[-1] - 1),
@@ -208,7 +208,7 @@ def test_leave_one_out():
                 lambda rewards: (rewards - rewards.mean()) * rewards.numel() / (rewards.numel() - 1),
                 "runs over all groups",
             ),
-            (lambda rewards: by_loop(rewards.transpose(0, -1)).transpose(0, -1), "this takes the first"),
+            (lambda rewards: by_loop(rewards.transpose(0, -1)).transpose(0, -1), "your result uses the first"),
             (lambda rewards: by_loop(rewards) + 1, "subtract from each reward"),
         ],
     )
@@ -268,11 +268,11 @@ def test_train():
             (changed(draw_twice=True), "`draw` was called 8 times in 4"),
             (changed(keep_gradients=True), "the gradients of all updates add up"),
             (changed(weigh=lambda rewards: rewards), "the rewards themselves"),
-            (changed(weigh=gradients.group_mean), "the own reward included"),
-            (changed(downhill=True), "the sign is turned"),
+            (changed(weigh=gradients.group_mean), "mean of the whole group is subtracted"),
+            (changed(downhill=True), "the sign is wrong"),
             (changed(summed=True), "the loss is a sum"),
-            (changed(weigh=gradients.group_relative), "where the policy gradient leads"),
-            (changed(result=lambda found: found[-1]), "return a list, too"),
+            (changed(weigh=gradients.group_relative), "do not follow the policy gradient"),
+            (changed(result=lambda found: found[-1]), "also return a list"),
             (changed(result=lambda found: [2 * mean for mean in found]), "the list is not"),
             (one_graph, "inplace operation"),
         ],
