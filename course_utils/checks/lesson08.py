@@ -15,9 +15,9 @@ predict_wrapped = Prediction(
     "08/predict-wrapped",
     "`generate()` without its decorator returns logits and sequences. Which of them carry a gradient?",
     options=(
-        Option("Only the logits", "They are computed from the weights. The ids are chosen by them, which is another thing.", right=True, value=(True, False)),
+        Option("Only the logits", "They are computed from the weights. The ids are only chosen by means of them.", right=True, value=(True, False)),
         Option("Both", "The ids are integers, and a tensor of integers cannot carry a gradient.", value=(True, True)),
-        Option("Neither", "Without the decorator the forward passes are tracked as in training.", value=(False, False)),
+        Option("Neither", "Without the decorator the forward passes are tracked, as in training.", value=(False, False)),
         Option("Only the sequences", "It is the other way round.", value=(False, True)),
     ),
     proof=lambda: _what_carries_a_gradient(),
@@ -27,30 +27,30 @@ predict_embedding = Prediction(
     "08/predict-embedding",
     "Argmax chooses a token, and step 2 looks up its embedding. Does that embedding require a gradient, and does one arrive at step 1's weight?",
     options=(
-        Option("It requires none", "It was looked up in the embedding matrix, and that requires one.", value=(False, False)),
-        Option("It requires one, which arrives", "The look-up has one edge, and it leads to the matrix. The token has none.", value=(True, True)),
-        Option("It requires one, which does not arrive", "It goes to the embedding matrix of step 2, and to nothing in step 1.", right=True, value=(True, False)),
+        Option("It requires none", "It was looked up in the embedding matrix, which requires one.", value=(False, False)),
+        Option("It requires one, which arrives", "The look-up has one edge, which leads to the matrix. No edge leads to the token.", value=(True, True)),
+        Option("It requires one, which does not arrive", "It goes to the embedding matrix of step 2, and nowhere in step 1.", right=True, value=(True, False)),
     ),
     proof=lambda: _embedding_of_the_choice(),
 )  # fmt: skip
 
 predict_flat = Prediction(
     "08/predict-flat",
-    "One weight takes 101 values in a row, and for each the model writes two tokens greedily. Between how many of the 100 neighbours does the loss change?",
+    "One weight takes 101 values one after another, and for each the model writes two tokens greedily. Between how many of the 100 pairs of neighbours does the loss change?",
     options=(
-        Option("Fewer than 10", "Most small moves leave the most likely token where it is. Then the loss is the same to the last digit.", right=True, value="few"),
-        Option("About 50", "It would have to jump at every second step. A token has to overtake another for that.", value="half"),
-        Option("Nearly all", "So it is with a smooth function. The logits do change everywhere, but the choice does not.", value="all"),
+        Option("Fewer than 10", "Most small moves do not change the likeliest token. Then the loss is the same to the last digit.", right=True, value="few"),
+        Option("About 50", "Then it would have to jump at every second step. For a jump, one token has to overtake another.", value="half"),
+        Option("Nearly all", "That would be true of a smooth function. The logits do change everywhere, but the choice does not.", value="all"),
     ),
     proof=lambda: _changes_along_a_weight(),
 )  # fmt: skip
 
 predict_teacher = Prediction(
     "08/predict-teacher",
-    "The gradient of the chosen tokens' log probability, by way of the undecorated `generate()`. What does it equal?",
+    "We take the gradient of the chosen tokens' log probability through the undecorated `generate()`. What does it equal?",
     options=(
-        Option("The gradient of our loss", "No cost went into it. It would be the same for every loss.", value="loss"),
-        Option("What one forward pass over the finished text gives", "The same tokens are scored, given the same tokens before them.", right=True, value="forward"),
+        Option("The gradient of our loss", "No cost went into it. It would be the same for any loss.", value="loss"),
+        Option("What one forward pass over the finished text gives", "Both give the log probabilities of the same tokens after the same tokens.", right=True, value="forward"),
         Option("Zero", "The integers only pick log probabilities, and those depend on the weights.", value="zero"),
     ),
     proof=lambda: _gradient_of_the_chosen(),
@@ -60,9 +60,9 @@ predict_memory = Prediction(
     "08/predict-memory",
     "Which keeps more memory for the backward pass: generating 16 tokens with gradients, or one forward pass over the finished text?",
     options=(
-        Option("Generating", "Each step keeps what one token needs, and a copy of the grown cache besides.", right=True, value="generating"),
-        Option("The forward pass", "It holds all positions at once. But generating ends up with all of them, too, and copies.", value="forward"),
-        Option("Both the same", "The same activations, yes. But the cache is concatenated anew at every step, and each copy is kept.", value="same"),
+        Option("Generating", "Each step keeps what one token needs, plus a copy of the cache, which grows.", right=True, value="generating"),
+        Option("The forward pass", "It holds all tokens at once. But generating ends up with all of them, too, plus the copies.", value="forward"),
+        Option("Both the same", "The activations are the same. But every step concatenates the cache into a new tensor, and each copy is kept.", value="same"),
     ),
     proof=lambda: _who_keeps_more(),
 )  # fmt: skip
@@ -193,19 +193,19 @@ loss = (following.softmax(-1) @ costs).mean()""",
 }
 CUTS = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
 _PICKED = (
-    "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be the cut."
+    "`max(-1).values` picks numbers, and a gradient goes back to those it picked. `argmax` would be a cut."
 )
-_LINES = {(name, 1): "The forward pass is tracked: nothing switches gradients off here." for name in CUTS} | {
-    ("A", 3): "A product passes gradients on. Look at what `probs` is when it comes here.",
-    ("B", 2): "Softmax makes floats of floats, and passes gradients on.",
-    ("B", 4): "The index is an integer already, so the cut lies before. Which line made it one?",
+_LINES = {(name, 1): "The forward pass is tracked: nothing disables gradients here." for name in CUTS} | {
+    ("A", 3): "A product passes gradients on. Look at where `probs` comes from.",
+    ("B", 2): "Softmax computes floats from floats, and passes gradients on.",
+    ("B", 4): "The index is already an integer, so the cut is earlier. Which line made it one?",
     ("C", 3): _PICKED,
-    ("C", 4): "Logarithm and mean pass gradients on. Look at what comes before.",
+    ("C", 4): "The logarithm and the mean pass gradients on. Look at the lines before.",
     ("D", 2): _PICKED,
-    ("D", 3): "A mean with its sign turned passes gradients on.",
+    ("D", 3): "A mean with the opposite sign passes gradients on.",
     ("E", 2): "A product with the embeddings passes gradients on: section 4 printed both of its edges.",
-    ("E", 4): "`nearest` is an integer already, so the cut lies before. Which line made it one?",
-    ("E", 5): "This loss has a gradient for the weights, by way of line 4. But not for the logits of line 1.",
+    ("E", 4): "`nearest` is already an integer, so the cut is earlier. Which line made it one?",
+    ("E", 5): "This loss has a gradient for the weights, through line 4, but none for the logits of line 1.",
 }
 
 
@@ -217,20 +217,24 @@ def check_cuts(answer):
     if unknown := [name for name in answer if name not in CUTS]:
         raise Mistake(f"There is no snippet {unknown[0]!r}. They are {', '.join(CUTS)}.")
     if missing := [name for name in CUTS if name not in answer]:
-        raise Mistake(f"Snippet {missing[0]} has no line yet. In each of the five one line cuts.")
+        raise Mistake(f"Snippet {missing[0]} has no line yet. In each of the five, one line cuts.")
     for name, line in answer.items():
         lines = len(SNIPPETS[name].splitlines())
         if isinstance(line, bool) or not isinstance(line, int) or not 1 <= line <= lines:
-            raise Mistake(f"For snippet {name} you gave {line!r}. Give one of its lines, 1 to {lines}.")
+            raise Mistake(
+                f"For snippet {name}, got {line!r}, expected the number of one of its lines, 1 to {lines}."
+            )
     for name, line in CUTS.items():
         if answer[name] != line:
             raise Mistake(f"Snippet {name}, line {answer[name]}: {_LINES[name, answer[name]]}")
-    return "A detach, two integers, a detour by Python numbers, and a leaf that only looks like a loss."
+    return (
+        "One detach, two integers, a detour through Python numbers, and a leaf that only looks like a loss."
+    )
 
 
 @exercise("08/straight-through", title="Straight-through", minutes=8, difficulty=3)
 def check_straight_through(answer):
-    """The value of the one-hot rows and the gradient of the softmax, in the type of the logits."""
+    """The value of the one-hot rows and the gradient of the softmax, in the dtype of the logits."""
     import torch
 
     generator = torch.Generator().manual_seed(8)
@@ -242,34 +246,34 @@ def check_straight_through(answer):
         given = logits.clone().requires_grad_()
         got = answer(given)
         if not isinstance(got, torch.Tensor):
-            raise Mistake(f"Return a tensor (batch, vocab); this is {type(got).__name__}.")
+            raise Mistake(f"Return a tensor (batch, vocab); got {type(got).__name__}.")
         if got.shape == logits.shape[:1]:
             raise Mistake("These are ids. Return one-hot rows, (batch, vocab).")
         if not got.is_floating_point():
-            raise Mistake("These rows are integers, and integers carry no gradient. Turn them into floats.")
+            raise Mistake("Your rows are integers, and integers carry no gradient. Convert them to floats.")
         if got.dtype != logits.dtype:
             kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (got, logits)]
             raise Mistake(
-                f"These rows are {kinds[0]}, and the logits are {kinds[1]}. Keep the type of the logits."
+                f"Your rows are {kinds[0]}, but the logits are {kinds[1]}. Keep the dtype of the logits."
             )
         expect_close(
             got.detach(),
             want,
             (logits,),
-            "The value is the one-hot row of the most likely token.",
+            "The value should be the one-hot row of the most likely token.",
             mistakes=[
-                (probs, "The value is that of the softmax. Forwards the row must be one-hot."),
-                (want * probs, "The row has the probability where a 1 belongs: do not multiply, add and subtract."),
-                (want + probs, "The probabilities are added, and not taken off again: subtract `probs.detach()`."),
-                (lambda got: (got.round().sum(-1) == 1).all() and torch.allclose(got, got.round()), "One-hot rows, but not of the most likely token of each row. `logits.argmax(-1)` gives those, without a draw."),
+                (probs, "The value is that of the softmax. The value should be one-hot; only the gradient is the softmax's."),
+                (want * probs, "The row has the probability where a 1 belongs: add and subtract instead of multiplying."),
+                (want + probs, "The probabilities are added, but not subtracted again: subtract `probs.detach()`."),
+                (lambda got: (got.round().sum(-1) == 1).all() and torch.allclose(got, got.round()), "The rows are one-hot, but not at the most likely token of each row. `logits.argmax(-1)` gives those, without sampling."),
             ],
         )  # fmt: skip
         if not got.requires_grad:
-            raise Mistake("The value is right, and no gradient comes back. Add something whose value is 0 and whose gradient is that of the softmax.")  # fmt: skip
-        # A copy went in above; for the gradient the function itself is asked, on a tensor of ours.
+            raise Mistake("The value is right, but it carries no gradient. Add something whose value is 0 and whose gradient is that of the softmax.")  # fmt: skip
+        # A copy went in above; for the gradient the function itself is called, with our own tensor.
         (found,) = torch.autograd.grad((answer.original(given) * direction).sum(), given, allow_unused=True)
         if found is None:
-            raise Mistake("The value is right, and its gradient does not reach the logits. Add something that is computed from them.")  # fmt: skip
+            raise Mistake("The value is right, but its gradient does not reach the logits. Add something that is computed from them.")  # fmt: skip
         expected = probs * (direction - (probs * direction).sum(-1, keepdim=True))
         expect_close(
             found,
@@ -277,18 +281,18 @@ def check_straight_through(answer):
             "the gradient",
             "The value is right, but the gradient is not that of the softmax.",
             mistakes=[
-                (torch.zeros_like(expected), "The value is right, and the gradient is 0: what you add and what you subtract both carry it. Detach one of them."),
-                (-expected, "The value is right, and the gradient points the wrong way: detach the `probs` that you subtract, not the one that you add."),
-                (direction, "The value is right, but this is the gradient of the logits themselves. Take the softmax's."),
+                (torch.zeros_like(expected), "The value is right, but the gradient is 0: what you add and what you subtract both carry it. Detach one of them."),
+                (-expected, "The value is right, but the gradient has the wrong sign: detach the `probs` that you subtract, not the one that you add."),
+                (direction, "The value is right, but the gradient is that of the logits themselves. It should be the softmax's."),
                 (2 * expected, "The value is right, but the gradient is twice the softmax's."),
             ],
         )  # fmt: skip
-    return "Forwards a token, backwards a softmax. The gradient is a guess."
+    return "A token in the forward pass, a softmax in the backward pass. The gradient is a guess."
 
 
-@exercise("08/score", title="Score after generating", minutes=6, difficulty=2)
+@exercise("08/score", title="A log probability with a gradient", minutes=6, difficulty=2)
 def check_score(answer):
-    """The sum over the answer, and its gradient, for two lengths of prompt and two rows."""
+    """The sum over the answer, and its gradient, for two prompt lengths and two rows."""
     import torch
 
     model, _ = _tiny()
@@ -306,7 +310,7 @@ def check_score(answer):
         want = of_answer.sum().item()
         got = answer(model, sequences, prompt_length)
         if isinstance(got, int | float):
-            raise Mistake("This is a Python number, so the gradient is lost: leave out `.item()`.")
+            raise Mistake("Your result is a Python number, so the gradient is lost: leave out `.item()`.")
         if not isinstance(got, torch.Tensor) or got.numel() > 1:
             raise Mistake("Return one number for the whole batch: a tensor, summed over tokens and rows.")
         same_place = logits[:, prompt_length:].log_softmax(-1)
@@ -321,27 +325,27 @@ def check_score(answer):
             got.detach().double().cpu().reshape(()),
             torch.tensor(want, dtype=torch.float64),
             (rows, prompt_length),
-            "Sum the log probabilities of the ids behind the prompt, each from the logits one place before it.",
+            "Sum the log probabilities of the ids after the prompt, each from the logits one index before it.",
             mistakes=[
-                (_number(shifted.sum().item() if prompt_length > 1 else None), "The prompt's own tokens are in the sum. The answer begins at `prompt_length`."),
-                (_number(unshifted), "Nothing is shifted: the logits at place t speak about the token at place t + 1."),
-                (_number(one_less), "The answer's first token is missing. Its logits stand at `prompt_length - 1`."),
+                (_number(shifted.sum().item() if prompt_length > 1 else None), "The prompt's own tokens are in the sum. The answer begins at index `prompt_length`."),
+                (_number(unshifted), "Nothing is shifted: the logits at index t predict the token at index t + 1."),
+                (_number(one_less), "The answer's first token is missing. Its logits are at index `prompt_length - 1`."),
                 (_number(raw), "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
                 (_number(of_answer.mean().item()), "This is the mean over tokens. Return the sum."),
-                (_number(of_answer.mean(1).sum().item()), "This is each row's mean over its tokens. Return the sum."),
+                (_number(of_answer.mean(1).sum().item()), "This is the sum of each row's mean over its tokens. Return the sum over all tokens."),
                 (_number(of_answer.sum(1).mean().item() if len(rows) > 1 else None), "This is the mean over rows. Return the sum."),
-                (_number(of_answer[0].sum().item() if len(rows) > 1 else None), "Only the first row is scored. Sum over all rows."),
-                (_number(over_places), "The softmax runs over the places here. Take it over the vocabulary, `log_softmax(-1)`."),
-                (_number(likeliest), "These are the most likely tokens, whatever was chosen. Gather at the ids of the answer."),
-                (lambda got: prompt_length > 1 and any(abs(got.item() - one) < 1e-4 for one in alone), "The model does not read the whole prompt here. Give it `sequences` from the beginning, and cut the logits."),
-                (_number(-want), "The sign is turned: this is a loss. Return the log probability."),
+                (_number(of_answer[0].sum().item() if len(rows) > 1 else None), "Only the first row is counted. Sum over all rows."),
+                (_number(over_places), "The softmax runs over the tokens of the row here. Take it over the vocabulary: `log_softmax(-1)`."),
+                (_number(likeliest), "These are the log probabilities of the likeliest tokens, whichever were chosen. Gather at the ids of the answer."),
+                (lambda got: prompt_length > 1 and any(abs(got.item() - one) < 1e-4 for one in alone), "The model does not read the whole prompt here. Give it `sequences` from the beginning, and slice the logits."),
+                (_number(-want), "The sign is wrong: this is a loss. Return the log probability."),
                 (_number(of_answer.exp().sum().item()), "Probabilities are added here. Add their logarithms."),
             ],
             tolerance=1e-4,
         )  # fmt: skip
         if not got.requires_grad:
             raise Mistake(
-                "The number is right, and carries no gradient. Leave out `no_grad()` and `detach()`."
+                "The number is right, but carries no gradient. Leave out `no_grad()` and `detach()`."
             )
         with torch.enable_grad():
             scored = model(sequences[:, :-1]).logits.log_softmax(-1).gather(-1, sequences[:, 1:, None])
@@ -349,11 +353,11 @@ def check_score(answer):
         (found,) = torch.autograd.grad(got, weight, allow_unused=True)
         if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-6):
             raise Mistake("The number is right, but its gradient is not: a part of the sum was detached.")
-    return "One forward pass, and the gradient of every chosen token's log probability."
+    return "One forward pass gives the log probability of all chosen tokens, with its gradient."
 
 
 def _scored_from(model, sequences, start):
-    """The score of all ids after `start`, where the model reads nothing before it: float."""
+    """The log probability of all ids after `start`, if the model reads nothing before it: float."""
     import torch
 
     rest = sequences[:, start:]
@@ -375,10 +379,10 @@ quiz = (
         "08/quiz-enable",
         "A colleague calls `generate()` inside `with torch.enable_grad():`. What changes?",
         options=(
-            Option("Nothing", "The decorator sets its own switch when the call begins. The innermost one counts.", right=True, value=False),
-            Option("The returned scores carry a gradient", "They would without the decorator. It switches gradients off inside the call."),
+            Option("Nothing", "The decorator disables gradients when the call begins. The innermost setting counts.", right=True, value=False),
+            Option("The returned processed scores carry a gradient", "They would without the decorator. It disables gradients inside the call."),
             Option("The returned sequences carry a gradient", "Integers never do, with or without a decorator."),
-            Option("It raises an error", "The switches may be nested as you like. The innermost one counts."),
+            Option("It raises an error", "You can nest these settings as you like. The innermost one counts."),
         ),
         proof=lambda: _enabled_outside(),
     ),
@@ -388,30 +392,30 @@ quiz = (
         several=True,
         options=(
             Option("`logits.max(-1).values`", "It picks numbers, and the gradient goes to those that it picked.", right=True),
-            Option("`logits.argmax(-1)`", "It returns places, which are integers."),
-            Option("`logits.gather(-1, ids)`", "The ids say where to look, and the numbers found there are on the road.", right=True),
-            Option("`costs[logits.argmax(-1)]`", "It picks from `costs`, by integers. Nothing leads back to the logits."),
+            Option("`logits.argmax(-1)`", "It returns indices, which are integers."),
+            Option("`logits.gather(-1, ids)`", "The ids say where to look, and the numbers there depend on the weights.", right=True),
+            Option("`costs[logits.argmax(-1)]`", "It picks from `costs` by integer. Nothing leads back to the logits."),
         ),
         proof=lambda: _passing_lines(),
     ),
     Question(
         "08/quiz-zero",
-        "The loss goes through argmax. What would be its true derivative at a place where no token is about to change?",
+        "The loss goes through argmax. What is its true derivative at a point where no token is about to change?",
         options=(
-            Option("0", "The loss is constant there. The right answer helps no optimizer.", right=True),
-            Option("Unknown, since PyTorch cannot compute it", "It is known: a constant has the slope 0. The curve of section 6 shows it."),
+            Option("0", "The loss is constant there. The derivative is correct, and useless to an optimizer.", right=True),
+            Option("Unknown, since PyTorch cannot compute it", "It is known: a constant has slope 0. The curve in section 6 shows it."),
             Option("The derivative of the softmax", "That belongs to another function. Straight-through borrows it."),
-            Option("Infinite", "At a cliff the differences grow without end. Between cliffs all is flat."),
+            Option("Infinite", "At a cliff the finite differences grow without limit. Between cliffs the loss is flat."),
         ),
     ),
     Question(
         "08/quiz-cheapest",
         "You need the gradient of the log probability of a text that the model has just written. What do you do?",
         options=(
-            Option("Generate without gradients, then score the text in one forward pass", "The same gradient with less memory, and all positions at once.", right=True),
-            Option("Remove the decorator from `generate()`", "It gives the same gradient, and keeps every step's copy of the cache."),
-            Option("Use straight-through in every step", "That is for gradients through the choice. The chosen tokens are known here."),
-            Option("Use the `scores` that generate() recorded", "Under the decorator they carry no gradient, and they were changed by processors."),
+            Option("Generate without gradients, then run one forward pass over the text", "It gives the same gradient with less memory, for all tokens at once.", right=True),
+            Option("Remove the decorator from `generate()`", "It gives the same gradient, but keeps every step's copy of the cache."),
+            Option("Use straight-through in every step", "That is for gradients through the choice. Here the chosen tokens are known."),
+            Option("Use the `scores` that generate() recorded", "Under the decorator they carry no gradient, and processors may have changed them."),
         ),
     ),
 )  # fmt: skip

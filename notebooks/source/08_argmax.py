@@ -7,22 +7,22 @@
 # You will be able to
 #
 # - name the three cuts, and show each of them on a running model,
-# - say what removing `no_grad` from `generate()` gives, and what it does not give,
-# - draw a loss along one weight and read off why argmax has no useful derivative,
+# - say what you gain by removing `no_grad` from `generate()`, and what you do not,
+# - plot a loss along one weight and see why argmax has no useful derivative,
 # - replace the cut by a link that carries a gradient, and say what the model then reads,
-# - compare the memory of the two ways to a gradient.
+# - compare the memory that two ways of getting a gradient need.
 #
 # *50 minutes, and 25 more for the exercises. You need: lessons 05 and 07, and `backward()` in PyTorch.*
 
 # %% [markdown]
 # ## 1. The wish
 #
-# We want a model to write texts without the letter *e*. So we let it write, count, and call the share of tokens
-# with an *e* the **loss**. If that loss has a gradient, an optimizer can do the rest.
+# We want a model to write texts without the letter *e*. So we let it write, and define the **loss** as the share of
+# tokens that contain an *e*. If that loss has a gradient, an optimizer can do the rest.
 
 # %% [markdown]
-# The model is GPT-2's architecture with random weights. The cuts that we look for are made by the code, whatever the
-# weights are. The model computes in float64, so that small differences can be seen.
+# The model has GPT-2's architecture and random weights. The cuts that we look for are made by the code, whatever the
+# weights are. The model computes in float64, so that we can see small differences.
 
 # %%
 import inspect
@@ -38,7 +38,7 @@ model, tokenizer = load("tiny-gpt2")
 model = model.double()
 prompt = tokenizer("Today is", return_tensors="pt").to(model.device)
 costs = torch.tensor([float("e" in tokenizer.decode(token)) for token in range(len(tokenizer))])
-costs = costs.to(model.device, torch.float64)  # (vocab,): 1 where the token holds an "e"
+costs = costs.to(model.device, torch.float64)  # (vocab,): 1 where the token contains an "e"
 
 # %%
 asked = {"do_sample": False, "max_new_tokens": 4, "pad_token_id": tokenizer.eos_token_id}
@@ -50,18 +50,18 @@ print(repr(tokenizer.decode(sequences[0, 2:])), "loss", loss.item())
 loss.backward()
 
 # %% [markdown]
-# No gradient. The error says that the loss was computed from nothing that *requires* one. Between the weights and
-# this number the thread was cut, and the question is where.
+# There is no gradient. The error says that the loss was not computed from anything that *requires* one. Somewhere
+# between the weights and this number the path of the gradient was cut. Where?
 
 # %% [markdown]
 # ## 2. The first cut: a decorator
 #
-# `generate()` is decorated with `@torch.no_grad()`. We look from inside, with a logits processor that notes what it
-# sees, and switch gradients on around the call:
+# `generate()` is decorated with `@torch.no_grad()`. We look from inside, with a logits processor that prints what it
+# sees, and enable gradients around the call:
 
 # %%
 def spy(input_ids, scores):
-    print("gradients on:", torch.is_grad_enabled(), "  scores require a gradient:", scores.requires_grad)
+    print("gradients on:", torch.is_grad_enabled(), "  processed scores require a gradient:", scores.requires_grad)
     return scores
 
 
@@ -69,15 +69,16 @@ with torch.enable_grad():
     output = model.generate(**prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
-# The inner setting wins: the decorator switches gradients off when `generate()` begins. We can do without it: each
-# decorator keeps the function inside it as `__wrapped__`, and `inspect.unwrap` follows these down to the bare one.
+# The innermost setting wins: the decorator disables gradients when `generate()` begins. We can remove it: each
+# decorator keeps the function inside it as `__wrapped__`, and `inspect.unwrap` follows these down to the undecorated
+# function.
 
 # %%
 bare = inspect.unwrap(type(model).generate)
 output = bare(model, **prompt, **asked | {"max_new_tokens": 1}, logits_processor=[spy])
 
 # %% [markdown]
-# Now the scores carry a gradient. Is the wish fulfilled?
+# Now the processed scores carry a gradient. Is our wish fulfilled?
 
 # %%
 Predict(lesson.predict_wrapped)
@@ -90,13 +91,13 @@ print("sequences:", type(recorded.sequences.grad_fn).__name__, recorded.sequence
 print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().requires_grad)
 
 # %% [markdown]
-# The logits carry a gradient, in the float32 copy that `generate()` hands out. The sequence carries none, and our
-# loss is computed from the sequence: `backward()` fails as before. **Removing the decorator does not cure it.**
+# The logits carry a gradient, in the float32 copy that `generate()` returns. The sequences carry none, and our loss
+# is computed from the sequences: `backward()` fails as before. **Removing the decorator does not solve the problem.**
 
 # %% [markdown]
 # ## 3. The second cut: an integer
 #
-# One line turns logits into a token. Here it is, alone:
+# One line turns logits into a token. Here it is on its own:
 
 # %%
 logits = model(**prompt).logits[:, -1]  # (batch, vocab)
@@ -104,14 +105,14 @@ token = logits.argmax(-1)  # (batch,)
 print(logits.dtype, logits.requires_grad, "->", token.dtype, token.requires_grad)
 
 # %% [markdown]
-# Could we ask PyTorch to track it all the same?
+# Can we make PyTorch track it anyway?
 
 # %% tags=["raises-exception"]
 token.requires_grad_()
 
 # %% [markdown]
-# A derivative asks: if I move the input a little, how far does the output move? An integer cannot move a little.
-# Drawing changes nothing: `torch.multinomial` returns an integer as well.
+# A derivative says how far the output moves if we move the input a little. An integer cannot move a little. Sampling
+# does not help: `torch.multinomial` returns an integer as well.
 
 # %%
 drawn = torch.multinomial(logits.softmax(-1), 1)
@@ -120,8 +121,8 @@ print(drawn.dtype, drawn.grad_fn)
 # %% [markdown]
 # ## 4. The third cut: a look-up
 #
-# The token goes back into the model, which looks up a row of its embedding matrix. That row is a float again and
-# has a `grad_fn`. So is the thread whole from there?
+# The token goes back into the model, which looks up a row of its embedding matrix. That row is floating point again
+# and has a `grad_fn`. Is the path intact from there on?
 
 # %%
 embeddings = model.get_input_embeddings().weight  # (vocab, width)
@@ -130,12 +131,12 @@ print(looked_up.grad_fn.name())
 print([edge[0].name() for edge in looked_up.grad_fn.next_functions])
 
 # %% [markdown]
-# `next_functions` are the edges along which a gradient would go back. There is one, and it leads to the **matrix**
-# (`AccumulateGrad` stores it there). None leads to the token: a row number is no quantity.
+# `next_functions` are the edges along which a gradient goes back. There is one, and it leads to the **matrix**
+# (`AccumulateGrad` stores the gradient there). None leads to the token: a row number is not a quantity.
 
 # %% [markdown]
-# The same look-up can be written as a product, which has room for two edges: a row of zeros with a single 1, times
-# the matrix, picks a row. Where does the first edge lead, with the one-hot row and with the probabilities?
+# The same look-up can be written as a product, which has two edges: a row of zeros with a single 1, times the matrix,
+# selects a row. Where does the first edge lead with this one-hot row, and where with the probabilities?
 
 # %%
 one_hot = torch.nn.functional.one_hot(token, len(embeddings)).double()  # (batch, vocab)
@@ -147,15 +148,15 @@ for product in (picked, mixture):
     print([edge[0].name() if edge[0] else None for edge in product.grad_fn.next_functions])
 
 # %% [markdown]
-# With the one-hot row it leads nowhere. With the probabilities in its place it leads back to the softmax. But the
-# next step then reads a **mixture** of all embeddings: a vector that is no token's, like lesson 04's points between
+# With the one-hot row it leads nowhere. With the probabilities instead, it leads back to the softmax. But the next
+# step then reads a **mixture** of all embeddings: a vector that belongs to no token, like lesson 04's points between
 # France and Germany.
 
 # %% [markdown]
 # ## 5. Every tensor on the way
 #
-# Now the whole road, two steps long. We keep the steps apart with a copy of the model for the first: then a
-# gradient at the copy's weight can only have come through what step 1 passed on.
+# Now the whole path, two steps long. To keep the steps apart, step 1 uses a copy of the model: a gradient at the
+# copy's weight can then only have come through what step 1 passed on.
 
 # %%
 import copy
@@ -165,7 +166,7 @@ weight = first.transformer.h[-1].mlp.c_proj.weight  # one matrix of step 1
 
 
 def road(link):
-    """Every tensor from the weight to the loss; `link` makes of logits what takes the token's place."""
+    """Every tensor from the weight to the loss; `link` turns logits into a token or its replacement."""
     tensors = {"weight": weight}
     tensors["hidden"] = first.transformer(**prompt).last_hidden_state[:, -1]  # (batch, width)
     tensors["logits"] = first.lm_head(tensors["hidden"])  # (batch, vocab)
@@ -181,9 +182,9 @@ def road(link):
     return tensors
 
 # %% [markdown]
-# For each tensor: its type, whether it requires a gradient, the function that made it, and whether a gradient arrives
-# at the weight if we go back from there. (A tensor is multiplied by fixed random numbers and summed, since
-# `backward` starts from one number.)
+# For each tensor we print its type, whether it requires a gradient, the function that created it, and whether a
+# gradient arrives at the weight if we go back from there. (Each tensor is multiplied by fixed random numbers and
+# summed, since the backward pass starts from a single number.)
 
 # %%
 def report(tensors):
@@ -206,12 +207,12 @@ Predict(lesson.predict_embedding)
 report(road(lambda logits: logits.argmax(-1)))
 
 # %% [markdown]
-# This is the table. Up to the logits a gradient arrives. The **token** requires none. Then two tensors *look* alive
-# again: they require a gradient and have a `grad_fn`. But none of it arrives at step 1's weight. The loss requires
-# none at all, because its cost is looked up, too.
+# This is the table. From tensors up to the logits, a gradient arrives. The **token** requires none. The next two
+# tensors *look* connected again: they require a gradient and have a `grad_fn`. But no gradient from them arrives at
+# step 1's weight. The loss requires none at all, because its cost is looked up, too.
 
 # %% [markdown]
-# With the softmax in the token's place, nothing is cut. But step 2 reads a mixture, so this loss is not the loss of
+# With the softmax in place of the token, nothing is cut. But step 2 reads a mixture, so this loss is not the loss of
 # a text:
 
 # %%
@@ -221,7 +222,7 @@ report(road(lambda logits: logits.softmax(-1)))
 # ### Exercise 1: which line cuts? · difficulty 2 of 3 · 8 minutes
 #
 # Five snippets compute a loss. In each, one line cuts it off from the `logits` of line 1: from there on, no gradient
-# finds back to them. Which line? `model`, `prompt`, `costs` and `embeddings` are those from above.
+# leads back to them. Which line is it? `model`, `prompt`, `costs` and `embeddings` are those from above.
 
 # %%
 for name, snippet in lesson.SNIPPETS.items():
@@ -235,23 +236,24 @@ cuts = ...  # a dictionary from the name of a snippet to a line, such as {"A": 1
 cuts = {"A": 2, "B": 3, "C": 2, "D": 4, "E": 3}
 
 # %% [markdown] tags=["solution"]
-# A: `.detach()` says it openly. B: argmax gives an integer, and `costs[token]` is a look-up. C: `.tolist()` makes
-# Python numbers, and a tensor made of them knows nothing of their past. D: `requires_grad=True` silences the error,
-# and the gradient goes to a new leaf that nobody trains. E: `argmin` returns an integer, as argmax does.
+# A: `.detach()` cuts explicitly. B: argmax returns an integer, and `costs[token]` is a look-up. C: `.tolist()` makes
+# Python numbers, and a tensor made from them has no history. D: `requires_grad=True` silences the error, but the
+# gradient goes to a new leaf that nobody trains. E: `argmin` returns an integer, as argmax does.
 
 # %% tags=["check"]
 lesson.check_cuts(cuts)
 
 # %% [markdown] tags=["hints"]
-# - Go through a snippet and ask of each line: is the result a float that was *computed* from floats on the road?
-# - Integers, Python numbers and new tensors know nothing of where they came from.
-# - `max(-1).values` and `gather` do pass gradients on: to the numbers that they picked.
+# - Go through a snippet and ask at each line: is the result a float that was *computed* from floats that depend on
+#   `logits`?
+# - Integers, Python numbers and new tensors have no record of where they came from.
+# - `max(-1).values` and `gather` do pass gradients on, to the numbers that they picked.
 
 # %% [markdown]
 # ## 6. The loss along one weight
 #
-# Is this PyTorch's fault? Could a cleverer framework differentiate argmax? We ask the loss itself. One weight is
-# moved, a bias of the final norm, and for each value the model writes its two tokens anew:
+# Is this PyTorch's fault? Could a cleverer framework differentiate argmax? We look at the loss itself. We move one
+# weight, a bias of the final norm, and for each value the model writes its two tokens again:
 
 # %%
 bias = model.transformer.ln_f.bias
@@ -268,7 +270,7 @@ def loss_at(move, step_loss):
 
 
 def two_steps(link):
-    """The mean cost of two tokens, each of them what `link` makes of its logits: (batch, vocab)."""
+    """The mean cost of two tokens, each made from its logits by `link`: (batch, vocab)."""
     inputs, total = embeddings[prompt.input_ids], 0
     for _ in range(2):
         token = link(model(inputs_embeds=inputs).logits[:, -1])
@@ -284,14 +286,14 @@ def hard(logits):
 Predict(lesson.predict_flat)
 
 # %% tags=["answer"]
-print("101 places, the loss through argmax:")
+print("101 values of the weight, the loss through argmax:")
 moves = [step / 25 for step in range(-50, 51)]
 through_argmax = [loss_at(move, lambda: two_steps(hard)) for move in moves]
 changes = sum(here != there for here, there in itertools.pairwise(through_argmax))
 print(f"{len(set(through_argmax))} different values; it changes between {changes} of 100 neighbours")
 
 # %% [markdown]
-# Beside it the softmax in the place of argmax, sharpened by a temperature of 0.1:
+# For comparison, we replace argmax by the softmax, sharpened by a temperature of 0.1:
 
 # %%
 from course_utils.plots import lines
@@ -306,12 +308,12 @@ curves = {"argmax": through_argmax, "softmax": through_softmax}
 lines(moves, curves, "The loss of two tokens along one weight", "the weight is moved by", "loss")
 
 # %% [markdown]
-# Through argmax the loss is **flat, with cliffs**. So it is along every weight: two tokens can cost 0, 0.5 or 1 and
-# nothing between, so the loss stays or jumps. On a flat piece its derivative is exactly 0, which is right and of no
-# use; on a cliff there is none. The softmax gives a smooth curve, of another loss.
+# Through argmax the loss is **flat, with cliffs**. The same is true along every weight: two tokens can cost 0, 0.5 or
+# 1 and nothing in between, so the loss either stays the same or jumps. On a flat piece its derivative is exactly 0,
+# which is correct and useless; at a cliff it does not exist. The softmax gives a smooth curve, but of another loss.
 
 # %% [markdown]
-# Finite differences say the same. (loss(w + h) − loss(w − h)) / 2h, on a flat piece and across a cliff:
+# Finite differences say the same. Here is (loss(w + h) − loss(w − h)) / 2h, on a flat piece and across a cliff:
 
 # %%
 def finite_difference(step_loss, at, h):
@@ -325,8 +327,8 @@ for h in (0.1, 0.02):
     print(f"h = {h}:  flat {flat:.1f}   across the cliff {across:.1f}")
 
 # %% [markdown]
-# Flat: 0. Across the cliff: the number grows as h shrinks, and has no limit. Through the softmax there is one, and
-# it is what autograd says:
+# On the flat piece it is 0. Across the cliff it grows as h shrinks, and has no limit. Through the softmax there is a
+# limit, and autograd gives the same number:
 
 # %%
 expected = two_steps(softmax)
@@ -335,36 +337,36 @@ by_difference = finite_difference(lambda: two_steps(softmax), 0.0, 1e-5)
 print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) < 1e-4)
 
 # %% [markdown]
-# So PyTorch is not to blame. Where the loss has a slope to follow, autograd finds it. Through argmax the slope is 0
-# or does not exist, and autograd returns none.
+# So PyTorch is not to blame. If the loss has a slope to follow, autograd finds it. Through argmax the slope is 0 or
+# does not exist, and autograd returns none.
 
 # %% [markdown]
 # ## 7. Links that carry a gradient
 #
-# Whoever wants a gradient through the choice has to *change what is computed*. The best known trick keeps the hard
-# token on the way forward and takes the softmax's gradient on the way back. It is called **straight-through**.
+# To get a gradient through the choice, we have to *change what is computed*. The best-known trick keeps the hard
+# token in the forward pass and uses the softmax's gradient in the backward pass. It is called **straight-through**.
 
 # %% [markdown]
 # ### Exercise 2: straight-through · difficulty 3 of 3 · 8 minutes
 #
 # Return a tensor (batch, vocab) whose *value* is the one-hot row of the most likely token, and whose *gradient* is
-# that of the softmax. `tensor.detach()` has the same value and no gradient: one use of it is enough.
+# that of the softmax. `tensor.detach()` has the same value and no gradient; you need it only once.
 
 # %% tags=["exercise"]
 def straight_through(logits: torch.Tensor) -> torch.Tensor:
-    """Return one-hot rows forwards, with the gradient of the softmax backwards."""
+    """Return one-hot rows as the value, with the gradient of the softmax."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def straight_through(logits: torch.Tensor) -> torch.Tensor:
-    """Return one-hot rows forwards, with the gradient of the softmax backwards."""
+    """Return one-hot rows as the value, with the gradient of the softmax."""
     probs = logits.softmax(-1)
     one_hot = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
     return one_hot + probs - probs.detach()
 
 # %% [markdown] tags=["solution"]
-# In value, `probs - probs.detach()` is 0, and the one-hot row remains. For the gradient, `one_hot` and the detached
-# part are constants, and only `probs` is left. `(one_hot - probs).detach() + probs` is the same.
+# The value of `probs - probs.detach()` is 0, so the one-hot row remains. For the gradient, `one_hot` and the detached
+# part are constants, so only `probs` counts. `(one_hot - probs).detach() + probs` does the same.
 
 # %% tags=["check"]
 lesson.check_straight_through(straight_through)
@@ -372,30 +374,31 @@ lesson.check_straight_through(straight_through)
 # %% [markdown] tags=["hints"]
 # - You want x with the value of `one_hot` and the gradient of `probs`.
 # - `probs - probs.detach()` has the value 0 and the gradient of `probs`.
-# - Add that to the one-hot rows, and mind that `one_hot` returns integers.
+# - Add that to the one-hot rows, and note that `one_hot` returns integers.
 
 # %% [markdown]
-# Here are the links between two steps of a small model; Gumbel-softmax is the softmax of logits with random noise.
-# Choose one, move the weight, and watch the loss, the slope that autograd reports, and the chain of tensors. The
-# chain shows the gradient of the *loss* at each tensor; the table of section 5 went from each tensor to the weight.
+# Here are several links between two steps of a small model; Gumbel-softmax is the softmax of the logits plus Gumbel
+# noise. Choose a link, move the weight, and watch the loss, the slope that autograd reports, and the chain of
+# tensors. The chain shows the gradient of the *loss* at each tensor; the table in section 5 showed the gradient of
+# each tensor at the weight.
 
 # %% [markdown]
-# The loss is another one here: the surprise at token 5 after the second step. It is computed from that step's logits
-# and chooses nothing. So even with argmax it requires a gradient, which comes back as far as the embedding.
+# The loss here is a different one: the surprise of token 5 after the second step. It is computed from that step's
+# logits, without a choice. So even with argmax it requires a gradient, which goes back as far as the embedding.
 
 # %%
 GradientLink()
 
 # %% [markdown]
 # Note what straight-through does on the flat pieces: it reports a slope where there is none. That slope is a guess.
-# It is not the slope of the softmax curve either, since step 2 has read the hard token and not the mixture. Lesson 09
-# measures how good such guesses are against a gradient that is exact.
+# It is not the slope of the softmax curve either, since step 2 reads the hard token and not the mixture. Lesson 09
+# measures how good such guesses are, compared with an exact gradient.
 
 # %% [markdown]
 # ## 8. What the undecorated call is good for
 #
-# Back to the bare `generate()`. Its logits did carry a gradient. The log probability of the tokens it chose is a
-# function of the weights, so we can differentiate that:
+# Back to the undecorated `generate()`. Its logits did carry a gradient. The log probability of the tokens that it
+# chose is a function of the weights, so we can differentiate that:
 
 # %%
 recorded = bare(model, **prompt, **asked, return_dict_in_generate=True, output_logits=True)
@@ -409,7 +412,7 @@ print("parameters with a gradient:", len(gradient), "of", len(list(model.paramet
 Predict(lesson.predict_teacher)
 
 # %% tags=["answer"]
-print("beside one forward pass over the finished text:")
+print("compared with one forward pass over the finished text:")
 scored = model(recorded.sequences[:, :-1]).logits[:, 1:].log_softmax(-1)  # (batch, new, vocab)
 by_forward = scored.gather(-1, chosen[..., None]).sum()
 again = torch.autograd.grad(by_forward, list(model.parameters()))
@@ -418,21 +421,21 @@ size = sum(one.square().sum() for one in again) ** 0.5
 print("relative difference below 0.000001:", (apart / size).item() < 1e-6)
 
 # %% [markdown]
-# The same gradient, up to the rounding of the float32 copy. To score a finished text in this way is called
-# **teacher forcing**.
+# The gradient is the same, up to the rounding of the float32 copy. Computing the log probability of a given text in
+# this way is called **teacher forcing**.
 
 # %% [markdown]
-# This gradient says how to make *these* tokens more or less likely. It does not say how the choice would
-# change, and it knows nothing of our *e*. Whoever wants this gradient gets it from one forward pass over the text,
-# which scores all positions at once.
+# This gradient says how to make *these* tokens more or less likely. It does not say how the choice would change, and
+# it has nothing to do with our *e*. To get it, you need only one forward pass over the text, which gives the log
+# probabilities of all tokens at once.
 
 # %% [markdown]
-# What do the two ways cost? PyTorch keeps tensors for the way back. We note their shapes and their memory, on SmolLM2,
-# with the parameters left out:
+# What do the two ways cost? PyTorch keeps tensors for the backward pass. We record their shapes and their memory on
+# SmolLM2, leaving out the parameters:
 
 # %%
 def kept_for_backward(run, parameters):
-    """(shape, MiB) of each tensor that autograd keeps of `run()`, parameters left out, and what it returns."""
+    """(shape, MiB) of each tensor that autograd keeps for `run()`, without parameters, and what it returns."""
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     kept = {}
 
@@ -450,7 +453,7 @@ def kept_for_backward(run, parameters):
 Predict(lesson.predict_memory)
 
 # %% tags=["answer", "nbval-ignore-output"]
-print("MiB kept for the backward pass, of generating with gradients and of one forward pass:")
+print("MiB kept for the backward pass, by generating with gradients and by one forward pass:")
 smollm, words = load()
 story = words("Once upon a time", return_tensors="pt").to(smollm.device)
 options = {"do_sample": False, "pad_token_id": 2, "return_dict_in_generate": True, "output_logits": True}
@@ -464,55 +467,55 @@ for new in (8, 16):
     assert generated > scored
 
 # %% [markdown]
-# Generating keeps more, and the gap widens. Keys and values have the shape (batch, head, length, size). Of which
-# lengths are those that were kept for the 16 tokens?
+# Generating keeps more, and the gap widens. Keys and values have the shape (batch, head, length, size). Which lengths
+# were kept for the 16 tokens?
 
 # %%
 for name, kept in {"generating": generating, "one forward pass": scoring}.items():
     print(f"{name}:", sorted({shape[2] for shape, _ in kept if len(shape) == 4 and shape[2] > 1}))
 
 # %% [markdown]
-# At every step the cache is concatenated anew, and each copy is kept. Hence the rule: **generate without gradients,
-# then score the text with one forward pass.**
+# Every step concatenates the cache into a new tensor, and each copy is kept. Hence the rule: **generate without
+# gradients, then compute the log probabilities of the text with one forward pass.**
 
 # %% [markdown]
-# ### Exercise 3: score after generating · difficulty 2 of 3 · 6 minutes
+# ### Exercise 3: a log probability with a gradient · difficulty 2 of 3 · 6 minutes
 #
 # Return the log probability of the generated part, as one number *with* a gradient. `sequences` is (batch, length)
 # without padding, and the first `prompt_length` ids of each row are the prompt.
 
 # %% tags=["exercise"]
 def score(model, sequences: torch.Tensor, prompt_length: int) -> torch.Tensor:
-    """Return the summed log probability of all tokens behind the prompt, with a gradient."""
+    """Return the summed log probability of all tokens after the prompt, with a gradient."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def score(model, sequences: torch.Tensor, prompt_length: int) -> torch.Tensor:
-    """Return the summed log probability of all tokens behind the prompt, with a gradient."""
+    """Return the summed log probability of all tokens after the prompt, with a gradient."""
     logits = model(sequences[:, :-1]).logits[:, prompt_length - 1 :]  # (batch, new, vocab)
     answer = sequences[:, prompt_length:]  # (batch, new)
     return logits.log_softmax(-1).gather(-1, answer[..., None]).sum()
 
 # %% [markdown] tags=["solution"]
-# The last id is not fed in, since nothing follows it, and the logits at place `prompt_length - 1` are the first that
-# speak about the answer. `gather` picks *numbers on the road*, so the gradient reaches them. The integers only say
-# where to look.
+# The last id is not fed in, since nothing follows it, and the logits at index `prompt_length - 1` are the first that
+# predict a token of the answer. `gather` picks *numbers that depend on the weights*, so the gradient passes through
+# them. The integers only say where to look.
 
 # %% tags=["check"]
 lesson.check_score(score)
 
 # %% [markdown] tags=["hints"]
-# - Lesson 07's shift: the logits at place t speak about the token at place t + 1.
-# - The answer's first token stands at `prompt_length`, so its logits stand one place before.
-# - No `torch.no_grad()`, no `.item()`, and the softmax over the vocabulary.
+# - Lesson 07's shift: the logits at index t predict the token at index t + 1.
+# - The answer's first token is at index `prompt_length`, so its logits are one index before.
+# - Use neither `torch.no_grad()` nor `.item()`, and take the softmax over the vocabulary.
 
 # %% [markdown]
 # ## Recap
 #
-# - Three cuts: `no_grad` on `generate()`, the integer that a choice returns, and the look-up by it.
-# - Undo the first, and the logits carry a gradient. The sequence does not, nor does a loss computed from it.
+# - Three cuts: `no_grad` on `generate()`, the integer that a choice returns, and the look-up with that integer.
+# - Without the first, the logits carry a gradient. The sequences do not, nor does a loss computed from them.
 # - The loss along a weight is flat with cliffs: its derivative is 0 or does not exist.
-# - Softmax or straight-through in the token's place carry a gradient, of something else than the choice.
+# - Softmax or straight-through in place of the token carry a gradient, but not that of the choice.
 # - One forward pass over the finished text gives the gradient of its log probability, with less memory.
 
 # %%
@@ -522,4 +525,4 @@ Quiz(lesson.quiz)
 # ## Where to look next
 #
 # `generate` in `transformers/generation/utils.py` has the decorator, `_sample` has argmax and multinomial, a few
-# lines apart. [Lesson 09](09_training.ipynb) trains through generation all the same, in the ways that work.
+# lines apart. [Lesson 09](09_training.ipynb) trains a model on its own texts nevertheless, in ways that work.

@@ -60,17 +60,17 @@ def test_cuts():
             (list(cuts.values()), "give a dictionary"),
             (cuts | {"F": 1}, "there is no snippet 'F'"),
             ({"A": 2}, "snippet B has no line yet"),
-            (cuts | {"A": 9}, "give one of its lines"),
+            (cuts | {"A": 9}, "the number of one of its lines"),
             (cuts | {"A": 1}, "snippet A, line 1"),
             (cuts | {"A": 3}, "snippet A, line 3"),
-            (cuts | {"B": 2}, "softmax makes floats of floats"),
+            (cuts | {"B": 2}, "softmax computes floats from floats"),
             (cuts | {"B": 4}, "snippet B, line 4"),
             (cuts | {"C": 3}, "snippet C, line 3"),
             (cuts | {"D": 2}, "snippet D, line 2"),
-            (cuts | {"D": 3}, "a mean with its sign"),
+            (cuts | {"D": 3}, "a mean with the opposite sign"),
             (cuts | {"E": 2}, "section 4 printed"),
             (cuts | {"E": 4}, "snippet E, line 4"),
-            (cuts | {"E": 5}, "by way of line 4"),
+            (cuts | {"E": 5}, "through line 4"),
         ],
     )
 
@@ -148,22 +148,22 @@ def test_straight_through():
             straight_through,
         ],
         wrong=[
-            (hard, "no gradient comes back"),
-            (lambda logits: logits.softmax(-1), "forwards the row must be one-hot"),
-            (lambda logits: hard(logits) * logits.softmax(-1), "do not multiply"),
-            (not_taken_off, "not taken off again"),
+            (hard, "carries no gradient. add something"),
+            (lambda logits: logits.softmax(-1), "the value should be one-hot"),
+            (lambda logits: hard(logits) * logits.softmax(-1), "instead of multiplying"),
+            (not_taken_off, "not subtracted again"),
             (nothing_detached, "the gradient is 0"),
-            (wrong_part_detached, "points the wrong way"),
+            (wrong_part_detached, "has the wrong sign"),
             (gradient_of_logits, "the logits themselves"),
             (twice, "twice the softmax's"),
-            (least_likely, "not of the most likely"),
-            (lambda logits: straight_through(logits.float()), "these rows are float32"),
+            (least_likely, "not at the most likely"),
+            (lambda logits: straight_through(logits.float()), "your rows are float32"),
             (lambda logits: hard(logits).requires_grad_(), "does not reach the logits"),
             (lambda logits: logits.argmax(-1), "these are ids"),
-            (lambda logits: one_hot(logits.argmax(-1), logits.shape[-1]), "these rows are integers"),
-            (lambda logits: logits.tolist(), "this is list"),
+            (lambda logits: one_hot(logits.argmax(-1), logits.shape[-1]), "your rows are integers"),
+            (lambda logits: logits.tolist(), "got list"),
             (gradient_of_sigmoid, "not that of the softmax. for the gradient your result"),
-            (lambda logits: logits * 0 + 0.5, "the value is the one-hot row"),
+            (lambda logits: logits * 0 + 0.5, "the value should be the one-hot row"),
         ],
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def test_straight_through():
 def test_a_draw_is_not_taken_for_argmax():
     torch.manual_seed(0)
     result = lesson08.check_straight_through(lambda logits: gumbel_softmax(logits, hard=True))
-    assert result.outcome == "wrong" and "not of the most likely" in result.message
+    assert result.outcome == "wrong" and "not at the most likely" in result.message
 
 
 def test_the_solution_is_the_librarys_link():
@@ -256,12 +256,12 @@ def test_score():
                 "each row's mean over its tokens",
             ),
             (answer(lambda scored, start: scored[0, start - 1 :].sum()), "only the first row"),
-            (over_places, "over the places"),
+            (over_places, "over the tokens of the row"),
             (without_the_prompt(1), "does not read the whole prompt"),
-            (of_the_likeliest, "the most likely tokens, whatever was chosen"),
+            (of_the_likeliest, "the likeliest tokens, whichever were chosen"),
             (answer(lambda scored, start: -scored[:, start - 1 :].sum()), "this is a loss"),
             (answer(lambda scored, start: scored[:, start - 1 :].exp().sum()), "probabilities are added"),
-            (answer(lambda scored, start: scored[:, start - 1 :].sum().item()), "this is a python number"),
+            (answer(lambda scored, start: scored[:, start - 1 :].sum().item()), "your result is a python number"),
             (answer(lambda scored, start: scored[:, start - 1 :].sum(1)), "one number for the whole batch"),
             (without_gradient, "carries no gradient"),
             (last_token_only_with_gradient, "a part of the sum was detached"),
