@@ -13,33 +13,33 @@ TITLE = "How likely was that?"
 
 predict_processed = Prediction(
     "07/predict-processed",
-    "The tokens above were drawn with `top_k=5`. How does the log probability of a drawn token differ, taken from `scores` and not from `logits`?",
+    "The tokens above were drawn with `top_k=5`. How does the log probability of a drawn token from `scores` compare with the one from `logits`?",
     options=(
-        Option("It is closer to 0", "Five tokens share the whole probability there, so each has more of it.", right=True, value="above"),
-        Option("It is further from 0", "Removing tokens takes nothing from those that stay. Their shares grow.", value="below"),
-        Option("It does not differ", "That holds where no processor changed anything. Top-k has set 49,147 scores to −∞.", value="equal"),
+        Option("It is closer to 0", "In `scores` five tokens share the whole probability, so each has more of it.", right=True, value="above"),
+        Option("It is further from 0", "Removing tokens takes nothing from those that stay. Their probabilities grow.", value="below"),
+        Option("It is the same", "That would be true if no processor had changed anything. Top-k has set 49,147 processed scores to −∞.", value="equal"),
     ),
     proof=lambda: _processed(),
 )  # fmt: skip
 
 predict_padding = Prediction(
     "07/predict-padding",
-    "What does `compute_transition_scores` return for the six padded places of the first row?",
+    "What does `compute_transition_scores` return for the six padding tokens of the first row?",
     options=(
-        Option("0 at each", "That would leave the sum alone, and it is so after beam search. Here the method knows of no end.", value="zeros"),
-        Option("−∞ at each", "The padding was not impossible for the model: it had a score at every step.", value="infinite"),
-        Option("A number of its own at each", "The batch ran on, and every place has scores from which to gather.", right=True, value="numbers"),
+        Option("0 at each", "That would leave the sum unchanged, and is what happens after beam search. Here the method does not know where the row ended.", value="zeros"),
+        Option("−∞ at each", "The padding token was not impossible for the model: it had a finite logit at every step.", value="infinite"),
+        Option("A number of its own at each", "The model kept computing all rows, and at every step there are `scores` to gather from.", right=True, value="numbers"),
     ),
     proof=lambda: _at_padding(),
 )  # fmt: skip
 
 predict_shift = Prediction(
     "07/predict-shift",
-    "In `The capital of France is Paris` the token ` Paris` stands at place 5, counted from 0. Whose logits say how likely it was?",
+    "In `The capital of France is Paris` the token ` Paris` has index 5, counted from 0. Which logits say how likely it was?",
     options=(
-        Option("Those of place 4", "They have read everything up to ` is`, and speak about what follows.", right=True, value=4),
-        Option("Those of place 5", "At place 5 the model has read ` Paris` already and speaks about the token after it.", value=5),
-        Option("Those of place 0", "Place 0 has read one token, and speaks about the second.", value=0),
+        Option("Those at index 4", "The model has read everything up to ` is`, and predicts what follows.", right=True, value=4),
+        Option("Those at index 5", "At index 5 the model has already read ` Paris` and predicts the token after it.", value=5),
+        Option("Those at index 0", "At index 0 the model has read one token, and predicts the second.", value=0),
     ),
     proof=lambda: _place_of_the_logits(),
 )  # fmt: skip
@@ -48,9 +48,9 @@ predict_penalty = Prediction(
     "07/predict-penalty",
     "`length_penalty=0` ranks by the sum alone. Which texts win with `length_penalty=2`?",
     options=(
-        Option("Longer ones", "All sums are negative, and a division by more brings them closer to 0.", right=True, value="longer"),
-        Option("Shorter ones", "So the name says. But what is divided is negative.", value="shorter"),
-        Option("The same ones", "A division by a power of the length changes the order as soon as the lengths differ.", value="same"),
+        Option("Longer ones", "All sums are negative, and dividing by a larger number brings them closer to 0.", right=True, value="longer"),
+        Option("Shorter ones", "That is what the name suggests. But what is divided is negative.", value="shorter"),
+        Option("The same ones", "Dividing by a power of the length can change the order when the lengths differ.", value="same"),
     ),
     proof=lambda: _who_wins(),
 )  # fmt: skip
@@ -128,7 +128,7 @@ def _who_wins():
 
 @exercise("07/row-sums", title="Add up what was written", minutes=7, difficulty=2)
 def check_row_sums(answer):
-    """Sums up to and with the first end, also where padding has the id of an end, and where no row ends."""
+    """Sums up to and including the first end, also when padding has the id of an end, and when no row ends."""
     import torch
 
     for rows, end_ids in [
@@ -149,16 +149,16 @@ def check_row_sums(answer):
             for one in (end_ids[0], end_ids[-1])
         )
         known = [
-            (numbers, "The padding is added too. Stop after the first end."),
-            (without_end, "The end token itself was chosen, and its number belongs to the sum."),
-            (first_only, "Only the first of `end_ids` ends a row here. Each of them does."),
-            (last_only, "Only the last of `end_ids` ends a row here. Each of them does."),
-            (numbers * (tokens != end_ids[0]), "Comparing with one id loses the end where padding is the same id, and keeps padding that is not."),
+            (numbers, "The padding is included too. Stop after the first end."),
+            (without_end, "The end token itself was chosen too, and its number belongs in the sum."),
+            (first_only, "Only the first of `end_ids` ends a row here. Any of them should."),
+            (last_only, "Only the last of `end_ids` ends a row here. Any of them should."),
+            (numbers * (tokens != end_ids[0]), "Comparing with one id loses the end if the padding token has that id, and keeps the padding if it has another."),
         ]  # fmt: skip
         if isinstance(got, torch.Tensor) and got.shape == numbers.shape and got.numel() > len(rows):
-            raise Mistake("These are numbers for each token. Add them up: one number a row, `.sum(1)`.")
+            raise Mistake("You return a number for each token. Add them up to one number per row: `.sum(1)`.")
         if isinstance(got, torch.Tensor) and got.ndim == 0:
-            raise Mistake("This is one number for the whole batch. Sum over the tokens, `.sum(1)`, not over rows.")  # fmt: skip
+            raise Mistake("You return one number for the whole batch. Sum over the tokens, `.sum(1)`, not over the rows.")  # fmt: skip
         want_sums = want.sum(1)
         lengths = (ends - is_end.long() == 0).sum(1)
         mistakes = [
@@ -171,18 +171,18 @@ def check_row_sums(answer):
             got.float() if isinstance(got, torch.Tensor) else got,
             want_sums,
             inputs,
-            "Add a row's numbers up to and with its first end.",
+            "Add up each row's numbers up to and including its first end.",
             mistakes,
         )
     numbers = torch.tensor([[-1.0, -1.0, -torch.inf]])  # top-k may leave the padding at -inf
     if answer(numbers, torch.tensor([[7, 2, 2]]), [2]).isnan().any():
-        raise Mistake("Right for finite numbers. After `top_k` the padding's may be −∞, and −∞ · 0 is NaN: choose with `torch.where` or `masked_fill` instead of multiplying.")  # fmt: skip
-    return "Each row counts up to its first end, and with it, whatever the padding is."
+        raise Mistake("Your sums are right for finite numbers. After `top_k` the padding's number may be −∞, and −∞ · 0 is NaN: use `torch.where` or `masked_fill` instead of multiplying.")  # fmt: skip
+    return "Each row is summed up to and including its first end, whatever the padding token is."
 
 
-@exercise("07/text-log-prob", title="Score a text", minutes=6, difficulty=2)
+@exercise("07/text-log-prob", title="The log probability of a text", minutes=6, difficulty=2)
 def check_text_log_prob(answer):
-    """The sum over all tokens but the first, on tiny models, against course_utils.scores."""
+    """The sum over all tokens except the first, on tiny models, compared with course_utils.scores."""
     import torch
 
     from ..scores import token_log_probs
@@ -202,30 +202,30 @@ def check_text_log_prob(answer):
         raw = logits[:, :-1].gather(-1, ids[:, 1:, None]).sum().item()
         backwards = log_probs[:, 1:].gather(-1, ids[:, :-1, None]).sum().item()
 
-        def near(small):  # within the tolerance all probabilities of texts are 0
+        def near(small):  # within the tolerance the probability of any text is 0
             return lambda got: math.isclose(got, small, rel_tol=1e-3)
 
         expect_close(
             got,
             want,
             (row,),
-            "Lay `logits[:, :-1]` against `ids[:, 1:]`, take the `log_softmax`, gather and sum.",
+            "Pair `logits[:, :-1]` with `ids[:, 1:]`, take the `log_softmax`, gather and sum.",
             mistakes=[
-                (own.sum().item(), "Nothing is shifted: logits at place t speak about the token at place t + 1."),
-                (own[:, 1:].sum().item(), "The first token is left out, but the logits are not shifted: those of place t speak about place t + 1."),
+                (own.sum().item(), "Nothing is shifted: the logits at index t predict the token at index t + 1."),
+                (own[:, 1:].sum().item(), "The first token is left out, but the logits are not shifted: those at index t predict index t + 1."),
                 (backwards, "This is shifted the wrong way: `logits[:, :-1]` belongs to `ids[:, 1:]`."),
                 (raw, "These are logits, which are not normalised. `log_softmax(-1)` comes before gathering."),
-                (near(shifted.exp().sum().item()), "Probabilities do not add up over a text: they multiply. Sum their logarithms."),
+                (near(shifted.exp().sum().item()), "The probabilities of a text's tokens are multiplied, not added. Sum their logarithms."),
                 (near(shifted.sum().exp().item()), "This is the probability itself. Return its logarithm."),
                 (shifted.mean().item() if len(row) > 2 else None, "This is the mean. Return the sum."),
-                (-shifted.mean().item(), "This is the loss: the mean, with its sign turned. Return the sum."),
-                (-want, "The sign is turned: a log probability is at most 0."),
-                (shifted.sum().item() / torch.tensor(2.0).log().item(), "This is in bits. The natural logarithm is asked for."),
-                (log_probs[:, :-1].max(-1).values.sum().item(), "This adds up the most likely tokens. Gather the text's own."),
+                (-shifted.mean().item(), "This is the loss: the mean with the opposite sign. Return the sum."),
+                (-want, "The sign is wrong: a log probability is at most 0."),
+                (shifted.sum().item() / torch.tensor(2.0).log().item(), "This is in bits. Use the natural logarithm."),
+                (log_probs[:, :-1].max(-1).values.sum().item(), "This adds up the log probabilities of the likeliest tokens. Gather those of the text's own tokens."),
             ],
             tolerance=1e-3,
         )  # fmt: skip
-    return "One forward pass, shifted by one: the log probability of the whole text."
+    return "One forward pass, shifted by one, gives the log probability of the whole text."
 
 
 @functools.cache
@@ -237,7 +237,7 @@ def _tiny():
 
 @exercise("07/perplexity", title="Perplexity on a padded batch", minutes=8, difficulty=3)
 def check_batch_perplexity(answer):
-    """Only tokens with a token before them count, on either side, and all of them alike."""
+    """Only tokens with a token before them count, with padding on either side, and all of them equally."""
     import torch
 
     generator = torch.Generator().manual_seed(7)
@@ -248,7 +248,7 @@ def check_batch_perplexity(answer):
     ):
         mask = torch.tensor(rows)
         ids = torch.randint(1, 9, mask.shape, generator=generator) * mask
-        ids[1, 1] = 0  # a token with the filler's id, as an end of text may be
+        ids[1, 1] = 0  # a token with the id of the padding, as an end-of-text may be
         logits = 3 * torch.randn(*mask.shape, 9, generator=generator)
         shifted = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
         target, read = mask[:, 1:] == 1, mask[:, :-1] == 1
@@ -269,26 +269,26 @@ def check_batch_perplexity(answer):
         expect_close(
             got,
             want,
-            f"the mask {rows}, ids and logits drawn",
+            f"mask={rows} and random ids and logits",
             "Average −log p over every token that has a token before it, then take `exp`.",
             mistakes=[
-                (value(shifted) if padded else None, "Padding counts here too. Keep only the tokens of `mask`."),
-                (value(shifted[target]) if left else None, "On the left side a row's first token stands behind a filler, whose logits mean nothing. Leave it out."),
-                (value(shifted[read]) if right else None, "On the right side the filler behind a row's last token counts here. Look whether the *target* is a token."),
-                (value(shifted[by_id]), "A token with the filler's id is left out here. `mask` alone tells what is padding."),
-                (value(row_means) if padded else None, "Each row has one vote here. Each token should have one."),
+                (value(shifted) if padded else None, "Padding counts here too. Keep only the tokens marked in `mask`."),
+                (value(shifted[target]) if left else None, "With left padding a row's first token follows a padding token, whose logits mean nothing. Leave it out."),
+                (value(shifted[read]) if right else None, "With right padding the padding token after a row's last token counts here. Check whether the *target* is a token."),
+                (value(shifted[by_id]), "A token with the id of the padding is left out here. Only `mask` tells what is padding."),
+                (value(row_means) if padded else None, "Each row has the same weight here. Each token should have the same weight."),
                 ((-row_means).exp().mean().item() if padded else None, "This is the mean of the rows' perplexities. Average the surprise over all tokens first, then take `exp` once."),
-                (value(own[mask == 1]), "Nothing is shifted: logits at place t speak about the token at place t + 1."),
-                ((shifted * counts).sum().neg().div(mask.sum()).exp().item(), "The sum is right, but it is divided by all tokens. A row's first token has no number, and does not count."),
-                ((shifted * counts).sum().neg().div(counts.numel()).exp().item() if padded else None, "The sum is right, but it is divided by all places, padding included."),
+                (value(own[mask == 1]), "Nothing is shifted: the logits at index t predict the token at index t + 1."),
+                ((shifted * counts).sum().neg().div(mask.sum()).exp().item(), "The sum is right, but it is divided by the number of all tokens. A row's first token has no log probability and does not count."),
+                ((shifted * counts).sum().neg().div(counts.numel()).exp().item() if padded else None, "The sum is right, but it is divided by the size of the shifted tensor, padding included."),
                 (-shifted[counts].mean().item(), "This is the mean surprise. Its `exp` is the perplexity."),
-                (1 / want, "`exp` of the mean log probability is one over the perplexity: turn the sign first."),
+                (1 / want, "`exp` of the mean log probability is one over the perplexity: change the sign first."),
                 (2 ** -shifted[counts].mean().item(), "The mean is in nats, so the base is e: `exp`, not a power of 2."),
                 (shifted[counts].sum().neg().exp().item(), "This is `exp` of the sum. Take the mean first."),
             ],
             tolerance=1e-3 * want,
         )  # fmt: skip
-    return "Tokens are averaged, not rows; padding and first tokens stay out, on either side."
+    return "You average over tokens, not rows, and leave out padding and first tokens, with padding on either side."
 
 
 CAUSES = {
@@ -301,10 +301,10 @@ _PROMPTS = ("She looked at him and", "It will rain in the", "I want to eat a big
 
 
 def claims(model, tokenizer):
-    """A beam search whose first sequence ended early, and four wrong scores of it.
+    """A beam search whose first sequence ended early, and four wrong sequence scores for it.
 
     Returns a namespace: `output`, what generate() returned; `penalty`, its length penalty; `library`, the
-    score of the first sequence, a float; and `wrong`, a dict from a name to a float.
+    sequence score of the first sequence, a float; and `wrong`, a dict from a name to a float.
     """
     stops = _stops(tokenizer)
     for text in _PROMPTS:  # the first one with the default model; another model may need another
@@ -331,26 +331,26 @@ def claims(model, tokenizer):
     return SimpleNamespace(output=output, penalty=0.5, library=output.sequences_scores[0].item(), wrong=wrong)
 
 
-@exercise("07/which-line", title="Find why a score does not match", minutes=5, difficulty=2)
+@exercise("07/which-line", title="Find why a sequence score does not match", minutes=5, difficulty=2)
 def check_mistakes(answer):
-    """A mistake for each of the four people."""
+    """The mistake that each of the four people made."""
     if not isinstance(answer, dict):
         raise Mistake('Give a dictionary from names to mistakes, {"Ada": "...", ...}.')
     if unknown := [name for name in answer if name not in CAUSES]:
         raise Mistake(f"There is no {unknown[0]!r}. The four are {', '.join(CAUSES)}.")
     if unknown := [cause for cause in answer.values() if cause not in CAUSES.values()]:
-        raise Mistake(f"{unknown[0]!r} is none of the four mistakes. They are {', '.join(sorted(CAUSES.values()))}.")  # fmt: skip
+        raise Mistake(f"{unknown[0]!r} is not one of the four mistakes. They are {', '.join(sorted(CAUSES.values()))}.")  # fmt: skip
     if missing := [name for name in CAUSES if name not in answer]:
-        raise Mistake(f"There is nothing for {missing[0]} yet. Each of the four made one of the mistakes.")
+        raise Mistake(f"There is no entry for {missing[0]} yet. Each of the four made one of the mistakes.")
     signs = {
-        "penalty forgotten": "A sum without any division is the lowest number that the right beams can give.",
-        "prompt counted": "Its length is seven: two new tokens and the five of the prompt.",
+        "penalty forgotten": "The undivided sum is the lowest number that the right beams can give.",
+        "prompt counted": "Its length is seven: two new tokens and five of the prompt.",
         "padding counted": "Its length is the number of columns of `beam_indices`, eight.",
-        "beam_indices forgotten": "No length turns the right sum into this number: other beams were read.",
+        "beam_indices forgotten": "No length turns the right sum into this number: it was read from other beams.",
     }
     for name, cause in CAUSES.items():
         expect_equal(answer[name], cause, f"{name}'s number", f"Look at {name} again. {signs[cause]}")
-    return "Two wrong lengths, one missing division, and one that read other beams without a word."
+    return "Two used a wrong length, one did not divide, and one read other beams without any error."
 
 
 # ---- quiz --------------------------------------------------------------------------------------------
@@ -358,41 +358,41 @@ def check_mistakes(answer):
 quiz = (
     Question(
         "07/quiz-compare",
-        "Two texts were sampled with different temperatures. Which numbers tell which of them the model finds likelier?",
+        "Two texts were sampled with different temperatures. Which numbers tell you which of them the model finds likelier?",
         options=(
-            Option("Those gathered from `logits`", "Both are then judged by the same distributions: the model's own.", right=True),
+            Option("Those gathered from `logits`", "Both are then measured by the same distributions: the model's own.", right=True),
             Option("Those gathered from `scores`", "They say how likely each draw was, and a low temperature makes every draw look likely."),
-            Option("`sequences_scores`", "Sampling without beams has none. Nothing is ranked there."),
+            Option("`sequences_scores`", "Sampling without beams does not return any. Nothing is ranked."),
             Option("The number of finite `scores` at each step", "It tells how many tokens were left to draw from, not how likely the drawn one was."),
         ),
     ),
     Question(
         "07/quiz-inf",
-        "`output.scores[0]` of a sampled run holds 49,102 times −∞. What does that mean?",
+        "`output.scores[0]` of a sampled run contains −∞ 49,102 times. What does that mean?",
         options=(
-            Option("The model gave those tokens the probability 0", "The model gives no token exactly 0 here. Look at `logits`: all of them are finite."),
+            Option("The model gave those tokens the probability 0", "The model gives no token a probability of exactly 0 here. Look at `logits`: all of them are finite."),
             Option("50 tokens were left to draw from", "The default `top_k` is 50. The processors set the others to −∞.", right=True),
-            Option("The softmax was taken twice", "That would give finite numbers. −∞ is what a processor writes."),
+            Option("The softmax was taken twice", "That would give finite numbers. −∞ comes from a processor."),
             Option("The weights overflowed", "Overflow gives +∞ or NaN, and generate() would fail at the draw."),
         ),
         proof=lambda: _finite_by_default(),
     ),
     Question(
         "07/quiz-first",
-        "A text of five tokens, scored by one forward pass: how many log probabilities does it have?",
+        "One forward pass reads a text of five tokens. How many log probabilities does it give?",
         options=(
-            Option("Four", "The first token has no token before it, and the last logits speak about a sixth one.", right=True, value=4),
-            Option("Five", "That would take a token before the first. Some tokenizers put one there, this one does not.", value=5),
-            Option("Six", "The pass gives five rows of logits, and the last has no token to speak about.", value=6),
+            Option("Four", "There is no token before the first, and the last logits predict a sixth token.", right=True, value=4),
+            Option("Five", "That would need a token before the first. Some tokenizers add one, this one does not.", value=5),
+            Option("Six", "The pass returns five rows of logits, and the text has no token for the last one.", value=6),
         ),
         proof=lambda: _numbers_of_five(),
     ),
     Question(
         "07/quiz-penalty",
-        "A sequence of 4 new tokens after a prompt of 6 has a sum of −8. What is its score with `length_penalty=2`?",
+        "A sequence of 4 new tokens after a prompt of 6 has a sum of −8. What is its sequence score with `length_penalty=2`?",
         options=(
             Option("−0.5", "−8 / 4²: the new tokens only, and the power is the penalty.", right=True, value=-0.5),
-            Option("−0.08", "−8 / 10² counts the prompt, as recipes of 2023 do.", value=-0.08),
+            Option("−0.08", "−8 / 10² counts the prompt, as recipes from 2023 do.", value=-0.08),
             Option("−2", "−8 / 4 is what a penalty of 1 gives.", value=-2.0),
             Option("−128", "The sum is divided by the power, not multiplied.", value=-128.0),
         ),
@@ -403,8 +403,8 @@ quiz = (
         "A batch holds one sentence of 100 tokens and one of 5. What does its perplexity depend on most?",
         options=(
             Option("The long sentence", "It has 99 of the 103 tokens that count, and every token counts once.", right=True),
-            Option("Both alike", "That would be a mean over rows. Perplexity is a mean over tokens."),
-            Option("The short sentence", "Its few tokens are few of the mean, however surprising they are."),
+            Option("Both equally", "That would be a mean over rows. Perplexity is a mean over tokens."),
+            Option("The short sentence", "It has only 4 of the 103 tokens in the mean, however surprising they are."),
             Option("The padding", "Padding must not count at all. If it does, the number is wrong."),
         ),
     ),
