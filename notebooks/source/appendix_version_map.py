@@ -1,22 +1,23 @@
 # %% [markdown]
 # # Where did that name go?
 #
-# **By the end you will have mended a snippet of older days, with errors that shout and one that does not, and you will
-# have a map of older lines, each checked as this page ran.**
+# **By the end you will have fixed an old snippet, with errors that raise an exception and one that does not, and you
+# will have a map of older lines, each checked when this page ran.**
 #
 # You will be able to
 #
-# - look up a name, and read what became of it,
-# - run older code until it breaks, and mend it line by line,
-# - tell which older lines still run and no longer do what they did.
+# - look up a name, and read what happened to it,
+# - run older code until it breaks, and fix it line by line,
+# - tell which older lines still run but no longer do what they did.
 #
-# *15 minutes, no exercises. You need: lesson 05. The map is for looking things up, not for reading through.*
+# *15 minutes, no exercises. You need: lesson 05. The map is for looking things up, not for reading from start to
+# end.*
 
 # %% [markdown]
 # ## 1. One name
 #
-# Articles on `generate()` stay online for years. The code that they explain moves on: names change, methods go, and
-# some arguments are still taken and no longer do anything. `library.where` answers for one name:
+# Articles on `generate()` stay online for years. The code that they explain moves on: names change, methods
+# disappear, and some arguments are still accepted but no longer do anything. `library.where` looks up one name:
 
 # %%
 from course_utils import library
@@ -24,41 +25,42 @@ from course_utils import library
 library.where("greedy_search")
 
 # %% [markdown]
-# The tick says that this was just proven. The old line was run, on a small GPT-2, and raised the error that stands
-# below it; the new line ran. *Gone by 4.41*: of the releases looked at, the first without it. *S0* is where the name
-# was met:
+# The tick says that this was just verified. The old line was run, on a small GPT-2, and raised the error shown below
+# it; the new line ran. *Gone by 4.41* names the first release without it, among those we tested. *S0* is where we met
+# the name:
 
 # %%
 for label, article in library.SEEN.items():
     print(f"{label:6} {article}")
 
 # %% [markdown]
-# The name may be spelled as the article has it. One that is not in the map gets a sentence, with the nearest names:
+# You can spell the name as in the article. For a name that is not in the map, you get an error that lists the most
+# similar names:
 
 # %% tags=["raises-exception"]
 library.where("model.greedy_serch()")
 
 # %% [markdown]
-# ## 2. A snippet, mended
+# ## 2. Fixing a snippet
 #
-# S4 translates the library's pages of version 4.37. One example there writes with beam search, which follows
-# several texts at once, and then rebuilds each text's score from those of its tokens. It is TensorFlow:
+# S4 translates the library's pages of version 4.37. One example there uses beam search, which follows several texts
+# at once, and then rebuilds each text's sequence score from the log probabilities of its tokens. It uses TensorFlow:
 
 # %%
 try:
     from transformers import GPT2Tokenizer, TFAutoModelForCausalLM
 except ImportError as error:
-    print(str(error).partition(" (")[0])  # then comes the file's place on this machine
+    print(str(error).partition(" (")[0])  # the file's path on this machine follows
 
 # %% [markdown]
-# An error's last line names what is missing. We look that name up:
+# The last line of the error names what is missing. We look that name up:
 
 # %%
 library.where("TFAutoModelForCausalLM")
 
 # %% [markdown]
-# PyTorch's class, then, and tensors of `"pt"` in place of `"tf"`. `load()` gives us a model of that class, so the example can
-# go on, unchanged:
+# So we use PyTorch's class, and `"pt"` tensors instead of `"tf"`. `load()` returns a model of that class, so the rest
+# of the example stays the same:
 
 # %%
 import numpy as np
@@ -77,8 +79,8 @@ scores = model.compute_transition_scores(
 scores.shape  # (text, new token)
 
 # %% [markdown]
-# A text's score is the sum of its tokens' scores, divided by a power of its length. The example's last lines
-# rebuild it, and compare. The page prints `True` below them:
+# A text's sequence score is the sum of its tokens' log probabilities, divided by a power of its length. The last
+# lines of the example rebuild it, and compare. The page shows `True` below them:
 
 # %% tags=["raises-exception"]
 input_length = inputs.input_ids.shape[1]
@@ -87,13 +89,14 @@ length_penalty = model.generation_config.length_penalty
 rebuilt = np.sum(scores.numpy(), axis=1) / (output_length**length_penalty)
 
 # %% [markdown]
-# Something in the power is None. Two names stand there, and the map knows both. First the one that can be None:
+# Something in the power is None. There are two names in it, and the map has both. First the one that can be None:
 
 # %%
 library.where("length_penalty")
 
 # %% [markdown]
-# A config's unset fields were filled with defaults, and now they stay None until `generate()` fills them in. We take the map's line:
+# Unset fields of a config used to hold defaults; now they are None until `generate()` fills them in. We use the map's
+# line:
 
 # %%
 length_penalty = 1.0 if (p := model.generation_config.length_penalty) is None else p
@@ -101,7 +104,7 @@ rebuilt = np.sum(scores.numpy(), axis=1) / (output_length**length_penalty)
 np.allclose(outputs.sequences_scores.cpu(), rebuilt)
 
 # %% [markdown]
-# No error, and not `True` either. Had the example not compared, nothing would have told us. The other name:
+# There is no error, but no `True` either. Without the comparison we would not have noticed. Now the other name:
 
 # %%
 library.where("output_length")
@@ -112,14 +115,14 @@ rebuilt = np.sum(scores.numpy(), axis=1) / (output_length**length_penalty)
 np.allclose(outputs.sequences_scores.cpu(), rebuilt)
 
 # %% [markdown]
-# **Run it, read the last line of the error, look the name up, mend one line, run it again. And where an article
-# prints a number, compare.** Lesson 07 says which length counts, and since which
-# version; this page still had the older one.
+# **Run it, read the last line of the error, look the name up, fix one line, run it again. And if an article prints a
+# number, compare.** Lesson 07 says which length counts, and since which version; this example still used the older
+# one.
 
 # %% [markdown]
 # ## 3. The silent ones
 #
-# These lines run without an error, and are no longer what older code meant by them:
+# These lines run without an error, but no longer do what older code meant:
 
 # %%
 for entry in library.version_map("changed").entries:
@@ -127,21 +130,22 @@ for entry in library.version_map("changed").entries:
         print(entry.old)
 
 # %% [markdown]
-# Most of them have one of three reasons. A default has changed. An argument is no longer known, and is swallowed. A
-# name stands for something else. The tables below say which.
+# For most of them there is one of three reasons. A default has changed. An argument is no longer known, and is
+# ignored without an error. A name now means something else. The tables below say which.
 
 # %% [markdown]
 # ## 4. The map
 #
-# In the tables, `model` is a small GPT-2, `inputs` one tokenized sentence of 4 tokens, `cache` what the model keeps of it,
-# `past` the same as the tuples of older code, and `name` a folder with the model in bfloat16. Five kinds:
+# In the tables, `model` is a small GPT-2, `inputs` is a tokenized sentence of 4 tokens, `cache` is the model's cache
+# after reading it, `past` is the same cache as the tuples of older code, and `name` is a folder with the model in
+# bfloat16. There are five kinds of entries:
 
 # %%
 for kind, meaning in library.KINDS.items():
     print(f"{kind:8} {meaning}")
 
 # %% [markdown]
-# ### Ways of decoding
+# ### Decoding strategies
 
 # %%
 library.version_map(topic="decoding")
@@ -149,19 +153,19 @@ library.version_map(topic="decoding")
 # %% [markdown]
 # ### Inside the loop
 #
-# These lines are the library's own. They are not run, but looked for, in the function that is named
-# below: the old line must not be there, and the new one must.
+# These lines are the library's own. They are not run but searched for in the function named below each: the old line
+# must be absent, and the new one present.
 
 # %%
 library.version_map(topic="loop")
 
 # %% [markdown]
-# To read such a line among its neighbours, show the function with the line as an anchor:
+# To read such a line in context, show the function with the line as an anchor:
 
 # %%
 library.show(
     "generation.utils.GenerationMixin._sample",
-    {"next_token_scores = logits_processor(": "where S1's code calls `logits_warper`, too"},
+    {"next_token_scores = logits_processor(": "S1's code also calls `logits_warper` here"},
     context=2,
 )
 
@@ -208,11 +212,11 @@ library.version_map(topic="elsewhere")
 library.version_map().summary
 
 # %% [markdown]
-# With another version of transformers the page still runs. A line that is not so there has ✘ in place of ✔, and says what
-# was found.
+# The page also runs with other versions of transformers. There, an entry that does not hold has ✘ in place of ✔, and
+# says what was found instead.
 
 # %% [markdown]
 # ## Where to look next
 #
-# For a name that is not in the map: `MIGRATION_GUIDE_V5.md` in transformers' repository lists what version 5
-# changed. `course_utils/old_names.py` has the map's lines, each with the expression that proves its note.
+# For a name that is not in the map: `MIGRATION_GUIDE_V5.md` in transformers' repository lists what version 5 changed.
+# `course_utils/old_names.py` contains the lines of the map, each with the expression that verifies its note.
