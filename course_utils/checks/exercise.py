@@ -1,6 +1,6 @@
 '''Exercises that check themselves and never break a notebook.
 
-In a lesson's module, `course_utils/checks/lesson01.py`:
+In a lesson's module, `course_utils/lessons/lesson01.py`:
 
     from .exercise import Mistake, exercise, expect_equal
 
@@ -40,7 +40,7 @@ from dataclasses import dataclass
 
 from . import progress
 from .compare import Mistake, as_html, code, copied, described, expect_close, expect_equal, show
-from .guard import Answer, NotYet, learner_frame, run
+from .sandbox import Answer, NotYet, learner_frame, run
 
 __all__ = ["Exercise", "Mistake", "Result", "exercise", "expect_close", "expect_equal", "show"]
 

@@ -43,7 +43,7 @@ print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
 # next. A token is a word or a piece of one; a space in it is shown as `·`. This vocabulary has 49,152 tokens.
 
 # %%
-from course_utils.checks import lesson00 as lesson
+from course_utils.lessons import lesson00 as lesson
 from course_utils.widgets import NextToken, Predict, Quiz
 
 NextToken(model, tokenizer, "The capital of France is")

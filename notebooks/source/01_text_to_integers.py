@@ -22,7 +22,7 @@
 
 # %%
 from course_utils import load_tokenizer
-from course_utils.checks import lesson01 as lesson
+from course_utils.lessons import lesson01 as lesson
 from course_utils.widgets import Predict, Quiz, TokenChips
 
 gpt2 = load_tokenizer("gpt2")

@@ -24,7 +24,7 @@
 import torch
 
 from course_utils import load, load_tokenizer
-from course_utils.checks import lesson02 as lesson
+from course_utils.lessons import lesson02 as lesson
 from course_utils.widgets import PaddingGrid, Predict, Quiz
 
 gpt2 = load_tokenizer("gpt2")

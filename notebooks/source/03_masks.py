@@ -25,7 +25,7 @@
 import torch
 
 from course_utils import load
-from course_utils.checks import lesson03 as lesson
+from course_utils.lessons import lesson03 as lesson
 from course_utils.widgets import MaskView, Predict, Quiz
 
 torch.set_printoptions(precision=2, sci_mode=False)

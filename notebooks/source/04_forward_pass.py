@@ -27,7 +27,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from course_utils import load, needs_transformers
-from course_utils.checks import lesson04 as lesson
+from course_utils.lessons import lesson04 as lesson
 from course_utils.widgets import CacheGrowth, Predict, Quiz
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`

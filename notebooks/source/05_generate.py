@@ -23,7 +23,7 @@
 import torch
 
 from course_utils import load, needs_transformers
-from course_utils.checks import lesson05 as lesson
+from course_utils.lessons import lesson05 as lesson
 from course_utils.widgets import Predict, Quiz, Stepper
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`
@@ -873,7 +873,7 @@ for name in ("greedy_search", "sample", "_get_logits_warper"):
 # same ids. First what they write, for the batch and the ends of section 6:
 
 # %%
-from course_utils.checks import lesson05_loops as loops
+from course_utils.lessons.lesson05 import broken_loops as loops
 
 given = (model, batch.input_ids, batch.attention_mask, ends["eos_token_id"], ends["pad_token_id"], 5)
 theirs = loops.generated(*given)[:, length:]

@@ -21,7 +21,7 @@
 import torch
 
 from course_utils import load, needs_transformers
-from course_utils.checks import lesson06 as lesson
+from course_utils.lessons import lesson06 as lesson
 from course_utils.widgets import BeamTree, NextToken, Predict, Quiz
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`

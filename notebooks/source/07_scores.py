@@ -26,7 +26,7 @@ import os
 import torch
 
 from course_utils import load
-from course_utils.checks import lesson07 as lesson
+from course_utils.lessons import lesson07 as lesson
 from course_utils.widgets import Predict, Quiz, ScoredText
 
 model, tokenizer = load()

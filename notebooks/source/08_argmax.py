@@ -31,7 +31,7 @@ import itertools
 import torch
 
 from course_utils import load
-from course_utils.checks import lesson08 as lesson
+from course_utils.lessons import lesson08 as lesson
 from course_utils.widgets import GradientLink, Predict, Quiz
 
 model, tokenizer = load("tiny-gpt2")

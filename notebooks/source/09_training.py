@@ -26,7 +26,7 @@
 import torch
 
 from course_utils import load
-from course_utils.checks import lesson09 as lesson
+from course_utils.lessons import lesson09 as lesson
 from course_utils.widgets import EstimatorRace, Predict, Quiz
 
 model, tokenizer = load()

@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 
-from course_utils.checks import guard, progress
+from course_utils.checks import progress, sandbox
 from course_utils.checks.compare import as_html, copied, difference, show
 from course_utils.checks.exercise import Mistake, exercise, expect_close, expect_equal
 from prove import prove_exercise
@@ -235,7 +235,7 @@ HANG = 600  # seconds after which something that must happen has failed to; noth
 @pytest.fixture
 def patient(monkeypatch):
     """However busy the machine is, a thread that can be stopped is waited for."""
-    monkeypatch.setattr(guard, "_GRACE", HANG)
+    monkeypatch.setattr(sandbox, "_GRACE", HANG)
 
 
 def threads_end():
@@ -252,15 +252,15 @@ class Clocks:
     def __init__(self, monkeypatch):
         self.passed = self.computed = 0.0
         self._looks = 0
-        spent = guard.Answer.spent
+        spent = sandbox.Answer.spent
 
         def counted(answer):
             seconds = spent(answer)
             self._looks += 1
             return seconds
 
-        monkeypatch.setattr(guard, "time", self)
-        monkeypatch.setattr(guard.Answer, "spent", counted)
+        monkeypatch.setattr(sandbox, "time", self)
+        monkeypatch.setattr(sandbox.Answer, "spent", counted)
 
     def monotonic(self):
         return self.passed
@@ -295,7 +295,7 @@ def test_endless_generator_is_stopped(patient):
 
 
 def test_what_cannot_be_stopped_is_left_behind(monkeypatch):
-    monkeypatch.setattr(guard, "_GRACE", 0.01)
+    monkeypatch.setattr(sandbox, "_GRACE", 0.01)
     woken = threading.Event()
     result = wrap(lambda answer: answer(), seconds=0.01)(woken.wait)
     assert "restart the kernel" in result.message
@@ -383,11 +383,11 @@ def test_gradient_mode_comes_through():
 def test_interrupt_stops_the_learners_code():
     code = (
         "import _thread, signal, threading\n"
-        "from course_utils.checks import guard\n"
+        "from course_utils.checks import sandbox\n"
         "from course_utils.checks.exercise import exercise\n"
         # A program that a shell started in the background ignores this signal, and so do those it starts.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"guard._GRACE = {HANG}\n"
+        f"sandbox._GRACE = {HANG}\n"
         "def endless():\n"
         "    _thread.interrupt_main()\n"
         "    while True: pass\n"
@@ -419,7 +419,7 @@ def test_an_interrupt_while_the_thread_is_started_lets_nothing_run_on(begins, mo
 
     begun, threads = threading.Event(), []
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(guard.threading, "Thread", Thread)
+        patch.setattr(sandbox.threading, "Thread", Thread)
         wrap(lambda answer: answer())(endless)
     if not begins:  # it was on its way, and begins only now
         threading.Thread.start(threads[0])

@@ -1,6 +1,6 @@
 """Lesson 00: its check is proven against right and wrong answers, its questions against their proofs."""
 
-from course_utils.checks import lesson00
+from course_utils.lessons import lesson00
 from prove import prove_exercise, prove_questions
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from course_utils import load_tokenizer
-from course_utils.checks import lesson01
+from course_utils.lessons import lesson01
 from course_utils.tokens import byte_symbols
 from prove import private_progress, prove_exercise, prove_questions
 

@@ -8,7 +8,7 @@ import torch
 from torch import tensor
 
 from course_utils import load_tokenizer
-from course_utils.checks import lesson02
+from course_utils.lessons import lesson02
 from course_utils.masks import labels_from_ids, pad, pad_sentences, position_ids
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions

@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from course_utils.checks import lesson03
+from course_utils.lessons import lesson03
 from course_utils.masks import additive_mask, joined_mask, pad
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import gelu
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
-from course_utils.checks import lesson04
-from course_utils.checks.lesson04_cache import tiny
-from course_utils.checks.lesson04_count import SMOLLM2, on_meta
+from course_utils.lessons import lesson04
+from course_utils.lessons.lesson04.kv_cache import tiny
+from course_utils.lessons.lesson04.parameter_count import SMOLLM2, on_meta
 from course_utils.masks import additive_mask, joined_mask, pad, position_ids
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions

@@ -7,8 +7,9 @@ from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWar
 from transformers.generation.streamers import BaseStreamer
 
 from course_utils import load
-from course_utils.checks import lesson05, lesson05_loops
-from course_utils.checks.lesson05_batch import SENTENCES
+from course_utils.lessons import lesson05
+from course_utils.lessons.lesson05 import broken_loops as lesson05_loops
+from course_utils.lessons.lesson05.batch import SENTENCES
 from lesson_code import definitions
 from prove import private_progress, prove_exercise, prove_questions
 

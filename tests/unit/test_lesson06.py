@@ -8,7 +8,8 @@ import torch
 from transformers import DynamicCache, MinPLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
 from course_utils import load
-from course_utils.checks import lesson06, lesson06_beams
+from course_utils.lessons import lesson06
+from course_utils.lessons.lesson06 import beam_search as lesson06_beams
 from course_utils.masks import position_ids
 from lesson_code import definitions
 from prove import private_progress, prove_exercise, prove_questions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_utils import load
-from course_utils.checks import lesson07
+from course_utils.lessons import lesson07
 from course_utils.scores import perplexity, sequence_scores, token_log_probs, transition_scores
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions
@@ -246,7 +246,10 @@ def test_batch_perplexity():
             (lambda *given: (-mean_of_rows(*given).mean()).exp(), "each row has the same weight"),
             (lambda *given: (-mean_of_rows(*given)).exp().mean(), "mean of the rows' perplexities"),
             (no_shift, "nothing is shifted"),
-            (lambda x, ids, mask: (total(x, ids, mask) / mask.sum()).exp(), "divided by the number of all tokens"),
+            (
+                lambda x, ids, mask: (total(x, ids, mask) / mask.sum()).exp(),
+                "divided by the number of all tokens",
+            ),
             (
                 lambda x, ids, mask: (total(x, ids, mask) / counted(mask).numel()).exp(),
                 "divided by the size of the shifted tensor",

@@ -6,8 +6,8 @@ import torch
 from torch.nn.functional import gumbel_softmax, one_hot
 
 from course_utils import load
-from course_utils.checks import lesson08
 from course_utils.gradients import straight_through
+from course_utils.lessons import lesson08
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions
 
@@ -261,7 +261,10 @@ def test_score():
             (of_the_likeliest, "the likeliest tokens, whichever were chosen"),
             (answer(lambda scored, start: -scored[:, start - 1 :].sum()), "this is a loss"),
             (answer(lambda scored, start: scored[:, start - 1 :].exp().sum()), "probabilities are added"),
-            (answer(lambda scored, start: scored[:, start - 1 :].sum().item()), "your result is a python number"),
+            (
+                answer(lambda scored, start: scored[:, start - 1 :].sum().item()),
+                "your result is a python number",
+            ),
             (answer(lambda scored, start: scored[:, start - 1 :].sum(1)), "one number for the whole batch"),
             (without_gradient, "carries no gradient"),
             (last_token_only_with_gradient, "a part of the sum was detached"),

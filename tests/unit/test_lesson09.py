@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import pad
 
 from course_utils import gradients
-from course_utils.checks import lesson09
+from course_utils.lessons import lesson09
 from course_utils.masks import position_ids
 from lesson_code import definitions
 from prove import prove_exercise, prove_questions
@@ -208,7 +208,10 @@ def test_leave_one_out():
                 lambda rewards: (rewards - rewards.mean()) * rewards.numel() / (rewards.numel() - 1),
                 "runs over all groups",
             ),
-            (lambda rewards: by_loop(rewards.transpose(0, -1)).transpose(0, -1), "your result uses the first"),
+            (
+                lambda rewards: by_loop(rewards.transpose(0, -1)).transpose(0, -1),
+                "your result uses the first",
+            ),
             (lambda rewards: by_loop(rewards) + 1, "subtract from each reward"),
         ],
     )

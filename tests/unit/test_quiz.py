@@ -88,7 +88,7 @@ class Lesson:
     """Stands for a module."""
 
     def __init__(self, *items):
-        self.__name__ = "course_utils.checks.lesson01"
+        self.__name__ = "course_utils.lessons.lesson01"
         self.quiz = items
 
 

@@ -3,7 +3,7 @@ import json
 import traitlets
 
 from course_utils import CourseError
-from course_utils.checks import lesson00
+from course_utils.lessons import lesson00
 from course_utils.widgets import Quiz, base
 
 

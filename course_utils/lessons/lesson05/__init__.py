@@ -1,10 +1,10 @@
 """Lesson 05: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
 
-from .lesson05_batch import tiny_ends, tiny_generate, tiny_model, tiny_rows
-from .lesson05_loops import check_loops
-from .lesson05_parts import check_finish, check_processors, check_sentences
-from .lesson05_streamer import check_streamer
-from .quiz import NumberPrediction, Option, Prediction, Question
+from ...checks.quiz import NumberPrediction, Option, Prediction, Question
+from .batch import tiny_ends, tiny_generate, tiny_model, tiny_rows
+from .broken_loops import check_loops
+from .loop_parts import check_finish, check_processors, check_sentences
+from .streamer import check_streamer
 
 __all__ = [
     "TITLE",

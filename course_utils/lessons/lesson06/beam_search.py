@@ -2,7 +2,7 @@
 
 import functools
 
-from .exercise import Mistake, exercise, expect_equal
+from ...checks.exercise import Mistake, exercise, expect_equal
 
 BEAMS = 3
 PROMPTS = ("My dog is", "It will rain in the")
@@ -85,7 +85,7 @@ def _searched():
     """Each step of generate()'s beam search on a tiny model: tuples (candidates, end_ids, last, (running, ended))."""
     from course_utils import load
 
-    from ..beams import watch_beam_search
+    from ...beams import watch_beam_search
 
     model, tokenizer = load("tiny-gpt2", device="cpu")
     steps, seen = 5, []

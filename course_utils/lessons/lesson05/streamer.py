@@ -1,7 +1,7 @@
 """Exercise of lesson 05: a streamer that shows probabilities."""
 
-from .exercise import Mistake, exercise, expect_close, expect_equal
-from .lesson05_batch import tiny_generate, tiny_model, tiny_rows
+from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
+from .batch import tiny_generate, tiny_model, tiny_rows
 
 
 @exercise("05/streamer", title="Stream tokens with their probabilities", minutes=12, difficulty=3)

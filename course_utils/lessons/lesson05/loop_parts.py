@@ -1,8 +1,8 @@
 """Exercises of lesson 05: the parts of a decoding loop, held to generate()'s own."""
 
-from .exercise import Mistake, exercise, expect_close, expect_equal
-from .guard import NotYet
-from .lesson05_batch import END, tiny_ends, tiny_generate, tiny_model, tiny_rows
+from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
+from ...checks.sandbox import NotYet
+from .batch import END, tiny_ends, tiny_generate, tiny_model, tiny_rows
 
 
 @exercise("05/finish", title="Update the finished rows", minutes=8, difficulty=2)
@@ -89,7 +89,7 @@ def _looped(finish):
     """The ids of generate() with a loop in which `finish` says what becomes of rows that have ended."""
     import torch
 
-    from ..masks import position_ids
+    from ...masks import position_ids
 
     # generate() hands the mask over in **inputs. A parameter of that name would be taken for one of the loop's
     # own, and the mask would be gone before the preparation.
@@ -286,7 +286,7 @@ def _joined_rows(tokenizer, prompts, continuations):
     """Left-padded prompts with their right-padded continuations behind, and the length of the prompts."""
     import torch
 
-    from ..masks import pad, token_rows
+    from ...masks import pad, token_rows
 
     left, _ = pad(token_rows(tokenizer, prompts), END)
     right, _ = pad(token_rows(tokenizer, continuations), END, "right")

@@ -8,8 +8,8 @@ input_ids and attention_mask are LongTensors [batch, length], padded on the left
 import functools
 import itertools
 
-from .exercise import Mistake, exercise
-from .guard import NotYet
+from ...checks.exercise import Mistake, exercise
+from ...checks.sandbox import NotYet
 
 _LOOPS = {
     "A": """\
@@ -77,7 +77,7 @@ def run(text, model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
     """
     import torch
 
-    from ..masks import position_ids
+    from ...masks import position_ids
 
     scope = {"torch": torch, "position_ids": position_ids}
     exec(compile(text, "<loop>", "exec"), scope)
@@ -121,7 +121,7 @@ def batches():
     """
     from course_utils import load
 
-    from ..masks import pad, token_rows
+    from ...masks import pad, token_rows
 
     model, tokenizer = load("tiny-gpt2")
     found = []

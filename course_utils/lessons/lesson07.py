@@ -4,8 +4,8 @@ import functools
 import math
 from types import SimpleNamespace
 
-from .exercise import Mistake, exercise, expect_close, expect_equal
-from .quiz import Option, Prediction, Question
+from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
+from ..checks.quiz import Option, Prediction, Question
 
 TITLE = "How likely was that?"
 

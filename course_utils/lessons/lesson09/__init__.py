@@ -2,9 +2,9 @@
 
 import functools
 
-from .exercise import Mistake, exercise, expect_close
-from .lesson09_loop import check_train
-from .quiz import NumberPrediction, Option, Prediction, Question
+from ...checks.exercise import Mistake, exercise, expect_close
+from ...checks.quiz import NumberPrediction, Option, Prediction, Question
+from .broken_loop import check_train
 
 __all__ = [
     "TITLE",
@@ -92,7 +92,7 @@ predict_more_samples = Prediction(
 
 @functools.cache
 def _problem(seed=0):
-    from ..gradients import Problem, random_rewards, toy_model
+    from ...gradients import Problem, random_rewards, toy_model
 
     return Problem(toy_model(seed=seed), random_rewards(seed=seed))
 
@@ -130,7 +130,7 @@ def _after_shift():
 def _group_of_two():
     import torch
 
-    from ..gradients import group_mean
+    from ...gradients import group_mean
 
     problem = _problem()
     rewards = problem.rewards.flatten()
@@ -146,7 +146,7 @@ def _group_of_two():
 def _stale_change():
     import torch
 
-    from ..gradients import toy_model
+    from ...gradients import toy_model
 
     model = toy_model(4)
     before = [weight.detach().clone() for weight in model.parameters()]
@@ -163,7 +163,7 @@ def _stale_change():
 def _bias_of_many():
     import torch
 
-    from ..gradients import ESTIMATORS, measure
+    from ...gradients import ESTIMATORS, measure
 
     estimator = next(one for one in ESTIMATORS if one.name == "straight-through, sample")
     problem, generator = _problem(4), torch.Generator().manual_seed(5)
@@ -257,7 +257,7 @@ def _slips(model, sequences, mask, temperature):
     """The known wrong answers, on these inputs, with their messages."""
     import torch
 
-    from ..masks import position_ids
+    from ...masks import position_ids
 
     new = sequences.shape[1] - mask.shape[1]
     whole = torch.nn.functional.pad(mask, (0, new), value=1)
@@ -301,7 +301,7 @@ def check_leave_one_out(answer):
     """Groups in tensors of one, two and three dimensions, with two texts in a group, too."""
     import torch
 
-    from ..gradients import group_relative, leave_one_out
+    from ...gradients import group_relative, leave_one_out
 
     generator = torch.Generator().manual_seed(9)
     for shape in ((4,), (3, 5), (2, 3, 2)):

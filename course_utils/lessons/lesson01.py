@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
+from ..checks.exercise import Mistake, exercise, expect_equal
+from ..checks.quiz import NumberPrediction, Option, Prediction, Question
 from ..texts import SENTENCES, varied_texts
 from ..tokens import BytePairEncoder, byte_symbols, symbols_to_bytes
-from .exercise import Mistake, exercise, expect_equal
-from .quiz import NumberPrediction, Option, Prediction, Question
 
 TITLE = "How does text become integers?"
 

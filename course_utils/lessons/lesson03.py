@@ -1,7 +1,7 @@
 """Lesson 03: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
 
-from .exercise import Mistake, exercise, expect_close, expect_equal
-from .quiz import Option, Prediction, Question
+from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
+from ..checks.quiz import Option, Prediction, Question
 
 TITLE = "What does a mask do inside attention?"
 DTYPES = ("float32", "bfloat16", "float16")

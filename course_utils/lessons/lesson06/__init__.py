@@ -2,9 +2,9 @@
 
 import functools
 
-from .lesson06_beams import check_sort_out, sort_out
-from .lesson06_filters import check_forbid, check_targets, check_top_p
-from .quiz import Option, Prediction, Question
+from ...checks.quiz import Option, Prediction, Question
+from .beam_search import check_sort_out, sort_out
+from .filters import check_forbid, check_targets, check_top_p
 
 __all__ = ["TITLE", "check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
 

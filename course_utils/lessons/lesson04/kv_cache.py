@@ -4,8 +4,8 @@ import contextlib
 import functools
 from typing import NamedTuple
 
-from ..releases import cache_given
-from .exercise import Mistake, exercise
+from ...checks.exercise import Mistake, exercise
+from ...releases import cache_given
 
 SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
 TEXT = "The capital of France is Paris."
@@ -271,7 +271,7 @@ def _misscored(model, prompt, endings):
 @exercise("04/loop", title="Find two bugs in a loop with a cache", minutes=8, difficulty=3)
 def check_repaired(answer):
     """Greedy ids of left-padded batches on two architectures, with a cache; mistakes are named by what the passes are given."""
-    from ..masks import pad_sentences, position_ids
+    from ...masks import pad_sentences, position_ids
 
     for name, sentences, steps in [
         ("tiny-gpt2", SENTENCES, 6),

@@ -14,7 +14,7 @@ def tiny_model():
 
 
 def tiny_rows(sentences=SENTENCES):
-    from ..masks import token_rows
+    from ...masks import token_rows
 
     return token_rows(tiny_model()[1], sentences)
 
@@ -24,7 +24,7 @@ def tiny_generate(rows, **arguments):
     import logging
     import warnings
 
-    from ..masks import pad
+    from ...masks import pad
 
     model, _ = tiny_model()
     input_ids, mask = (tensor.to(model.device) for tensor in pad(rows, END))

@@ -3,9 +3,9 @@
 import functools
 import itertools
 
+from ..checks.exercise import Mistake, exercise, expect_close
+from ..checks.quiz import Option, Prediction, Question
 from ..releases import bare_generate
-from .exercise import Mistake, exercise, expect_close
-from .quiz import Option, Prediction, Question
 
 TITLE = "Why does argmax break gradients?"
 

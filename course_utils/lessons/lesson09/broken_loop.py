@@ -2,7 +2,7 @@
 
 import functools
 
-from .exercise import Mistake, exercise, expect_close
+from ...checks.exercise import Mistake, exercise, expect_close
 
 _UPDATES, _RATE, _SAMPLES = 4, 0.3, 16
 
@@ -44,7 +44,7 @@ def _trained(loop):
     """Run a loop on a small problem: the weights, what it returned, how often it drew, whether there was a gradient."""
     import torch
 
-    from ..gradients import all_sequences, random_rewards, sequence_log_probs, toy_model
+    from ...gradients import all_sequences, random_rewards, sequence_log_probs, toy_model
 
     model, table, sequences = toy_model(4, seed=9), random_rewards(4, seed=9) + 2, all_sequences(4, 3)
     generator, calls = torch.Generator().manual_seed(9), []
@@ -66,7 +66,7 @@ def _trained(loop):
 
 def _repaired(model, optimizer, draw, reward, updates, advantage=None, fresh=True, zero=True, scale=1.0):
     """The correct loop, or one with a single mistake."""
-    from ..gradients import leave_one_out, sequence_log_probs
+    from ...gradients import leave_one_out, sequence_log_probs
 
     means, drawn = [], None
     for _ in range(updates):

@@ -2,7 +2,7 @@
 
 import numbers
 
-from .exercise import Mistake, exercise
+from ...checks.exercise import Mistake, exercise
 
 SMOLLM2 = {
     "vocab_size": 49152,

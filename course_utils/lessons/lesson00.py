@@ -1,7 +1,7 @@
 """Lesson 00: one prediction, one exercise to warm up on, a short quiz."""
 
-from .exercise import exercise, expect_equal
-from .quiz import NumberPrediction, Option, Question
+from ..checks.exercise import exercise, expect_equal
+from ..checks.quiz import NumberPrediction, Option, Question
 
 TITLE = "Does it run?"
 

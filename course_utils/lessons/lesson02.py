@@ -2,8 +2,8 @@
 
 import functools
 
-from .exercise import Mistake, exercise, expect_equal
-from .quiz import NumberPrediction, Option, Prediction, Question
+from ..checks.exercise import Mistake, exercise, expect_equal
+from ..checks.quiz import NumberPrediction, Option, Prediction, Question
 
 TITLE = "Why pad, and on which side?"
 SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")

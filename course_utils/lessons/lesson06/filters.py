@@ -2,8 +2,8 @@
 
 import functools
 
-from .exercise import Mistake, exercise, expect_close, expect_equal
-from .guard import NotYet
+from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
+from ...checks.sandbox import NotYet
 
 PROMPT = "I want to eat a big bowl of"
 OFF = float("-inf")
@@ -175,7 +175,7 @@ def check_forbid(answer):
     """A processor, called with GPT-2's vocabulary and texts in which the word is near, begun, or there."""
     import torch
 
-    from ..masks import pad, token_rows
+    from ...masks import pad, token_rows
 
     tokenizer, texts = _vocabulary()
     for word, rows in [

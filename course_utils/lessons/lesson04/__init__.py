@@ -2,10 +2,10 @@
 
 import functools
 
-from ..releases import as_argument, cache_of
-from .lesson04_cache import check_decode, check_repaired, check_score_endings, ids_of, tiny
-from .lesson04_count import SMOLLM2, check_llama_parameters, on_meta
-from .quiz import NumberPrediction, Option, Prediction, Question
+from ...checks.quiz import NumberPrediction, Option, Prediction, Question
+from ...releases import as_argument, cache_of
+from .kv_cache import check_decode, check_repaired, check_score_endings, ids_of, tiny
+from .parameter_count import SMOLLM2, check_llama_parameters, on_meta
 
 __all__ = [
     "TITLE",
