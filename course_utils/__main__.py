@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 
-from . import assets
 from .errors import CourseError
+from .models.bundled import assets
 
 
 def main(arguments=None):

@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import TORCH_CAME_FIRST, assets, releases
+from . import TORCH_CAME_FIRST, releases
 from .errors import CourseError
+from .models.bundled import assets
 
 _REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 _INSTALL = f'Type in a terminal: "{sys.executable}" -m pip install -r "{_REQUIREMENTS}"'

@@ -45,7 +45,7 @@ def prepare_machine() -> None:
     """Do now, once, what would else report its progress in the output of the first notebook that needs it."""
     import matplotlib.font_manager  # noqa: F401 -- importing it finds the fonts
 
-    from course_utils import assets
+    from course_utils.models.bundled import assets
 
     for asset in assets.ASSETS:
         if not assets.find(asset):

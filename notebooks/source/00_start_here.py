@@ -181,5 +181,5 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# `course_utils/models.py` has `load`, which fetched the model. Then go on to [lesson 01](01_text_to_integers.ipynb),
+# `course_utils/models/__init__.py` has `load`, which fetched the model. Then go on to [lesson 01](01_text_to_integers.ipynb),
 # which starts before the model: how does text become integers?

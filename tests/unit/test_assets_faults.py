@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 from stand_ins import package_index, stalling
 
-from course_utils import assets
-from course_utils.download import download
-from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
+from course_utils.models.bundled import assets
+from course_utils.models.bundled.checksums import GPT2_VOCABULARY, SMOLLM2
+from course_utils.models.bundled.pip_download import download
 
 HANG = 600  # seconds after which something that must happen has failed to; nothing is measured with it
 PROGRAM = """

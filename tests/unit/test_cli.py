@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from course_utils import CourseError, __main__, assets, check_machine, doctor, releases
-from course_utils.pins import GPT2_VOCABULARY, SMOLLM2
+from course_utils import CourseError, __main__, check_machine, doctor, releases
+from course_utils.models.bundled import assets
+from course_utils.models.bundled.checksums import GPT2_VOCABULARY, SMOLLM2
 
 
 @pytest.fixture

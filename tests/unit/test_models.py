@@ -12,7 +12,8 @@ from transformers import GPT2Tokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 from transformers import T5ForConditionalGeneration as T5
 from transformers.utils import logging as transformers_logging
 
-from course_utils import CourseError, assets, load, load_tokenizer, models, pick_device
+from course_utils import CourseError, load, load_tokenizer, models, pick_device
+from course_utils.models.bundled import assets
 from course_utils.texts import varied_texts
 
 TINY = ["tiny-gpt2", "tiny-llama"]
@@ -331,7 +332,7 @@ def test_float32_stays_float32_on_a_gpu():
 def test_torch_is_imported_only_when_it_is_needed():
     code = """
 import sys
-import course_utils, course_utils.models, course_utils.assets, course_utils.doctor, course_utils.__main__
+import course_utils, course_utils.models, course_utils.models.bundled.assets, course_utils.doctor, course_utils.__main__
 assert not {"torch", "transformers", "numpy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from .errors import CourseError
+from ..errors import CourseError
 
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MODEL_FILES = [*_TOKENIZER_FILES, "*.safetensors"]

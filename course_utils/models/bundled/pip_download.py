@@ -11,7 +11,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from .errors import CourseError
+from ...errors import CourseError
 
 _POLL_SECONDS = 0.1
 

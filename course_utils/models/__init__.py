@@ -3,8 +3,8 @@
 import contextlib
 import os
 
-from . import assets
-from .errors import CourseError
+from ..errors import CourseError
+from .bundled import assets
 
 DEFAULT = "smollm2-135m"
 TINY = ("tiny-gpt2", "tiny-llama")
