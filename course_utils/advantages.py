@@ -8,7 +8,7 @@ import numpy
 import torch
 
 from .errors import CourseError
-from .numeric import at_least_float32
+from .inputs.numbers import at_least_float32
 
 
 def float_rewards(rewards, default=torch.float32):

@@ -6,7 +6,7 @@ import inspect
 import torch
 from torch.func import functional_call
 
-from .numeric import at_least_float32
+from .inputs.numbers import at_least_float32
 
 _SAME = {"rtol": 1e-4, "atol": 1e-4}  # of logits; one computed in another order is off by a tenth of it
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 import torch
 
 from .advantages import float_rewards, group_mean, group_relative, leave_one_out, no_baseline
-from .causal import check_causal
 from .errors import CourseError
-from .links import gumbel, soft, straight_through
-from .numeric import at_least_float32
+from .inputs.causal import check_causal
+from .inputs.numbers import at_least_float32
+from .relaxations import gumbel, soft, straight_through
 
 MOST_SEQUENCES = 20_000
 

@@ -15,7 +15,7 @@ import math
 import torch
 
 from .errors import CourseError
-from .numeric import integer
+from .inputs.numbers import integer
 
 SIDES = ("left", "right")
 FILLS = ("-inf", "finfo.min", "-1e4")

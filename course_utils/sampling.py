@@ -6,11 +6,11 @@ import dataclasses
 import torch
 from transformers import GenerationConfig
 
-from .arguments import position_limit
-from .causal import check_causal
 from .continuation import continuation
+from .decoding.arguments import position_limit
 from .errors import CourseError, check_characters
-from .numeric import above_zero, at_least, integer
+from .inputs.causal import check_causal
+from .inputs.numbers import above_zero, at_least, integer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import math
 
 import torch
 
-from .causal import check_causal
 from .errors import CourseError
+from .inputs.causal import check_causal
 from .masks import check_mask
 
 SOURCES = ("scores", "logits")

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 import traitlets
 
-from ..beams import watch_beam_search
-from ..causal import check_causal
+from ..decoding.beam_search import watch_beam_search
 from ..errors import CourseError, check_characters
+from ..inputs.causal import check_causal
 from ..scores import generated_lengths, sequence_scores
 from .base import CourseWidget, html_table
 from .labels import isolated, quoted, token_label

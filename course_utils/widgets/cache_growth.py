@@ -13,8 +13,8 @@ import torch
 import traitlets
 
 from ..cache_size import kept_layers, predicted_size
-from ..causal import check_causal
 from ..errors import CourseError, check_characters
+from ..inputs.causal import check_causal
 from ..releases import as_argument, cache_of, takes_cache
 from ..texts import SENTENCES
 from .base import CourseWidget, html_table

@@ -11,7 +11,7 @@ import traitlets
 
 from ..errors import CourseError
 from ..gradients import ESTIMATORS, Estimator, Problem
-from ..numeric import integer
+from ..inputs.numbers import integer
 from .base import CourseWidget, html_table
 
 _HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ import traitlets
 
 from ..errors import CourseError
 from ..gradients import toy_model
-from ..numeric import real
+from ..inputs.numbers import real
 from .base import CourseWidget, html_table
 from .batch import Choice
 from .two_steps import ARGMAX, GUMBEL, LINKS, TwoSteps

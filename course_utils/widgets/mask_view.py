@@ -10,8 +10,8 @@ import torch
 import traitlets
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ..causal import check_causal
 from ..errors import CourseError
+from ..inputs.causal import check_causal
 from ..masks import additive_mask, joined_mask, position_ids
 from .base import CourseWidget, html_table
 from .batch import Choice, padded, tokens_of

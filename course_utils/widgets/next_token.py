@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 import traitlets
 
-from ..causal import check_causal
 from ..continuation import continuation
 from ..errors import CourseError, check_characters
+from ..inputs.causal import check_causal
 from .base import CourseWidget, html_table
 from .labels import isolated, quoted, rjust, token_label
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import traitlets
 
-from ..causal import check_causal
 from ..errors import CourseError
+from ..inputs.causal import check_causal
 from ..masks import SIDES, position_ids
 from .base import CourseWidget, html_table
 from .batch import Choice, padded, tokens_of

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..decoding.replay import Walk
 from ..errors import CourseError
 from .labels import token_label
-from .walk import Walk
 
 MOST_ROWS = 6
 MOST_BRANCHES = 16

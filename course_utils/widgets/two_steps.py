@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from ..causal import check_causal
 from ..errors import CourseError
-from ..links import gumbel, soft, straight_through
-from ..numeric import at_least_float32, integer
+from ..inputs.causal import check_causal
+from ..inputs.numbers import at_least_float32, integer
+from ..relaxations import gumbel, soft, straight_through
 
 ARGMAX, SOFTMAX, GUMBEL, STRAIGHT = LINKS = ("argmax", "softmax", "Gumbel-softmax", "straight-through")
 _TOKEN = {  # as a learner would type it

@@ -947,7 +947,7 @@ for function in (
     print(f"{function.__module__}, line {line}: {function.__qualname__}")
 
 # %% [markdown]
-# `course_utils/generation.py` holds this lesson's loop once more, turned inside out so that it can be stepped through.
+# `course_utils/decoding/steps.py` holds this lesson's loop once more, turned inside out so that it can be stepped through.
 #
 # Next, [lesson 06](06_decoding.ipynb): the choice itself. What temperature, top-k, top-p and their kin do to a distribution, and what beam
 # search does instead.

@@ -1,4 +1,4 @@
-"""course_utils.beams: what it reads is held to generate()'s own output and to teacher forcing."""
+"""course_utils.decoding.beam_search: what it reads is held to generate()'s own output and to teacher forcing."""
 
 import random
 from itertools import pairwise
@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from course_utils.beams import watch_beam_search
+from course_utils.decoding.beam_search import watch_beam_search
 from course_utils.scores import token_log_probs
 from tiny import tiny_gpt2
 

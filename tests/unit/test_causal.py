@@ -1,4 +1,4 @@
-"""course_utils.causal: which models read from left to right, and who asks."""
+"""course_utils.inputs.causal: which models read from left to right, and who asks."""
 
 import threading
 
@@ -8,8 +8,8 @@ import transformers
 
 from architectures import DECODERS, ENCODER_DECODERS, tiny
 from course_utils import CourseError, load_tokenizer
-from course_utils.causal import check_causal
 from course_utils.gradients import Problem, random_rewards
+from course_utils.inputs.causal import check_causal
 from course_utils.scores import next_token_log_probs, perplexity, token_log_probs
 from course_utils.training import sample
 from course_utils.widgets import (

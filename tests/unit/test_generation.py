@@ -1,4 +1,4 @@
-"""course_utils.generation: what a Step holds, going back and choosing, refusals, what stays untouched."""
+"""course_utils.decoding.steps: what a Step holds, going back and choosing, refusals, what stays untouched."""
 
 import contextlib
 import copy

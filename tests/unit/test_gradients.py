@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from course_utils import gradients, links
+from course_utils import gradients, relaxations
 from course_utils.errors import CourseError
 from course_utils.gradients import ESTIMATORS, Problem, random_rewards, sequence_log_probs, toy_model
 
@@ -203,7 +203,7 @@ def test_draws_in_few_digits_follow_the_softmax(name):
 
 def test_noise_reaches_as_far_as_a_large_vocabulary_needs():
     """The largest of 2 ** 25 draws is about 17.9, and no two are the same: float32's own end is 16.6."""
-    noise = links._gumbel_noise(torch.zeros(2**25), seeded()).double()
+    noise = relaxations._gumbel_noise(torch.zeros(2**25), seeded()).double()
     top = noise.topk(1000).values
     assert top[0] > 16.7 and len(top.unique()) > 990
 

@@ -85,7 +85,7 @@ def _searched():
     """Each step of generate()'s beam search on a tiny model: tuples (candidates, end_ids, last, (running, ended))."""
     from course_utils import load
 
-    from ...beams import watch_beam_search
+    from ...decoding.beam_search import watch_beam_search
 
     model, tokenizer = load("tiny-gpt2", device="cpu")
     steps, seen = 5, []

@@ -9,9 +9,9 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerationMode
 
-from .errors import CourseError
-from .masks import check_mask
-from .releases import cache_given
+from ..errors import CourseError
+from ..masks import check_mask
+from ..releases import cache_given
 
 _MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 _BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)

@@ -9,7 +9,7 @@ import weakref
 
 import torch
 
-from .errors import CourseError
+from ..errors import CourseError
 
 _PROBE = 3  # tokens; the first must not depend on the two after it
 _known = weakref.WeakSet()  # models that were asked and are causal

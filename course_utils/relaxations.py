@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from .errors import CourseError
-from .numeric import at_least_float32
+from .inputs.numbers import at_least_float32
 
 
 def soft(logits):

@@ -18,9 +18,9 @@ from transformers import (
     StopStringCriteria,
 )
 
+from ..errors import CourseError
 from .arguments import check_arguments, check_mode, check_positions, explained
-from .errors import CourseError
-from .rewinding import caches_in
+from .rewind import caches_in
 
 END_OF_TEXT, LENGTH = "end of text", "length"
 _LONGEST_CACHE = "_previous_max_cache_length"  # what generate() leaves on the model after a static cache

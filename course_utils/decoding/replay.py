@@ -7,7 +7,7 @@ import contextlib
 
 import torch
 
-from ..generation import decode_steps
+from .steps import decode_steps
 
 
 class Walk:

@@ -5,7 +5,7 @@ import operator
 
 import torch
 
-from .errors import CourseError
+from ..errors import CourseError
 
 
 def integer(value):

@@ -12,18 +12,9 @@ import operator
 
 import torch
 
-from .errors import CourseError
-from .preparation import cache_length, check_distributions, prepare
-from .rewinding import (
-    caches_in,
-    can_crop,
-    crop,
-    is_stateless,
-    keep,
-    random_state,
-    restore,
-    set_random_state,
-)
+from ..errors import CourseError
+from .generate_inputs import cache_length, check_distributions, prepare
+from .rewind import caches_in, can_crop, crop, is_stateless, keep, random_state, restore, set_random_state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

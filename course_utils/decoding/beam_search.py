@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from .releases import cache_of
+from ..releases import cache_of
 
 
 @dataclass(frozen=True)
