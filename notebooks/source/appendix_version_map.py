@@ -219,4 +219,4 @@ library.version_map().summary
 # ## Where to look next
 #
 # For a name that is not in the map: `MIGRATION_GUIDE_V5.md` in transformers' repository lists what version 5 changed.
-# `course_utils/old_names.py` contains the lines of the map, each with the expression that verifies its note.
+# `course_utils/library/entries.py` contains the lines of the map, each with the expression that verifies its note.

@@ -14,11 +14,12 @@ import torch
 import transformers
 from transformers.utils import logging
 
-from course_utils import library, names, releases
+from course_utils import library, releases
 from course_utils.errors import CourseError
-from course_utils.name_check import problem
-from course_utils.names import VersionMap
-from course_utils.old_names import ENTRIES, KINDS, SEEN, TOPICS, OldName
+from course_utils.library import lookup
+from course_utils.library.entries import ENTRIES, KINDS, SEEN, TOPICS, OldName
+from course_utils.library.lookup import VersionMap
+from course_utils.library.verify import problem
 from course_utils.releases import is_before
 
 SAMPLE = "generation.utils.GenerationMixin._sample"
@@ -269,8 +270,8 @@ def test_the_map_can_be_had_by_topic_and_all_of_it():
 
 def test_an_older_release_says_which_changes_are_still_to_come(monkeypatch):
     monkeypatch.setattr(releases, "installed", lambda: "5.23.0")
-    monkeypatch.setattr(names, "_known_problem", names._known_problem.__wrapped__)
-    monkeypatch.setattr(names, "problem", lambda entry: "")
+    monkeypatch.setattr(lookup, "_known_problem", lookup._known_problem.__wrapped__)
+    monkeypatch.setattr(lookup, "problem", lambda entry: "")
     shown = library.where("past_key_values")
     assert "Not so in the installed version: it comes with 5.24." in repr(shown)
     assert 0 < shown.right < len(shown)

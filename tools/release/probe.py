@@ -32,7 +32,7 @@ def anchors(question):
     """Where each anchor of library.show is, and which imports fail."""
     from course_utils import library
     from course_utils.errors import CourseError
-    from course_utils.installed import resolve
+    from course_utils.library.introspect import resolve
 
     shows = []
     for call in question["shows"]:

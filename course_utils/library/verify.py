@@ -10,9 +10,9 @@ import re
 import tempfile
 import warnings
 
-from .errors import CourseError
-from .installed import homes_of, source
-from .releases import cache_of
+from ..errors import CourseError
+from ..releases import cache_of
+from .introspect import homes_of, source
 
 
 def problem(entry):
@@ -181,7 +181,7 @@ def _parts():
     """What is costly to make: (dict of what no line changes, dict of what is copied for each line)."""
     import torch
 
-    from .models import load
+    from ..models import load
 
     model, tokenizer = load("tiny-gpt2", device="cpu")
     tokenizer.pad_token = tokenizer.eos_token
@@ -213,7 +213,7 @@ def _quiet():
     import torch
     from transformers.utils import logging
 
-    from .models import without_loading_bars
+    from ..models import without_loading_bars
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL + 1)

@@ -10,7 +10,7 @@ the entry says so, and is not run.
 
 from dataclasses import dataclass
 
-from .releases import cache_name
+from ..releases import cache_name
 
 _CACHE = cache_name()  # a new line is written as the installed release expects it
 

@@ -9,11 +9,11 @@ import html
 import re
 from dataclasses import dataclass
 
-from .errors import CourseError
-from .installed import homes_of, version
-from .name_check import problem
-from .old_names import ENTRIES, KINDS, TOPICS
-from .releases import is_before
+from ..errors import CourseError
+from ..releases import is_before
+from .entries import ENTRIES, KINDS, TOPICS
+from .introspect import homes_of, version
+from .verify import problem
 
 
 @dataclass(frozen=True)

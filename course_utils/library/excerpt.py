@@ -1,33 +1,13 @@
-"""Looking into the installed transformers: its source, with notes at the lines, and what became of old names.
-
-    from course_utils import library
-
-    library.show(
-        "generation.utils.GenerationMixin._sample",
-        {
-            "next_token_scores = logits_processor(": "every processor, one after the other",
-            "torch.argmax(": "greedy decoding is this one line",
-        },
-    )
-
-A note is placed by a piece of the line's own text, never by its number, so it stays where it belongs when
-lines are added above it, and fails loudly when its line is gone.
-
-    library.where("greedy_search")  # what became of a name in an older article
-    library.version_map()           # all of them, checked against the installed version
-"""
+"""show(): the installed source of a function or class, with notes at its lines."""
 
 import html
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import CourseError
-from .installed import resolve, version
-from .names import version_map, where, with_code
-from .old_names import KINDS, SEEN
-
-__all__ = ["KINDS", "SEEN", "Excerpt", "show", "version_map", "where"]
+from ..errors import CourseError
+from .introspect import resolve, version
+from .lookup import with_code
 
 
 @dataclass(frozen=True)
