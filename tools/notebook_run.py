@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from course_utils.widgets.base import drop_known_modules
+from course_utils.widgets.core.saved_page import drop_known_modules
 from lesson_source import has_tag
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from ..lazy import lazy_names
 _HOME = {
     "BeamTree": "beam_tree",
     "CacheGrowth": "cache_growth",
-    "CourseWidget": "base",
+    "CourseWidget": "core.widget",
     "EstimatorRace": "estimator_race",
     "GradientLink": "gradient_link",
     "MaskView": "mask_view",

@@ -4,9 +4,9 @@ import pytest
 from browser_kit import axe_violations, document, until, worst_contrast
 from playwright.sync_api import expect
 
+from course_utils.gradient_chain import LINKS
 from course_utils.gradients import toy_model
 from course_utils.widgets import GradientLink
-from course_utils.widgets.two_steps import LINKS
 
 
 @pytest.fixture(scope="module")

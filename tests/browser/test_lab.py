@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from course_utils import load_tokenizer
 from course_utils.widgets import NextToken, TokenChips
-from course_utils.widgets.base import drop_known_modules
+from course_utils.widgets.core.saved_page import drop_known_modules
 from lab_session import NOTEBOOK, close_kernels, command, jupyter_lab, open_notebook
 from tiny import tiny_gpt2
 

@@ -1,4 +1,4 @@
-"""course_utils.decoding.beam_search: what it reads is held to generate()'s own output and to teacher forcing."""
+"""decoding.beam_search: what it reads is held to generate()'s own output and to teacher forcing."""
 
 import random
 from itertools import pairwise

@@ -332,7 +332,8 @@ def test_float32_stays_float32_on_a_gpu():
 def test_torch_is_imported_only_when_it_is_needed():
     code = """
 import sys
-import course_utils, course_utils.models, course_utils.models.bundled.assets, course_utils.doctor, course_utils.__main__
+import course_utils, course_utils.models, course_utils.models.bundled.assets
+import course_utils.doctor, course_utils.__main__
 assert not {"torch", "transformers", "numpy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
 from course_utils import CourseError, load
+from course_utils.gradient_chain import LINKS, TwoSteps
 from course_utils.gradients import toy_model
 from course_utils.widgets import GradientLink
-from course_utils.widgets.two_steps import LINKS, TwoSteps
 from tiny import tiny_gpt2
 
 

@@ -1,4 +1,4 @@
-"""course_utils.widgets.labels: characters without a shape, and text from right to left, in every widget."""
+"""widgets.core.labels: characters without a shape, and text from right to left, in every widget."""
 
 import html
 import re
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from course_utils import load_tokenizer
 from course_utils.widgets import BeamTree, MaskView, NextToken, PaddingGrid, ScoredText, Stepper, TokenChips
-from course_utils.widgets.labels import columns, isolated, ljust, quoted, rjust, token_label, visible
+from course_utils.widgets.core.labels import columns, isolated, ljust, quoted, rjust, token_label, visible
 from tiny import favoured, tiny_gpt2
 
 # Default_Ignorable_Code_Point in DerivedCoreProperties.txt of Unicode 16.0, and signs that are blank.

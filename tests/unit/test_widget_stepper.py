@@ -14,7 +14,7 @@ from transformers import (
 
 from course_utils import CourseError, decode_steps, load, load_tokenizer
 from course_utils.widgets import Stepper
-from course_utils.widgets.call_text import described, parsed
+from course_utils.widgets.stepper.argument_text import described, parsed
 from tiny import tiny_gpt2
 
 PROMPTS = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -418,8 +418,8 @@ def test_choices_that_are_none(model, gpt2):
 
 
 def test_as_many_steps_and_branches_as_fit(model, gpt2, monkeypatch):
-    monkeypatch.setattr("course_utils.widgets.step_tree.MOST_RECORDS", 6)
-    monkeypatch.setattr("course_utils.widgets.step_tree.MOST_BRANCHES", 3)
+    monkeypatch.setattr("course_utils.widgets.stepper.tree.MOST_RECORDS", 6)
+    monkeypatch.setattr("course_utils.widgets.stepper.tree.MOST_BRANCHES", 3)
     stepper = Stepper(model, gpt2, PROMPTS, **GREEDY)
     stepper.step()
     with pytest.raises(CourseError, match="This view holds 2 steps, as many as it can"):

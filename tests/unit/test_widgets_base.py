@@ -1,13 +1,20 @@
 import json
+import re
+import shutil
+import subprocess
 
 import traitlets
 
 from course_utils import CourseError
 from course_utils.lessons import lesson00
-from course_utils.widgets import Quiz, base
+from course_utils.widgets import Quiz
+from course_utils.widgets.core import bundle, saved_page
+from course_utils.widgets.core.labels import visible
+from course_utils.widgets.core.text import html_table
+from course_utils.widgets.core.widget import CourseWidget
 
 
-class Echo(base.CourseWidget):
+class Echo(CourseWidget):
     _esm = "function render() {}\nexport default { render };\n"
     data = traitlets.Bytes(b"\x00\xff").tag(sync=True)
     word = traitlets.Unicode("</script><b>").tag(sync=True)
@@ -16,7 +23,7 @@ class Echo(base.CourseWidget):
         return f"Echo({self.word!r})"
 
     def still(self):
-        return base.html_table(["word"], [[self.word]])
+        return html_table(["word"], [[self.word]])
 
     def answer(self, request):
         if request == "refuse":
@@ -45,7 +52,7 @@ def test_page_state_is_the_widgets_own_traits_with_bytes_as_base64():
     state = Echo().page_state()
     assert state == {"data": b"\x00\xff", "word": "</script><b>", "live": False}
     assert '{"data":{"$bytes":"AP8="},"live":false' in Echo().page()
-    assert json.loads(json.dumps(state, default=base._bytes_as_json))["data"] == {"$bytes": "AP8="}
+    assert json.loads(json.dumps(state, default=saved_page._bytes_as_json))["data"] == {"$bytes": "AP8="}
 
 
 class Other(Echo):
@@ -54,7 +61,7 @@ class Other(Echo):
 
 def test_a_page_with_several_widgets_holds_each_module_once():
     known = set()
-    pages = [base.drop_known_modules(widget().page(), known) for widget in (Echo, Echo, Other, Other)]
+    pages = [saved_page.drop_known_modules(widget().page(), known) for widget in (Echo, Echo, Other, Other)]
     assert [page.count("</script>") for page in pages] == [3, 1, 2, 1]
     assert len(known) == 3
 
@@ -87,64 +94,57 @@ def test_requests_are_answered_by_number():
     assert reply["error"].startswith("The kernel was interrupted")
 
 
-def test_what_cannot_be_seen_is_made_visible():
-    assert base.visible(" a\n\tb\u200b\u202e") == "·a⏎⇥bU+200BU+202E"
+def test_invisible_characters_are_made_visible():
+    assert visible(" a\n\tb\u200b\u202e") == "·a⏎⇥bU+200BU+202E"
 
 
-def test_modules_are_joined(tmp_path):
-    (tmp_path / "shared.js").write_text("export function help() {}\nconst own = 1;\n")
-    (tmp_path / "a.js").write_text('import { help } from "./shared.js";\nfunction render() { help(); }\n')
-    assert base._one_module(tmp_path / "a.js") == (
-        "function help() {}\nconst own = 1;\nfunction render() { help(); }\n"
+def run_module(text):
+    """What a module's function `render` returns, run by Node as JavaScript."""
+    node = shutil.which("node")
+    if node is None:  # the browser tests run every widget's module anyway
+        return None
+    script = re.sub(r"export default ?{ ?render ?};?", "console.log(JSON.stringify(render()));", text)
+    done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_modules_that_use_the_same_names_are_joined_each_in_a_scope_of_its_own(tmp_path):
+    (tmp_path / "core").mkdir()
+    (tmp_path / "view").mkdir()
+    (tmp_path / "core" / "numbers.js").write_text(
+        "const whole = 1; // private, and used by all three\nexport const one = whole;\n"
+        "export function twice(number) {\n  return 2 * number;\n}\n"
     )
-
-
-def test_a_module_that_two_import_is_written_in_once(tmp_path):
-    (tmp_path / "shared.js").write_text("export const one = 1;\n")
-    (tmp_path / "batch.js").write_text('import { one } from "./shared.js";\nexport const two = one + one;\n')
-    imports = 'import { one } from "./shared.js";\nimport { two } from "./batch.js";\n'
-    for order in (imports, "\n".join(reversed(imports.splitlines())) + "\n"):
-        (tmp_path / "a.js").write_text(order + "one + two;\n")
-        assert base._one_module(tmp_path / "a.js") == "const one = 1;\nconst two = one + one;\none + two;\n"
+    (tmp_path / "view" / "parts.js").write_text(
+        'import { one, twice as doubled } from "../core/numbers.js";\n'
+        "const whole = doubled(one);\nexport const two = whole;\n"
+    )
+    (tmp_path / "view" / "view.js").write_text(
+        'import { one } from "../core/numbers.js";\nimport { two } from "./parts.js";\n'
+        "const whole = 100;\nfunction render() {\n  return [whole, one, two];\n}\n"
+        "export default { render };\n"
+    )
+    joined = bundle.bundle(tmp_path / "view" / "view.js")
+    assert joined.count("const one=") == 1  # written in once, though two import it
+    assert run_module(joined) in ([100, 1, 2], None)
+    given = bundle.bundle(tmp_path / "view" / "view.js", [tmp_path / "core" / "numbers.js"])
+    assert "const one=" not in given and "=core_numbers;" in given
+    scope = bundle.scoped(tmp_path / "core" / "numbers.js")
+    assert run_module(f"const core_numbers = {scope};\n{given}") in ([100, 1, 2], None)
 
 
 def test_style_sheets_are_joined(tmp_path):
     (tmp_path / "batch.css").write_text(".a { top: 0; }\n")
     (tmp_path / "b.css").write_text('@import "./batch.css";\n.b { top: 1px; }\n')
-    assert base._one_style(tmp_path / "b.css") == ".a { top: 0; }\n.b { top: 1px; }\n"
+    assert bundle.style(tmp_path / "b.css") == ".a{top:0}.b{top:1px}"
 
 
-def test_a_saved_style_loses_spaces_that_mean_nothing_and_no_others():
-    style = ".a :is(b, c) {\n  margin: 0 1px;\n  .d > e { top: calc(1px + 2px); }\n}\n.f\n.g { left: 0; }\n"
-    assert base._in_one_line(style) == (
-        ".a :is(b,c){margin: 0 1px;.d > e{top: calc(1px + 2px)}}.f .g{left: 0}"
+def test_a_smaller_module_is_the_same_program():
+    module = (
+        "const a = `x  ${ 1  + 2 } // no comment\n  y`; // a comment\n"
+        "/** another */\nconst r = /[/]\\/\\s/g;\nlet b = 1\n++b\n"
+        "function render() {\n  return [a, r.source, b];\n}\nexport default { render };\n"
     )
-
-
-def test_a_saved_module_loses_the_line_feeds_that_mean_nothing_and_no_others():
-    lines = [
-        "const a = {",
-        "one: 1, // of two,",
-        "two: [",
-        "2,",
-        "],",
-        "};",
-        "const b = c",
-        "? d",
-        ": (e) =>",
-        "e && f ||",
-        "g;",
-        "function h() {",
-        "return i",
-        "}",
-        "const [j] = k",
-        "(l)",
-        "++m",
-    ]
-    assert base._in_fewer_lines("\n".join(lines)).split("\n") == [
-        "const a = { one: 1, // of two,",
-        "two: [ 2, ], }; const b = c ? d : (e) => e && f || g; function h() { return i }",
-        "const [j] = k",
-        "(l)",
-        "++m",
-    ]
+    smaller = bundle.smaller(module)
+    assert "comment */" not in smaller and "// a comment" not in smaller and len(smaller) < len(module)
+    assert run_module(smaller) == run_module(module)
