@@ -1,16 +1,16 @@
 # %% [markdown]
 # # How is the next token chosen?
 #
-# **By the end a beam search of about forty lines will give the library's sequences and scores, on left-padded
-# batches whose texts end early; and a test will have found the wrong ones among four samplers.**
+# **By the end, a beam search of about forty lines will return the library's sequences and sequence scores, on
+# left-padded batches whose texts end early; and a test will have found which of four samplers are wrong.**
 #
 # You will be able to
 #
-# - compute what temperature, top-k, top-p, min-p, typical and the repetition penalty make of a distribution,
+# - compute what temperature, top-k, top-p, min-p, typical and the repetition penalty do to a distribution,
 # - say where their order matters,
 # - judge a sampler by a statistic instead of by eye,
-# - forbid a word, allow only some, steer by a second text, and say what a second model changes,
-# - write beam search, and say what it does not promise.
+# - forbid a word, allow only certain ones, steer with a second text, and say what a second model changes,
+# - write beam search, and say what it does not guarantee.
 #
 # *60 minutes, and 45 more for the exercises. You need: lesson 05.*
 
@@ -40,7 +40,7 @@ for p, id in zip(*bowl[0].softmax(-1).topk(3)):
 
 # %% [markdown]
 # **Greedy** decoding takes the first. **Temperature** divides the logits before the softmax (lesson 00). ` pizza` and
-# ` pasta` are close; what does a low temperature make of that?
+# ` pasta` are close; what does a low temperature do to that?
 
 # %%
 Predict(lesson.predict_cold)
@@ -59,12 +59,14 @@ for temperature in (100, 10, 1, 0.5, 0.1, 0.01):
     print(f"{temperature:6}   {probs[pizza]:.2f} {probs[pasta]:.2f}   {entropy(scores):5.2f} bits")
 
 # %% [markdown]
-# Dividing logits by 0.1 multiplies their distance by 10, so the *ratio* of two probabilities is taken to the power
-# of 10. **Entropy** says how unsure a distribution is: one of 3 bits, as unsure as eight equally likely tokens.
+# Dividing logits by 0.1 multiplies their difference by 10, so the *ratio* of two probabilities is raised to the power
+# of 10. **Entropy** measures how uncertain a distribution is: 3 bits is the uncertainty of eight equally likely
+# tokens.
 
 # %% [markdown]
-# The two limits: a high temperature comes near log₂ 49,152 = 15.58 bits, all tokens alike. A low one comes near 0
-# bits, the greedy token alone. No temperature changes the order. What about 0 itself, and equal logits?
+# There are two limits: a high temperature approaches log₂ 49,152 = 15.58 bits, with all tokens equally likely. A low
+# one approaches 0 bits, with only the greedy token left. No temperature changes the order. What about 0 itself, and
+# equal logits?
 
 # %%
 tied = torch.tensor([2.0, 2.0, 1.0])
@@ -72,14 +74,14 @@ for temperature in (0.01, 0):
     print(temperature, [f"{p:.2f}" for p in (tied / temperature).softmax(-1)])
 
 # %% [markdown]
-# Equal logits share to the end; greedy takes one of them. At 0 no number is left, so `generate()` refuses it (lesson
-# 05). Greedy decoding is `do_sample=False`.
+# Equal logits share the probability at any temperature; greedy decoding takes one of them. At 0 the result is NaN, so
+# `generate()` refuses it (lesson 05). For greedy decoding use `do_sample=False`.
 
 # %% [markdown]
 # ## 2. Is this sampler right?
 #
-# Sampling draws each token with its probability. Here are four ways. Two add noise to the logits and take the largest
-# sum: **Gumbel noise**, −log(−log *u*) with uniform *u*, or uniform noise. Which of the four are right?
+# Sampling draws each token with its probability. Here are four attempts. Two add noise to the logits and take the
+# largest sum: **Gumbel noise**, −log(−log *u*) with uniform *u*, or uniform noise. Which of the four are right?
 
 # %%
 random = torch.Generator().manual_seed(0)
@@ -105,9 +107,10 @@ samplers = {
 }
 
 # %% [markdown]
-# A few draws look plausible from each. So we count, for each of the 30 likeliest tokens and all others together, and
-# **chi-square** sums (counted − expected)² / expected. For a right sampler that is about 30, with a standard deviation
-# of √60. We measure how many such deviations a sampler is off, and call it wrong from six on.
+# A few draws from any of them look plausible. So we count the draws of each of the 30 likeliest tokens, and of all
+# others together. **Chi-square** is the sum of (counted − expected)² / expected. For a right sampler it is about 30,
+# with a standard deviation of √60. We measure how many of these standard deviations a sampler is off, and call it
+# wrong at six or more.
 
 # %%
 def off_by(draws, scores, bins=30):
@@ -128,7 +131,8 @@ for name, sampler in samplers.items():
     assert (off < 6) == (name in ("multinomial", "Gumbel noise, then argmax"))
 
 # %% [markdown]
-# The test can show that a sampler is wrong. It cannot show that one is right: a small fault takes more draws.
+# The test can show that a sampler is wrong. It cannot show that one is right: a small error needs more draws to be
+# seen.
 
 # %%
 for draws in (1000, 100_000):
@@ -136,9 +140,10 @@ for draws in (1000, 100_000):
     print(f"temperature 0.95, {draws:7,} draws: {'cannot be told from a right one' if off < 6 else 'WRONG'}")
 
 # %% [markdown]
-# That Gumbel noise is right at any number of draws takes a proof; lesson 09 uses it.
+# To know that Gumbel noise is right at any number of draws, one needs a proof; lesson 09 uses it.
 #
-# Now `generate()` itself, on a tiny model with random weights. `num_return_sequences=3` is the prompt three times:
+# Now `generate()` itself, with a tiny model with random weights. `num_return_sequences=3` gives the same as repeating
+# the prompt three times:
 
 # %%
 small, gpt2 = load("tiny-gpt2")
@@ -160,26 +165,27 @@ for extra in ({}, {"top_k": 0}):
     assert (off < 6) == bool(extra)
 
 # %% [markdown]
-# The test finds what no look at a text would: lesson 05's silent `top_k=50`. In a call
-# `top_k=0` switches it off, as `None` did there.
+# The test finds what you could not see in a text: lesson 05's silent `top_k=50`. In a call `top_k=0` switches it off,
+# as `None` did there.
 
 # %% [markdown]
 # ## 3. Filters
 #
-# Most of the 49,152 tokens are nonsense here, each with a tiny probability. Together:
+# Most of the 49,152 tokens make no sense here, and each has a tiny probability. Together:
 
 # %%
 likeliest_first = bowl[0].softmax(-1).sort(descending=True).values
 print(f"beyond the likeliest 1,000: {likeliest_first[1000:].sum():.2f}")
 
 # %% [markdown]
-# So one draw of twenty slips into the tail, and is read back as context. A filter sets scores to −∞. Four rules for what
-# stays:
+# So about one draw in twenty comes from this tail, and is read back as context. A filter sets the processed scores of
+# some tokens to −∞. Here are four rules for what stays:
 #
 # - **top-k**: the *k* likeliest,
-# - **top-p**: the fewest likeliest whose probabilities reach *p* together,
-# - **min-p**: those with at least the share *m* of the largest probability,
-# - **typical**: those whose surprise, −log *p*, is nearest to the entropy, until they reach a mass.
+# - **top-p**: the smallest number of likeliest tokens whose probabilities sum to at least *p*,
+# - **min-p**: those with at least *m* times the largest probability,
+# - **typical**: those whose surprise, −log *p*, is nearest to the entropy, until their probabilities reach a given
+#   sum.
 
 # %%
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
@@ -195,8 +201,9 @@ print("top-k 2 keeps", count(TopKLogitsWarper(2)(None, ties)))
 print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0.4, 0.6, 0.8, 1)})
 
 # %% [markdown]
-# Top-k keeps what ties with the *k*-th. Top-p keeps the token that takes the sum *to* p, and always one. Where the sum
-# meets p exactly, one is enough on paper. In floats it may lie a last digit short of p, and a second stays:
+# Top-k also keeps what ties with the *k*-th. Top-p keeps the token that brings the sum *to* p, and always keeps at
+# least one. If the first probability equals p exactly, one token is enough on paper. In floating point it can be a
+# last digit short of p, and a second token stays:
 
 # %%
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
@@ -206,37 +213,38 @@ print("p is the largest probability; kept:", kept)
 # %% [markdown]
 # ### Exercise 1: top-p · difficulty 2 of 3 · 10 minutes
 #
-# Write it. Some scores may be −∞ already. Leave what you are given unchanged, and every score that stays as it is.
+# Write top-p. Some of `scores` may already be −∞. Do not change the tensor that you are given, and keep the values of
+# the tokens that stay.
 
 # %% tags=["exercise"]
 def top_p_filter(scores: torch.Tensor, p: float) -> torch.Tensor:
-    """Return the scores (batch, vocab) with −∞ for what top-p removes from each row."""
+    """Return `scores` (batch, vocab) with −∞ for the tokens that top-p removes from each row."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def top_p_filter(scores: torch.Tensor, p: float) -> torch.Tensor:
-    """Return the scores (batch, vocab) with −∞ for what top-p removes from each row."""
+    """Return `scores` (batch, vocab) with −∞ for the tokens that top-p removes from each row."""
     probs, order = scores.softmax(-1).sort(descending=True)
-    before = probs.cumsum(-1) - probs  # what the likelier ones hold together
+    before = probs.cumsum(-1) - probs  # the sum over all likelier tokens
     removed = before >= p
     removed[:, 0] = False
     return scores.masked_fill(removed.scatter(-1, order, removed), float("-inf"))
 
 # %% [markdown] tags=["solution"]
-# A token stays while those *before* it have not reached p, so the one that crosses the line is in. `scatter` carries
-# the flags back to the ids. The library sorts upwards and removes while the sum from below is at most 1 − p: the same
-# on paper.
+# A token stays as long as those *before* it have not reached p, so the one that crosses the line is included.
+# `scatter` moves the flags back to the ids. The library sorts in ascending order and removes tokens while the sum
+# from below is at most 1 − p: the same on paper.
 
 # %% tags=["check"]
 lesson.check_top_p(top_p_filter)
 
 # %% [markdown] tags=["hints"]
-# - Sort the probabilities downwards, and take the running sum: `cumsum(-1)`.
-# - A token stays if the sum *before* it is below p. That is the running sum less the token's own probability.
-# - The flags are in sorted order. `removed.scatter(-1, order, removed)` puts each at its id.
+# - Sort the probabilities in descending order, and take the running sum: `cumsum(-1)`.
+# - A token stays if the sum *before* it is below p. That is the running sum minus the token's own probability.
+# - The flags are in sorted order. `removed.scatter(-1, order, removed)` puts each at the index of its id.
 
 # %% [markdown]
-# Min-p and typical by hand, against the library's:
+# Min-p and typical by hand, compared with the library's:
 
 # %%
 def min_p_filter(scores, m):
@@ -273,12 +281,12 @@ for prompt in prompts:
     print(f"{prompt:28} {entropy(scores)[0]:8.1f} {kept}  {bool(left[-1][0, scores.argmax()].isfinite())}")
 
 # %% [markdown]
-# Top-k knows nothing of how sure the model is; top-p and min-p follow it. And **typical** may drop the likeliest token of
+# Top-k ignores how certain the model is; top-p and min-p adapt to it. And **typical** may drop the likeliest token of
 # all: ` pizza` is far less surprising than the average token, so it is not typical.
 
 # %% [markdown]
 # The classes refuse settings that make no sense. In a call of `generate()` each setting has a value that removes
-# nothing; for top-k and typical it is one that the class would refuse.
+# nothing; for top-k and typical the class itself would refuse that value.
 
 # %%
 from transformers import TemperatureLogitsWarper
@@ -296,13 +304,14 @@ inputs = tokenizer("My dog is", return_tensors="pt").to(model.device)
 assert model.generate(**inputs, **off, do_sample=True, max_new_tokens=1, **record).scores[0].isfinite().all()
 
 # %% [markdown]
-# No filter leaves nothing: each keeps at least one token of what it is given. A rule of your own may (section 7).
+# None of these filters can remove everything: each keeps at least one of the tokens it is given. A rule of your own
+# can remove all of them (section 7).
 
 # %% [markdown]
 # ## 4. All at once
 #
-# The whole distribution under every setting, in the library's order. Find the typical mass at which ` pizza` drops out.
-# Draw 1,000 times, then with another seed.
+# The widget shows the whole distribution under all settings, applied in the library's order. Find the value of
+# typical at which ` pizza` drops out. Draw 1,000 times, then again with another seed.
 
 # %%
 NextToken(model, tokenizer, "I want to eat a big bowl of", controls="all", temperature=0.8, top_p=0.9)
@@ -310,8 +319,9 @@ NextToken(model, tokenizer, "I want to eat a big bowl of", controls="all", tempe
 # %% [markdown]
 # ### Exercise 2: meet a target · difficulty 2 of 3 · 8 minutes
 #
-# Find settings for this prompt, by moving the controls or by computing: **A** five tokens kept, and an entropy above
-# 2.2 bits. **B** at least twenty kept, below 1 bit. **C** at most 60 kept, and the likeliest token is not among them.
+# Find settings for this prompt, by moving the controls or by computing. **A**: exactly five tokens are kept, with an
+# entropy above 2.2 bits. **B**: at least twenty are kept, with an entropy below 1 bit. **C**: at most 60 are kept,
+# and the likeliest token is not among them.
 
 # %% tags=["exercise"]
 targets = ...  # {"A": {"temperature": 1.0, "top_k": 7}, "B": {…}, "C": {…}}
@@ -324,22 +334,22 @@ targets = {
 }
 
 # %% [markdown] tags=["solution"]
-# Five tokens have at most log₂ 5 = 2.32 bits, and a high temperature brings them near. In B one of the twenty has nearly
-# everything. C is typical's alone: every other filter keeps the likeliest.
+# Five tokens have at most log₂ 5 = 2.32 bits, and a high temperature brings them close to that. In B one of the
+# twenty has nearly all the probability. C needs typical: every other filter keeps the likeliest token.
 
 # %% tags=["check"]
 lesson.check_targets(targets)
 
 # %% [markdown] tags=["hints"]
-# - Top-k sets the number of tokens. The temperature then sets how equal they are.
-# - At a low temperature twenty tokens may stay, and one takes nearly all.
+# - Top-k sets the number of tokens. The temperature then sets how equal their probabilities are.
+# - At a low temperature twenty tokens may stay while one has nearly all the probability.
 # - Which of the filters does not start from the likeliest token?
 
 # %% [markdown]
 # ## 5. Repetition penalty
 #
-# The scores of tokens that stand in the text already are divided by the penalty. Unless they are negative, where
-# that would raise them; then they are multiplied:
+# The logits of tokens that are already in the text are divided by the penalty. Negative logits are multiplied
+# instead, since dividing would raise them:
 
 # %%
 from transformers import RepetitionPenaltyLogitsProcessor
@@ -355,7 +365,8 @@ ids, scores = tokenizer(again, return_tensors="pt").input_ids, next_logits(again
 assert torch.equal(penalised(ids, scores, 1.3), RepetitionPenaltyLogitsProcessor(1.3)(ids, scores))
 
 # %% [markdown]
-# So the penalty asks where 0 is. Softmax does not: add a number to all logits, and the distribution is the same.
+# So the penalty depends on where 0 is. Softmax does not: add a number to all logits, and the distribution stays the
+# same.
 
 # %%
 print("added to all logits: probability of ' pizza', and with a penalty of 1.1")
@@ -365,8 +376,9 @@ for added in (0, 20, -40):
     print(f"{added:4}: {both[0]:.2f} {both[1]:.2f}")
 
 # %% [markdown]
-# The same penalty means different things for models whose logits lie differently. It also counts the prompt, where all
-# of these commas stand. Padding does not count:
+# The same penalty means different things for models whose logits have different offsets. It also applies to the
+# tokens of the prompt, such as all of these commas. In `generate()`, with left padding and a mask, padding tokens are
+# not penalised:
 
 # %%
 tokenizer.padding_side = "left"
@@ -379,7 +391,7 @@ assert torch.allclose(padded[1], single[0], atol=1e-3)
 # %% [markdown]
 # ## 6. The order
 #
-# Whatever order the call has, `generate()` has one of its own. We look at the list, as in lesson 05:
+# Whatever the order in the call, `generate()` uses its own. We look at the list, as in lesson 05:
 
 # %%
 def handed_over(model, input_ids, logits_processor, **rest):
@@ -408,13 +420,13 @@ for (one, first), (other, second) in combinations(steps.items(), 2):
     print(f"{one:13} and {other:9}: {count(forth):5} {count(back):5}")
 
 # %% [markdown]
-# A temperature keeps the order of tokens, and top-k looks at nothing else. Top-p and min-p look at probabilities, which
-# the temperature changes: 328 tokens or 10. And top-p after top-k counts shares of *what top-k left*.
+# A temperature keeps the order of the tokens, and top-k looks at nothing else. Top-p and min-p look at probabilities,
+# which the temperature changes: 328 tokens or 10. And top-p after top-k uses probabilities among *what top-k kept*.
 
 # %% [markdown]
 # ## 7. Forbid and allow
 #
-# `bad_words_ids` bans sequences of ids. We ban ` pizza`, in the four ways that come to mind:
+# `bad_words_ids` bans sequences of ids. We ban ` pizza` in four obvious spellings:
 
 # %%
 forms = [tokenizer.encode(form) for form in ("pizza", " pizza", "Pizza", " Pizza")]
@@ -425,29 +437,30 @@ banned = model.generate(**inputs, bad_words_ids=forms, max_new_tokens=8)[0, leng
 print(repr(tokenizer.decode(banned)), [tokenizer.decode(id) for id in banned])
 
 # %% [markdown]
-# The model writes it all the same, with other tokens. A list of ids does not forbid a word. One has to look at the text.
+# The model writes the word anyway, with other tokens. A list of ids does not forbid a word. You have to look at the
+# text.
 
 # %% [markdown]
 # ### Exercise 3: forbid a word · difficulty 3 of 3 · 15 minutes
 #
-# Forbid every token with which the word would come about: it ends inside that token, wherever it began. Capitals
-# do not matter. What stands in the text already stays; and no other token may be touched.
+# Forbid every token that would complete the word: the word ends inside that token, wherever it began. Upper and lower
+# case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are.
 
 # %% tags=["exercise"]
 def forbid(tokenizer, word: str):
-    """Return a logits processor (input_ids, scores) -> scores; word is in small ASCII letters."""
+    """Return a logits processor (input_ids, scores) -> scores; word is in lower-case ASCII letters."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def forbid(tokenizer, word: str):
-    """Return a logits processor (input_ids, scores) -> scores; word is in small ASCII letters."""
+    """Return a logits processor (input_ids, scores) -> scores; word is in lower-case ASCII letters."""
     texts = tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
 
     def processor(input_ids, scores):
         scores = scores.clone()
         for row, ids in enumerate(input_ids):
             text = tokenizer.decode(ids)
-            tail = text[max(0, len(text) + 1 - len(word)) :]  # too short to hold the word itself
+            tail = text[max(0, len(text) + 1 - len(word)) :]  # too short to contain the word itself
             banned = [id for id, piece in enumerate(texts) if word in (tail + piece).lower()]
             scores[row, banned] = float("-inf")
         return scores
@@ -459,19 +472,22 @@ free = model.generate(**inputs, logits_processor=[forbid(tokenizer, "pizza")], m
 print(repr(tokenizer.decode(free)))
 
 # %% [markdown] tags=["solution"]
-# The tail is one letter shorter than the word, so a hit must end in the new token, and an earlier `pizza` is no hit.
-# Every spelling is caught, because only text is compared. `pizzas` is forbidden too: the word comes about on the way.
+# The tail is one letter shorter than the word, so a match must end in the new token, and an earlier `pizza` does not
+# match. Every spelling is caught, because only text is compared. `pizzas` is forbidden too: it contains the word.
 
 # %% tags=["check"]
 lesson.check_forbid(forbid)
 
 # %% [markdown] tags=["hints"]
 # - Decode the vocabulary once, token by token. Decode each row of `input_ids` when the processor is called.
-# - Token *t* is forbidden if the word stands in the row's text plus *t*'s text. But not if it stood there before.
-# - The last `len(word) - 1` characters are enough, and too few to hold the word. For one letter that is none: `[-0:]` is all.
+# - Token *t* is forbidden if the word occurs in the row's text plus *t*'s text, but not if it had already occurred
+#   there.
+# - The last `len(word) - 1` characters are enough, and too few to contain the word. For a word of one letter that is
+#   none, but `[-0:]` is the whole text.
 
 # %% [markdown]
-# The other way round: `prefix_allowed_tokens_fn` says, from the ids so far, which may come next. A menu:
+# The opposite: `prefix_allowed_tokens_fn` receives the ids so far and returns which ids may come next. For example, a
+# menu:
 
 # %%
 menu = [tokenizer.encode(dish) for dish in (" chicken soup", " green salad", " pizza", " pizza with tuna")]
@@ -490,7 +506,7 @@ answers = model.generate(**questions, prefix_allowed_tokens_fn=from_the_menu, ma
 print(tokenizer.batch_decode(answers[:, start:], skip_special_tokens=True))
 
 # %% [markdown]
-# The model chooses among what is allowed. An empty list leaves nothing, and is refused:
+# The model chooses among the allowed tokens. An empty list leaves nothing to choose, and is refused:
 
 # %%
 try:
@@ -517,8 +533,9 @@ for output in (plain, ignored, guided):
 assert torch.equal(plain.sequences, ignored.sequences)
 
 # %% [markdown]
-# Alone it does **nothing**, and no warning says so. With a `guidance_scale` *g*, both texts are continued with the same
-# tokens, and *g* times the difference of their log probabilities is added to the unwanted one's:
+# Alone it does **nothing**, and no warning says so. With a `guidance_scale` *g*, both texts are continued with the
+# same tokens. *g* times the difference of their log probabilities is added to the log probabilities of the unwanted
+# text:
 
 # %%
 wanted, other = (text.log_softmax(-1) for text in (bowl, next_logits("I love pizza. I want to eat a big bowl of")))
@@ -527,19 +544,21 @@ assert torch.allclose(by_hand, guided.scores[0].cpu(), atol=1e-3)
 print("' pizza': wanted, unwanted, guided", [f"{one.softmax(-1)[0, pizza]:.2f}" for one in (wanted, other, by_hand)])
 
 # %% [markdown]
-# At *g* = 1 that is the wanted text's own distribution. Above it, whatever the unwanted text makes likelier loses.
+# At *g* = 1 that is the wanted text's own distribution. Above 1, tokens that the unwanted text makes likelier lose
+# probability.
 
 # %% [markdown]
 # ### An assistant
 #
-# A small `assistant_model` writes some tokens ahead. The large one checks them all in **one** pass, and keeps them as
-# far as it would have written them itself. Let the assistant's weights be random, and count the passes:
+# A small `assistant_model` writes some tokens ahead. The large model checks all of them in **one** pass, and keeps
+# those up to the first that it would not have written itself. We give the assistant random weights, and count the
+# passes:
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as library_log
 
-library_log.set_verbosity_error()  # generate() warns of how it calls the assistant
+library_log.set_verbosity_error()  # generate() warns about how it calls the assistant
 
 
 def passes(**arguments):
@@ -565,14 +584,14 @@ for label, helper in (("random assistant", {"assistant_model": clueless}), ("cop
     print(f"{label}: {needed}, {torch.equal(ids, alone)}")
 
 # %% [markdown]
-# The assistant decides how *fast* greedy decoding is, not what it writes. `prompt_lookup_num_tokens` needs no second
+# The assistant changes how *fast* greedy decoding is, not what it writes. `prompt_lookup_num_tokens` needs no second
 # model: it copies what followed the same tokens earlier in the text.
 
 # %% [markdown]
 # ## 9. Beam search
 #
-# Greedy decoding takes the likeliest *token* each time. Does that give the likeliest text? We go on with the three best
-# beginnings instead. A text's probability is a product, so log probabilities are added:
+# Greedy decoding takes the likeliest *token* at each step. Does that give the likeliest text? Here we continue with
+# the three best beginnings instead. A text's probability is a product, so log probabilities are added:
 
 # %%
 @torch.no_grad()
@@ -594,32 +613,36 @@ for total, place in zip(best.values, best.indices.tolist()):
     print(f"{total:.2f}  beam {beam}: {tokenizer.decode([*beams[beam], token])!r}")
 
 # %% [markdown]
-# The best two tokens spell ` spaghetti`, whose first half was only third; greedy decoding goes on from ` pizza`. Each
-# step of **beam search** weighs all continuations of all beams, and keeps as many as there are beams.
+# The best two tokens spell ` spaghetti`, whose first token was only third; greedy decoding continues from ` pizza`.
+# Each step of **beam search** compares all continuations of all beams, and keeps as many as there are beams.
 
 # %% [markdown]
-# Here is every candidate that the library weighed. A full stop ends a text. With how many beams is ` spaghetti` found?
+# Here is every candidate that the library considered. A full stop ends a text. How many beams does it take to find `
+# spaghetti`?
 
 # %%
 stop = tokenizer.encode(".")
 BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_tokens=3, eos_token_id=stop)
 
 # %% [markdown]
-# Texts that end make it complicated. The library's rules:
+# Texts that end make the search complicated. The library's rules:
 #
-# - An ended text is a result. Its **score** is its sum, divided by its length to the power of `length_penalty` (lesson 07).
-# - With *e* end tokens, the best (1 + *e*) · beams candidates are weighed, so that enough can go on; at least 2 · beams.
+# - An ended text is a result. Its **sequence score** is the sum of its log probabilities, divided by its length to
+#   the power of `length_penalty` (lesson 07).
+# - With *e* end tokens, the best (1 + *e*) · beams candidates are considered, and at least 2 · beams, so that enough
+#   can continue.
 # - Only candidates among the first *beams* become results.
 
 # %% [markdown]
 # ### Exercise 4: finish beam search · difficulty 2 of 3 · 12 minutes
 #
-# From one prompt's candidates of one step, best first, take those that go on, `num_beams` of them, and those that have
-# ended and count. In the last step every candidate ends. The rest of the search stands below.
+# You are given one prompt's candidates at one step, best first. Return those that continue, at most `num_beams` of
+# them, and those that have ended and count as results. In the last step every candidate ends. The rest of the search
+# is given below.
 
 # %% tags=["exercise"]
 def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: bool) -> tuple[list, list]:
-    """Return (running, ended), two lists of candidates in their order.
+    """Return (running, ended), two lists of candidates in their original order.
 
     A candidate is (total, beam, token): the sum of its log probabilities, the beam it continues, its new token.
     """
@@ -627,7 +650,7 @@ def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: 
 
 # %% tags=["solution"]
 def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: bool) -> tuple[list, list]:
-    """Return (running, ended), two lists of candidates in their order.
+    """Return (running, ended), two lists of candidates in their original order.
 
     A candidate is (total, beam, token): the sum of its log probabilities, the beam it continues, its new token.
     """
@@ -641,20 +664,20 @@ def sort_out(candidates: list[tuple], num_beams: int, end_ids: list[int], last: 
     return running, ended
 
 # %% [markdown] tags=["solution"]
-# An ended candidate beyond the first `num_beams` vanishes: it neither goes on nor counts. The candidates behind the first
-# `num_beams` are there to fill the gaps that ended ones leave.
+# An ended candidate ranked after the first `num_beams` is dropped: it neither continues nor counts. The candidates
+# ranked after the first `num_beams` are there to fill the gaps that ended ones leave.
 
 # %% tags=["check"]
 lesson.check_sort_out(sort_out)
 
 # %% [markdown] tags=["hints"]
-# - Go through the candidates in order, with `enumerate`: the place says whether an ended one counts.
+# - Go through the candidates in order, with `enumerate`: the rank decides whether an ended one counts.
 # - A candidate ends if its token is one of `end_ids`, or if this is the last step.
-# - What has not ended goes on, until there are `num_beams` of them, from whatever place.
+# - Candidates that have not ended continue, until there are `num_beams` of them, whatever their rank.
 
 # %% [markdown]
-# The rest. All beams of all prompts are rows of one batch. Where a beam is continued twice and another not at all, rows
-# are copied, and the cache with them. `sort_out` is the course's own; put yours in its place.
+# Here is the rest. All beams of all prompts are rows of one batch. If one beam is continued twice and another not at
+# all, rows are copied, along with their cache. `sort_out` is the course's own; you can replace it with yours.
 
 # %%
 from transformers import DynamicCache
@@ -664,24 +687,24 @@ from course_utils.masks import position_ids
 
 @torch.no_grad()
 def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_out=lesson.sort_out):
-    """For each prompt its `num_beams` best results: a list of (score, new ids), best first."""
+    """For each prompt its `num_beams` best results: a list of (sequence score, new ids), best first."""
     prompts, length = batch["input_ids"].shape
     ids, mask = (batch[name].repeat_interleave(num_beams, dim=0) for name in ("input_ids", "attention_mask"))
     given, positions, cache = ids, position_ids(mask), DynamicCache(config=model.config)
     totals = torch.full((prompts, num_beams), -1e9, device=ids.device)
-    totals[:, 0] = 0  # all beams are still the prompt: only the first counts
+    totals[:, 0] = 0  # all beams still equal the prompt: only the first counts
     results, searching = [[] for _ in range(prompts)], [True] * prompts
     for step in range(1, new_tokens + 1):
         logits = model(given, attention_mask=mask, position_ids=positions, cache=cache).logits[:, -1]
         log_probs = logits.float().log_softmax(-1).unflatten(0, (prompts, num_beams))  # (prompts, beams, vocab)
         sums = (log_probs + totals[..., None]).flatten(1)
         best = sums.topk(max(2, 1 + len(end_ids)) * num_beams)
-        go_on = []  # for each beam the row that it continues, and its token
+        go_on = []  # for each new beam: the row that it continues, and its token
         for prompt in range(prompts):
             places = [divmod(place, log_probs.shape[-1]) for place in best.indices[prompt].tolist()]
             candidates = [(total, *place) for total, place in zip(best.values[prompt].tolist(), places)]
             running, ended = sort_out(candidates, num_beams, end_ids, step == new_tokens)
-            row = prompt * num_beams  # the first of this prompt
+            row = prompt * num_beams  # the first row of this prompt
             if searching[prompt]:
                 new = [(total / step**penalty, ids[row + beam, length:].tolist() + [token]) for total, beam, token in ended]
                 results[prompt] = sorted(results[prompt] + new, reverse=True)[:num_beams]
@@ -700,12 +723,12 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_
     return results
 
 # %% [markdown]
-# `searching` is the library's default way to stop: a prompt is done when it has `num_beams` results, and its best beam, at
-# the length it has *now*, scores no better than the worst of them.
+# `searching` is the library's default way to stop: a prompt is done when it has `num_beams` results, and the sequence
+# score of its best beam, at the length it has *now*, is no better than the worst of them.
 
 # %% [markdown]
-# **The result of this lesson.** Three models, a left-padded batch, four beams; three length penalties for those that are
-# small. Tokens that the beams like end a text:
+# **The result of this lesson.** Three models, a left-padded batch and four beams, with three length penalties for the
+# small models. As ends we take tokens that the beams are likely to write:
 
 # %%
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -732,12 +755,12 @@ for name, net, words in (("GPT-2", small, gpt2), ("Llama", *load("tiny-llama")))
     runs += [(name, net, words, penalty, 8, ends) for penalty in (0.0, 1.0, 2.0)]
 for name, net, words, penalty, *rest in runs:
     lengths = compare(net, words, penalty, *rest)
-    print(f"{name:8} penalty {penalty}: {len(lengths)} results of {min(lengths)} to {max(lengths)} tokens: equal, scores to 1e-5")
+    print(f"{name:8} penalty {penalty}: {len(lengths)} results of {min(lengths)} to {max(lengths)} tokens: equal, sequence scores to 1e-5")
 
 # %% [markdown]
 # ### Does it find better texts?
 #
-# More probable ones than greedy decoding's? We sum the log probabilities of eight tokens.
+# Does beam search find more probable texts than greedy decoding? We sum the log probabilities of eight tokens.
 
 # %%
 Predict(lesson.predict_beams)
@@ -752,15 +775,17 @@ for width in (1, 2, 3):
     print(f"{width} beams: {log_probs[0, -8:].sum():6.2f}  {tokenizer.decode(found[0, -8:])!r}")
 
 # %% [markdown]
-# Two beams beat greedy decoding, three are **worse** than one: the greedy beginning fell out of the three best
-# before its good end came. Wider may be better, and is not sure to be. Only a search that drops nothing that may
-# still win is sure to find the most probable text, and whether that is the best one is another question.
+# Two beams beat greedy decoding, but three are **worse** than one: the greedy beginning dropped out of the three best
+# before its good continuation came. A wider search may be better, but there is no guarantee. Only a search that never
+# drops a text that could still win is sure to find the most probable one, and whether that is the best text is
+# another question.
 
 # %% [markdown]
 # ## 10. What is `synced_gpus` for?
 #
-# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all pieces. So
-# a GPU whose texts have ended goes on computing, for the others. When `generate()` decides so, and what it does then:
+# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all the
+# pieces. So a GPU whose texts have ended must keep computing, for the others. These lines of `generate()` decide it,
+# and do it:
 
 # %%
 import inspect
@@ -774,12 +799,14 @@ for function, words in (("_extract_generation_mode_kwargs", "world_size >"), ("_
 # %% [markdown]
 # ## Recap
 #
-# - **The distribution:** temperature raises ratios to a power, top-p and min-p follow the model's certainty, typical may
-#   drop the likeliest. The repetition penalty depends on where the logits' 0 is.
+# - **The distribution:** temperature raises ratios to a power, top-p and min-p adapt to the model's certainty,
+#   typical may drop the likeliest token. The repetition penalty depends on where the logits' 0 is.
 # - **The order:** penalty, temperature, top-k, top-p, min-p, typical. Most pairs do not commute.
-# - **A sampler** is judged by counts against expectations. A test finds faults; it proves none absent.
-# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes greedy decoding's speed.
-# - **Beam search** keeps the best sums, and may still lose to greedy decoding.
+# - **A sampler** is judged by comparing counts with expectations. A test can find faults; it cannot prove that there
+#   are none.
+# - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes only
+#   the speed of greedy decoding.
+# - **Beam search** keeps the best sums, and can still lose to greedy decoding.
 
 # %%
 Quiz(lesson.quiz)
@@ -790,4 +817,5 @@ Quiz(lesson.quiz)
 # In `transformers/generation/utils.py`: `_beam_search`, with `_check_early_stop_heuristic` for where it stops, and
 # `_assisted_decoding`.
 #
-# Next, [lesson 07](07_scores.ipynb): how likely the chosen tokens were, and what the length penalty divides.
+# Next, [lesson 07](07_scores.ipynb): how likely the chosen tokens were, and what the length penalty does to their
+# sum.

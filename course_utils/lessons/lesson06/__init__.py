@@ -17,10 +17,10 @@ predict_cold = Prediction(
     "06/predict-cold",
     "At temperature 1 ` pizza` is 1.1 times as likely as ` pasta`. And at temperature 0.1?",
     options=(
-        Option("1.1 times", "The distance of their logits is multiplied by 10, and the softmax sees it.", value=1),
-        Option("2.7 times", "1.1 (1.105, not rounded) to the power of 10. A close race stays a race for long.", right=True, value=3),
-        Option("11 times", "It is not the ratio that is multiplied by 10, but its logarithm.", value=11),
-        Option("More than a thousand times", "That takes a temperature near 0.01.", value=1000),
+        Option("1.1 times", "The difference of their logits is multiplied by 10, and that changes their probabilities.", value=1),
+        Option("2.7 times", "1.1 (1.105, not rounded) to the power of 10. A close race stays close.", right=True, value=3),
+        Option("11 times", "It is the logarithm of the ratio that is multiplied by 10, not the ratio.", value=11),
+        Option("More than a thousand times", "That needs a temperature near 0.01.", value=1000),
     ),
     proof=lambda: _ratio_when_cold(),
 )  # fmt: skip
@@ -29,9 +29,9 @@ predict_typical = Prediction(
     "06/predict-typical",
     "After `I want to eat a big bowl of` the entropy is 8 bits, and the surprise of the likeliest token, ` pizza`, is 3.7 bits. Is it kept by `typical_p=0.5`?",
     options=(
-        Option("Yes: the likeliest token is always kept", "So it is with the other three filters. Typical starts from the middle.", value="always"),
-        Option("No: it is too likely", "It is 4.3 bits from the mean surprise. Tokens nearer to it fill the mass first.", right=True, value="dropped"),
-        Option("Yes: it comes first in the mass of 0.5", "That is how top-p counts. Typical begins with the tokens nearest to the entropy.", value="first"),
+        Option("Yes: the likeliest token is always kept", "That is true of the other three filters. Typical starts from the entropy.", value="always"),
+        Option("No: it is too likely", "It is 4.3 bits from the mean surprise. Tokens nearer to it come first, and they already reach 0.5.", right=True, value="dropped"),
+        Option("Yes: it is the first of the tokens that reach 0.5", "That is how top-p counts. Typical begins with the tokens nearest to the entropy.", value="first"),
     ),
     proof=lambda: _typical_drops_the_likeliest(),
 )  # fmt: skip
@@ -40,10 +40,10 @@ predict_order = Prediction(
     "06/predict-order",
     "Which pair gives the same tokens in either order?",
     options=(
-        Option("Temperature and top-k", "Top-k looks at the order of tokens only, and the temperature keeps it.", right=True, value="temperature top-k"),
+        Option("Temperature and top-k", "Top-k looks only at the order of the tokens, and the temperature keeps it.", right=True, value="temperature top-k"),
         Option("Temperature and top-p", "The temperature moves probability between the tokens, and top-p adds it up.", value="temperature top-p"),
-        Option("Temperature and min-p", "The temperature changes the share of the largest that each token has.", value="temperature min-p"),
-        Option("Top-k and top-p", "What top-k leaves has a sum of 1 again, so that top-p counts other shares.", value="top-k top-p"),
+        Option("Temperature and min-p", "The temperature changes the ratio of each probability to the largest one.", value="temperature min-p"),
+        Option("Top-k and top-p", "The probabilities of what top-k keeps sum to 1 again, so top-p adds up other numbers.", value="top-k top-p"),
     ),
     proof=lambda: _the_pair_that_commutes(),
 )  # fmt: skip
@@ -52,9 +52,9 @@ predict_beams = Prediction(
     "06/predict-beams",
     "Eight tokens after `The cat sat on the`, chosen greedily or by three beams. Which text has the higher log probability?",
     options=(
-        Option("The beams' text", "Often. But each step drops all but three beginnings, and this time a good one among them.", value="beams"),
-        Option("The greedy text", "Its beginning fell out of the three best before its good end came. Beams promise nothing.", right=True, value="greedy"),
-        Option("Both are the same text", "Sometimes they are. Here the beams went another way.", value="same"),
+        Option("The beams' text", "Often. But each step drops all but three beginnings, and here a good one was dropped.", value="beams"),
+        Option("The greedy text", "Its beginning dropped out of the three best before its good continuation came. Beam search guarantees nothing.", right=True, value="greedy"),
+        Option("Both are the same text", "Sometimes they are. Here the beams found a different text.", value="same"),
     ),
     proof=lambda: _greedy_against_beams(),
 )  # fmt: skip
@@ -151,9 +151,9 @@ quiz = (
         "06/quiz-top-p",
         "Four tokens have the probabilities 1/2, 1/4, 1/8 and 1/8. `generate()` runs with `temperature=0.5` and `top_p=0.7`. How many can be drawn?",
         options=(
-            Option("1", "The temperature comes first and squares the ratios: the first token then has 0.73, which is enough.", right=True, value=1),
-            Option("2", "That is what top-p would keep without the temperature, which comes before it.", value=2),
-            Option("3", "A low temperature leaves fewer tokens to a top-p, not more.", value=3),
+            Option("1", "The temperature comes first and squares the ratios: the first token then has a probability of 0.73, which is enough.", right=True, value=1),
+            Option("2", "That is what top-p would keep without the temperature, which comes first.", value=2),
+            Option("3", "With a low temperature top-p keeps fewer tokens, not more.", value=3),
             Option("4", "Top-p removes what is not needed to reach 0.7.", value=4),
         ),
         proof=lambda: _left_after_top_p(),
@@ -162,19 +162,19 @@ quiz = (
         "06/quiz-test",
         "A sampler passes the chi-square test with 1,000 draws. What do you know?",
         options=(
-            Option("It is right", "No number of draws shows that. A fault of one in a million tokens would pass."),
-            Option("It has no fault as large as 1,000 draws would show", "A temperature of 0.8 was found. One of 0.99 takes many more draws.", right=True),
-            Option("It draws the likeliest 30 tokens only", "All others together are a class of their own in the test, and counted."),
-            Option("It was seeded like the right one", "The test compares frequencies. The order of the draws does not matter."),
+            Option("It is right", "No number of draws shows that. An error in one of a million draws would pass."),
+            Option("It has no error large enough to show in 1,000 draws", "A temperature of 0.8 was found. One of 0.99 needs many more draws.", right=True),
+            Option("It draws the likeliest 30 tokens only", "The test counts all other tokens together as one more class."),
+            Option("It was seeded like the right one", "The test compares frequencies. It knows nothing about seeds."),
         ),
     ),
     Question(
         "06/quiz-negative",
         "`generate(**inputs, negative_prompt_ids=unwanted, guidance_scale=1.0)`: what does it write?",
         options=(
-            Option("What it would write without the unwanted text", "At 1 the unwanted text cancels out of the formula. Above 1 it is pushed away.", right=True, value="plain"),
+            Option("What it would write without the unwanted text", "At 1 the unwanted text cancels out of the formula. Only above 1 does it matter.", right=True, value="plain"),
             Option("What follows the unwanted text", "That is what the formula gives at 0.", value="unwanted"),
-            Option("Something that avoids the unwanted text", "That takes a scale above 1.", value="guided"),
+            Option("Something that avoids the unwanted text", "That needs a scale above 1.", value="guided"),
         ),
         proof=lambda: _guided_at_one(),
     ),

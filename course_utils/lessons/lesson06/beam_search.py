@@ -1,4 +1,4 @@
-"""Exercise of lesson 06: which candidates of a beam search go on, and which have ended and count."""
+"""Exercise of lesson 06: which candidates of a beam search continue, and which have ended and count."""
 
 import functools
 
@@ -9,14 +9,14 @@ PROMPTS = ("My dog is", "It will rain in the")
 
 
 def sort_out(candidates, num_beams, end_ids, last):
-    """What the exercise asks for: (running, ended), two lists of candidates in their order.
+    """What the exercise asks for: (running, ended), two lists of candidates in their original order.
 
     candidates: list of (total, beam, token), best first: the sum of its log probabilities, the beam that it
                 continues, its new token
     last:       bool, whether every candidate ends at this step
 
     As in `_get_running_beams_for_next_iteration` and `_update_finished_beams` of transformers'
-    generation/utils.py: ended candidates count only among the first `num_beams`, and never go on.
+    generation/utils.py: ended candidates count only among the first `num_beams`, and never continue.
     """
     ended = [one for one in candidates[:num_beams] if last or one[2] in end_ids]
     running = [] if last else [one for one in candidates if one[2] not in end_ids][:num_beams]
@@ -25,8 +25,8 @@ def sort_out(candidates, num_beams, end_ids, last):
 
 @exercise("06/beams", title="Finish beam search", minutes=12, difficulty=2)
 def check_sort_out(answer):
-    """Lists made by hand, then every step of the library's own search on a tiny model, whose candidates and
-    their fates are known."""
+    """Lists made by hand, then every step of the library's own search on a tiny model, where the candidates and
+    what becomes of them are known."""
     for tokens, num_beams, end_ids, last in [
         ([5, 6, 7, 8], 2, [9], False),
         ([5, 9, 6, 9, 7, 9], 2, [9], False),
@@ -39,21 +39,21 @@ def check_sort_out(answer):
     for candidates, end_ids, last, fates in _searched():
         got = _compare(answer, candidates, BEAMS, end_ids, last)
         expect_equal(
-            got, fates, "a step of the library's own search", "This is not what the library went on with."
+            got, fates, "a step of the library's own search", "The library continued with other candidates."
         )
-    return "The same beams go on and the same texts end as in generate()'s own search, at every step."
+    return "The same beams continue and the same texts end as in generate()'s own search, at every step."
 
 
 def _compare(answer, candidates, num_beams, end_ids, last):
     """The two lists that a learner's function returns, if they are right; Mistake otherwise."""
     got = answer(candidates, num_beams, end_ids, last)
     if not isinstance(got, tuple | list) or len(got) != 2:
-        raise Mistake(f"Return two lists, as in `return running, ended`; this is {type(got).__name__}.")
+        raise Mistake(f"Return two lists, as in `return running, ended`; got {type(got).__name__}.")
     if not all(isinstance(part, list | tuple) for part in got):
         raise Mistake("Return two lists of candidates, as in `return running, ended`.")
     got = tuple([tuple(one) if isinstance(one, list) else one for one in part] for part in got)
     if any(one not in candidates for part in got for one in part):
-        raise Mistake("The lists should hold the candidates as they came: `(total, beam, token)`.")
+        raise Mistake("The lists should hold the candidates unchanged: `(total, beam, token)`.")
     want = sort_out(candidates, num_beams, end_ids, last)
     ends = [one for one in candidates if last or one[2] in end_ids]
     rest = [one for one in candidates if one not in ends]
@@ -63,18 +63,18 @@ def _compare(answer, candidates, num_beams, end_ids, last):
         got,
         want,
         said,
-        "What has not ended goes on, up to `num_beams` of them; what has ended counts among the first `num_beams`.",
+        "Candidates that have not ended continue, at most `num_beams` of them; those that have ended count only among the first `num_beams`.",
         mistakes=[
-            (lambda got: got == want[::-1], "The two lists are swapped: return those that go on first."),
+            (lambda got: got == want[::-1], "The two lists are swapped: return those that continue first."),
             (lambda got: last and got[1] != want[1], "In the last step every candidate ends, whatever its token."),
-            (lambda got: last and got[0], "After the last step nothing goes on: what ended there is a result only."),
-            (lambda got: got[0] == want[0] and got[1] == [one for one in want[1] if one[2] == end_ids[0]], "Only the first of the ends counts here. Any of them ends a text."),
-            (lambda got: any(one in got[0] for one in ends), "A text that has ended goes on here. It is a result, or it is gone."),
-            (lambda got: got[0] == [one for one in first if one in rest] != want[0], f"Only {len([one for one in first if one in rest])} go on here, though {num_beams} beams should: those behind fill the places of the ones that ended."),
-            (lambda got: len(got[0]) > num_beams, "More candidates go on than there are beams."),
-            (lambda got: got[1] == ends != want[1], "A text that ended behind the first `num_beams` counts as a result here. The library drops it."),
-            (lambda got: got[1] == ends[:num_beams] != want[1], "The first `num_beams` *ended* texts count here. It is the place among **all** candidates that decides."),
-            (lambda got: sorted(got[0]) == sorted(want[0]) and sorted(got[1]) == sorted(want[1]), "The right candidates, and not in their order: best first."),
+            (lambda got: last and got[0], "After the last step nothing continues: its candidates are results only."),
+            (lambda got: got[0] == want[0] and got[1] == [one for one in want[1] if one[2] == end_ids[0]], "Only the first of `end_ids` counts here. Any of them ends a text."),
+            (lambda got: any(one in got[0] for one in ends), "A text that has ended continues here. It is either a result or dropped."),
+            (lambda got: got[0] == [one for one in first if one in rest] != want[0], f"Only {len([one for one in first if one in rest])} continue here, although {num_beams} beams should: candidates ranked lower replace the ones that ended."),
+            (lambda got: len(got[0]) > num_beams, "More candidates continue than there are beams."),
+            (lambda got: got[1] == ends != want[1], "A text that ended after the first `num_beams` candidates counts as a result here. The library drops it."),
+            (lambda got: got[1] == ends[:num_beams] != want[1], "The first `num_beams` *ended* texts count here. What decides is the rank among **all** candidates."),
+            (lambda got: sorted(got[0]) == sorted(want[0]) and sorted(got[1]) == sorted(want[1]), "The candidates are right, but not their order: best first."),
         ],
     )  # fmt: skip
     return got

@@ -1,4 +1,4 @@
-"""Exercises of lesson 06: filters and bans, held to transformers' own logits processors."""
+"""Exercises of lesson 06: filters and bans, compared with transformers' own logits processors."""
 
 import functools
 
@@ -13,7 +13,7 @@ OFF = float("-inf")
 
 @exercise("06/top-p", title="Write top-p", minutes=10, difficulty=2)
 def check_top_p(answer):
-    """Held to TopPLogitsWarper: several rows, some scores forbidden already, p from 0 to 1."""
+    """Compared with TopPLogitsWarper: several rows, some tokens forbidden already, p from 0 to 1."""
     import torch
     from transformers import TopPLogitsWarper
 
@@ -26,12 +26,14 @@ def check_top_p(answer):
         got = answer(scores, p)
         if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
             found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
-            raise Mistake(f"Return scores for all tokens, {tuple(scores.shape)}; here: {found}.")
-        said = f"the scores {scores.tolist()} and p={p}" if scores.numel() < 20 else f"a batch of shape {tuple(scores.shape)} and p={p}"  # fmt: skip
-        if got.dtype == torch.float64:  # computed more exactly: the scores themselves are the same
+            raise Mistake(
+                f"Return a tensor of shape {tuple(scores.shape)}, one value per token; got {found}."
+            )
+        said = f"scores={scores.tolist()} and p={p}" if scores.numel() < 20 else f"a batch of shape {tuple(scores.shape)} and p={p}"  # fmt: skip
+        if got.dtype == torch.float64:  # computed more exactly: the values themselves are the same
             got = got.to(scores.dtype)
         expect_close(got, want, said, **_top_p_mistakes(scores, p, want))
-    return "The same tokens as the library's top-p, in every row, and no other score is changed."
+    return "The same tokens as the library's top-p in every row, and their values are unchanged."
 
 
 def _top_p_mistakes(scores, p, want):
@@ -55,25 +57,25 @@ def _top_p_mistakes(scores, p, want):
     over_all = torch.zeros_like(flat, dtype=torch.bool).scatter(0, flat_order, flat.cumsum(0) - flat >= p)
     removed = ~want.isfinite() & scores.isfinite()
     return {
-        "message": "Keep the fewest likeliest tokens of each row whose probabilities reach p, and set the others to −∞.",
+        "message": "In each row keep the smallest number of likeliest tokens whose probabilities sum to at least p, and set the others to −∞.",
         "mistakes": [
-            (lambda got: not got.isfinite().any(-1).all(), "A row has nothing left. The likeliest token always stays, for p = 0 too."),
-            (lambda got: got.isnan().any(), "There is NaN in the result. A score of −∞ is no reason for one: its probability is 0."),
+            (lambda got: not got.isfinite().any(-1).all(), "A row has nothing left. The likeliest token always stays, even for p = 0."),
+            (lambda got: got.isnan().any(), "The result contains NaN. A value of −∞ should not cause one: its probability is 0."),
             (scores if removed.any() else None, "Nothing is removed."),
-            (kept(back(short)), "The token that takes the sum to p has gone too. Keep it: a token stays while those *before* it have not reached p."),
-            (kept(sorted_removed), "The flags are in sorted order, and the scores are not: carry them back to the ids with `scatter`."),
-            (_unless_same(scores.gather(-1, order).masked_fill(sorted_removed, OFF), want), "The scores come back sorted. Each must stay at the place of its id."),
-            (kept(sorted_removed.gather(-1, order)), "`gather` reads flags from the places of the ids, and they are in sorted order. To carry them back use `scatter`."),
-            (kept(least), "The least likely tokens are kept: sort downwards."),
+            (kept(back(short)), "The token that brings the sum to p is removed too. Keep it: a token stays as long as those *before* it have not reached p."),
+            (kept(sorted_removed), "The flags are in sorted order, but `scores` is not: move them back to the ids with `scatter`."),
+            (_unless_same(scores.gather(-1, order).masked_fill(sorted_removed, OFF), want), "Your result is sorted. Each value must stay at the index of its id."),
+            (kept(sorted_removed.gather(-1, order)), "`gather` reads each flag at the index of an id, but the flags are in sorted order. To move them back use `scatter`."),
+            (kept(least), "The least likely tokens are kept: sort in descending order."),
             (kept(over_all.view_as(scores)), "The sum runs over the whole batch. Each row has its own: `dim=-1`."),
             (kept(back(sorted_removed[:1].expand_as(scores))), "The first row's number of tokens is used for all rows."),
             (kept(back(sorted_removed)[:1].expand_as(scores)), "The first row's tokens are kept in every row. Each row has its own."),
-            (kept(scores.softmax(-1) < 1 - p), "Each probability is compared with 1 − p. Top-p adds them up, from the likeliest on."),
+            (kept(scores.softmax(-1) < 1 - p), "Each probability is compared with 1 − p. Top-p adds them up, starting from the likeliest."),
             (kept(scores.softmax(-1) < p * scores.softmax(-1).amax(-1, keepdim=True)), "Each probability is compared with the largest. That is min-p; top-p looks at their sum."),
-            (_unless_same(want.softmax(-1), want), "These are probabilities. Return scores: the softmax comes after the last processor."),
-            (_unless_same(want.masked_fill(removed, 0), want) if removed.any() else None, "Removed tokens get the score 0, and after the softmax that is no small probability. They need −∞."),
+            (_unless_same(want.softmax(-1), want), "These are probabilities. Return processed scores: the softmax comes after the last processor."),
+            (_unless_same(want.masked_fill(removed, 0), want) if removed.any() else None, "Removed tokens are set to 0, which is not a small probability after the softmax. They need −∞."),
             (lambda got: removed.any() and (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞."),
-            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
+            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their values have changed. Leave them as they are."),
         ],
     }  # fmt: skip
 
@@ -97,27 +99,29 @@ def check_targets(answer):
         raise Mistake('Give a dictionary, {"A": {"temperature": 1.0, "top_k": 7}, "B": {…}, "C": {…}}.')
     for name in "ABC":
         if not isinstance(answer.get(name), dict):
-            raise Mistake(f"There are no settings for {name} yet: a dictionary such as {{'temperature': 1.0, 'top_k': 7}}.")  # fmt: skip
+            raise Mistake(f"There are no settings for {name} yet. Add a dictionary such as {{'temperature': 1.0, 'top_k': 7}}.")  # fmt: skip
     ids, logits = _bowl()
     for name in "ABC":
         scores = _processed(name, answer[name], ids, logits)
         kept, bits = scores.isfinite().sum().item(), _entropy(scores)
-        found = f"{name} keeps {kept:,} tokens, and their entropy is {bits:.2f} bits."
+        found = f"{name} keeps {kept:,} tokens, with an entropy of {bits:.2f} bits."
         if name == "A" and kept != 5:
-            raise Mistake(f"{found} Five tokens are wanted: which setting counts them?")
+            raise Mistake(f"{found} Exactly five are asked for: which setting counts tokens?")
         if name == "A" and bits <= 2.2:
             raise Mistake(
-                f"{found} More than 2.2 is wanted: make the five more equal, with a higher temperature."
+                f"{found} More than 2.2 is asked for: make the five more equal, with a higher temperature."
             )
         if name == "B" and kept < 20:
-            raise Mistake(f"{found} At least twenty are wanted.")
+            raise Mistake(f"{found} At least twenty are asked for.")
         if name == "B" and bits >= 1:
-            raise Mistake(f"{found} Less than 1 bit is wanted: one token must have nearly everything.")
+            raise Mistake(
+                f"{found} Less than 1 bit is asked for: one token must have nearly all the probability."
+            )
         if name == "C" and scores[0, logits.argmax()].isfinite():
-            raise Mistake(f"{found} The likeliest of all is still among them. Only one filter may drop it.")
+            raise Mistake(f"{found} The likeliest token is still among them. Only one filter can drop it.")
         if name == "C" and kept > 60:
-            raise Mistake(f"{found} At most 60 are wanted, without the likeliest.")
-    return "Three distributions as asked for: how many tokens are left, and how unsure the choice is, are two things."
+            raise Mistake(f"{found} At most 60 are asked for, without the likeliest.")
+    return "All three targets are met: how many tokens are left and how uncertain the choice is are two different things."
 
 
 @functools.cache
@@ -134,7 +138,7 @@ def _bowl():
 
 
 def _processed(name, settings, ids, logits):
-    """The scores after `settings`, as generate() would make them; Mistake for settings that cannot be."""
+    """The scores after `settings`, as generate() would compute them; Mistake for impossible settings."""
     import transformers
 
     classes = {
@@ -146,7 +150,7 @@ def _processed(name, settings, ids, logits):
         "typical_p": transformers.TypicalLogitsWarper,
     }
     if unknown := [setting for setting in settings if setting not in SETTINGS]:
-        raise Mistake(f"{name} has {unknown[0]!r}, which is none of the settings: {', '.join(SETTINGS)}.")
+        raise Mistake(f"{name} has {unknown[0]!r}, which is not one of the settings: {', '.join(SETTINGS)}.")
     scores = logits
     for setting, make in classes.items():
         value = settings.get(setting)
@@ -172,7 +176,7 @@ def _entropy(scores):
 
 @exercise("06/forbid", title="Forbid a word", minutes=15, difficulty=3, seconds=30)
 def check_forbid(answer):
-    """A processor, called with GPT-2's vocabulary and texts in which the word is near, begun, or there."""
+    """A processor, called with GPT-2's vocabulary and texts in which the word is absent, begun, or complete."""
     import torch
 
     from ...masks import pad, token_rows
@@ -189,7 +193,7 @@ def check_forbid(answer):
     ]:
         processor = answer(tokenizer, word)
         if not callable(processor):
-            raise Mistake(f"Return the processor itself, something that can be called; this is {type(processor).__name__}.")  # fmt: skip
+            raise Mistake(f"Return the processor itself, a callable; got {type(processor).__name__}.")  # fmt: skip
         ids, _ = pad(token_rows(tokenizer, rows), tokenizer.eos_token_id)
         scores = torch.randn(len(rows), len(texts), generator=torch.Generator().manual_seed(1))
         got = _called(processor, ids, scores)
@@ -199,12 +203,12 @@ def check_forbid(answer):
             said = f"the word {word!r} after {text!r}"
             _compare_bans(set(low.nonzero().flatten().tolist()), want, word, row, rows, said)
             if not got[row][low].isneginf().all():
-                raise Mistake(f"For {said} forbidden tokens get a large negative number. Set them to −∞.")
+                raise Mistake(f"For {said}, forbidden tokens get a large negative number. Set them to −∞.")
             if not torch.equal(got[row][~low], scores[row][~low]):
-                raise Mistake(f"For {said} scores of tokens are changed that are not forbidden.")
+                raise Mistake(f"For {said}, values of tokens that are not forbidden have changed.")
         if not torch.equal(_called(processor, ids, scores), got):
-            raise Mistake("Called again with the same ids it answers differently. A processor should need nothing but what it is given.")  # fmt: skip
-    return "However the word is cut into tokens, spelled with capitals or begun by the prompt, it cannot be completed; and nothing else is lost."
+            raise Mistake("Called again with the same ids, your processor returns something else. It should depend on its arguments only.")  # fmt: skip
+    return "However the word is split into tokens, capitalised or begun by the prompt, it cannot be completed; and no other token is forbidden."
 
 
 def _tail(text, word):
@@ -221,7 +225,7 @@ def _vocabulary():
 
 
 def _called(processor, ids, scores):
-    """What a learner's processor returns; Mistake if it changes its input or returns no scores."""
+    """What a learner's processor returns; Mistake if it changes its input or returns anything but scores."""
     import torch
 
     given = scores.clone()
@@ -232,10 +236,12 @@ def _called(processor, ids, scores):
     if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
         found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
         raise Mistake(
-            f"The processor should return scores for all tokens, {tuple(scores.shape)}; here: {found}."
+            f"The processor should return a tensor of shape {tuple(scores.shape)}, one value per token; got {found}."
         )
     if not torch.equal(given, scores):
-        raise Mistake("The processor changes the scores that it is given: work on a copy, `scores.clone()`.")
+        raise Mistake(
+            "The processor changes the tensor `scores` that it is given: work on a copy, `scores.clone()`."
+        )
     return got
 
 
@@ -261,18 +267,18 @@ def _compare_bans(banned, want, word, row, rows, said):
         banned,
         want,
         said,
-        f"Too {'many' if banned > want else 'few'} or other tokens are forbidden, for instance these are wrong: {examples}.",
+        f"The wrong tokens are forbidden. Your result differs for these, among others: {examples}.",
         mistakes=[
-            (set() if want and here else None, "Nothing is forbidden where the word stands in the text already. It must not come about a second time."),
+            (set() if want and here else None, "Nothing is forbidden when the word is already in the text. It must not be completed a second time."),
             (set() if want else None, "Nothing is forbidden."),
-            (lambda banned: len(word) == 1 and len(banned) == len(texts), "Everything is forbidden, because `text[-0:]` is the whole text. For a word of one letter no letter before the token matters."),
-            (lambda banned: here and len(banned) == len(texts), "Everything is forbidden, because the word stands in the text already. Look for words that *end* in the new token."),
-            (unless_right(more) if here else None, "`count` leaves out a word that overlaps with the one before it: here its end stands in the new token all the same."),
-            (unless_right(whole), "Only tokens that hold the whole word are forbidden. Here the text has begun it, and a token can complete it."),
-            (unless_right(exact), "Only this way to write it is forbidden. Compare in small letters: `.lower()`."),
+            (lambda banned: len(word) == 1 and len(banned) == len(texts), "Every token is forbidden, because `text[-0:]` is the whole text. For a word of one letter, nothing before the token matters."),
+            (lambda banned: here and len(banned) == len(texts), "Every token is forbidden, because the word is already in the text. Look for words that *end* in the new token."),
+            (unless_right(more) if here else None, "`count` skips a word that overlaps with the one before it, but such a word can still end in the new token."),
+            (unless_right(whole), "Only tokens that contain the whole word are forbidden. Here the text has begun it, and a token can complete it."),
+            (unless_right(exact), "Only this spelling is forbidden. Compare in lower case: `.lower()`."),
             (unless_right(other) if row else None, "The first row's text decides for all rows. Each row has its own."),
-            (unless_right(forms), "Only tokens that *are* the word are forbidden. A longer token may hold it, too."),
-            (unless_right(parts), "The tokens of the word's own encodings are forbidden, the parts as well. A part alone is no such word, and other parts can spell it."),
-            (lambda banned: banned > want, f"Tokens are forbidden that do not complete the word: {examples}."),
+            (unless_right(forms), "Only tokens that *are* the word are forbidden. A longer token may contain it, too."),
+            (unless_right(parts), "All tokens of the word's own encodings are forbidden. But a part alone is not the word, and other parts can spell it."),
+            (lambda banned: banned > want, f"Tokens that do not complete the word are forbidden: {examples}."),
         ],
     )  # fmt: skip
