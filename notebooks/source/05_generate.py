@@ -1,16 +1,17 @@
 # %% [markdown]
 # # What does generate() do, step by step?
 #
-# **By the end a loop of about twenty lines will give `model.generate`'s ids exactly, on a left-padded batch whose rows
-# end at different steps, greedy and sampled, in three models; and it will run inside the real `generate()` too.**
+# **By the end, a loop of about twenty lines will return exactly the ids of `model.generate`, on a left-padded batch
+# whose rows end at different steps, greedy and sampled, for three models; and it will run inside the real
+# `generate()` too.**
 #
 # You will be able to
 #
 # - say which value wins when the call, a config that you pass, the model's config and the defaults disagree,
 # - write the loop: prefill, decode, choose, fill the rows that have ended, stop,
 # - write a logits processor, a stopping criterion and a streamer, and say when each is called,
-# - find the usual bugs of such loops by what they write,
-# - open the installed source at the lines that matter, and translate the names of older articles.
+# - recognise the usual bugs of such loops by the text that they write,
+# - open the installed source at the lines that matter, and translate the names in older articles.
 #
 # *70 minutes, and 50 more for the exercises. You need: lessons 02 to 04.*
 
@@ -42,9 +43,9 @@ print(tokenizer.decode(generated[0]))
 assert torch.equal(ids[:, : generated.shape[1]], generated)
 
 # %% [markdown]
-# The same ids, as far as `generate()` goes. It stops at `<|im_end|>`, and three lines do not know that a text can end.
-# They also start from the first token again at each step, write one row only, cannot draw, obey no
-# argument, and show nothing until they are done. This lesson adds what is missing, one thing at a time.
+# The same ids, as far as `generate()` goes. It stops at `<|im_end|>`; our three lines do not know that a text can
+# end. They also start again from the first token at each step, write only one row, cannot sample, take no settings,
+# and show nothing until they are done. This lesson adds what is missing, one piece at a time.
 
 # %% [markdown]
 # ## 2. Where does each argument go?
@@ -58,8 +59,8 @@ print(", ".join(inspect.signature(model.generate).parameters))
 
 # %% [markdown]
 # `temperature` is not among them, nor is `max_new_tokens`. They are settings of a `GenerationConfig`, and come in
-# through `kwargs`. So what does `generate()` make of a call? It can be asked: `custom_generate=` takes a function that is
-# put **in the place of its loop**, and is handed all that was prepared. Ours hands it back.
+# through `kwargs`. So what does `generate()` make of a call? We can ask it: `custom_generate=` takes a function that
+# **replaces its loop** and receives everything that was prepared. Ours returns all of it.
 
 # %%
 def handed_over(model, input_ids, **prepared):
@@ -74,9 +75,9 @@ for name, value in prepare(max_new_tokens=4).items():
     print(f"{name:18} {type(value).__name__}")
 
 # %% [markdown]
-# No token was generated. These nine things are what the loop gets to work with, and we go through all of them. First
-# `generation_config`: what is left when every source of settings has been asked. One setting is `do_sample`: with True
-# each token is drawn at random, by its probability.
+# No token was generated. These nine things are what the loop has to work with, and we will go through all of them.
+# First `generation_config`: the result once every source of settings has been consulted. One setting is `do_sample`:
+# if it is True, each token is drawn at random, according to its probability.
 
 # %%
 Predict(lesson.predict_top_k)
@@ -87,8 +88,8 @@ settled = prepare(max_new_tokens=4, do_sample=True)["generation_config"]
 print("top_k", settled.top_k, "  top_p", settled.top_p, "  temperature", settled.temperature)
 
 # %% [markdown]
-# Only the 50 largest logits stay in the draw. Nobody asked for that: a new `GenerationConfig` says nothing, and neither does
-# this model's own about `top_k`. (Lesson 06 is about what these settings do, this one about where they go.)
+# Only the tokens with the 50 largest logits can be drawn. Nobody asked for that: neither a new `GenerationConfig` nor
+# this model's own says anything about `top_k`. (Lesson 06 explains what these settings do; this one, where they go.)
 
 # %%
 from transformers import GenerationConfig
@@ -96,13 +97,13 @@ from transformers import GenerationConfig
 print("a new one:", GenerationConfig().top_k, "  the model's:", model.generation_config.top_k)
 
 # %% [markdown]
-# So a setting can come from four places: the call, a config that you pass, the model's config, and the library's
-# defaults. We let them disagree, for seven settings, and look at what is left.
+# So a setting can come from four sources: the call, a config that you pass, the model's config, and the library's
+# defaults. We let them disagree about seven settings, and look at which value is used.
 
 # %%
 from transformers.utils import logging as library_log
 
-library_log.set_verbosity_error()  # what the library says about this comes below
+library_log.set_verbosity_error()  # its messages about this are shown below
 
 
 def who_wins(name, own, passed, called):
@@ -121,7 +122,7 @@ def who_wins(name, own, passed, called):
     return cells
 
 # %%
-disagree = {  # what the model's config, the passed one and the call say
+disagree = {  # the values in the model's config, the passed config and the call
     "do_sample": (True, False, True),
     "temperature": (0.7, 0.8, 0.9),
     "top_k": (10, 20, 30),
@@ -137,8 +138,8 @@ for name, values in disagree.items():
     assert left[1:] == [str(v) for v in (*values, values[0], None)]
 
 # %% [markdown]
-# **The call, then the config you pass, then the model's, then the defaults.** In a config None means "not said", and the
-# next one is asked. In the call None is an answer, and stays. What becomes of `top_k=None`?
+# **The call, then the config you pass, then the model's, then the defaults.** In a config, None means "not set", and
+# the next source is asked. In the call, None is a value, and it stays. What does `top_k=None` do?
 
 # %%
 for top_k in (30, None):
@@ -146,11 +147,11 @@ for top_k in (30, None):
     print(f"top_k={top_k}:", [type(processor).__name__ for processor in made])
 
 # %% [markdown]
-# No filter is made, so that every token can be drawn.
+# No filter is created, so every token can be drawn.
 
 # %% [markdown]
-# The library says something about these calls. Its messages go to a log, and some to Python's warnings. We send both to the
-# page:
+# The library comments on such calls. Most of its messages go to a log, and some to Python's warnings. We print both
+# on the page:
 
 # %%
 import logging
@@ -174,14 +175,14 @@ warnings.simplefilter("always", UserWarning)
 warnings.showwarning = lambda message, *place: on_the_page(message)
 
 # %%
-library_log.warning_once.cache_clear()  # some messages come once in a kernel
+library_log.warning_once.cache_clear()  # some messages appear only once per kernel
 _ = prepare(generation_config=GenerationConfig(max_new_tokens=4), num_beams=1)
 _ = prepare(max_new_tokens=4, temperature=0.7)
 
 # %% [markdown]
-# A config *and* settings beside it will not work forever. And a temperature without `do_sample=True` has no effect. Other
-# calls are refused, before anything is computed. A misspelt setting is taken for an argument of the model's `forward`,
-# which does not know it:
+# Passing a config *and* separate settings will stop working in a later version. And a temperature without
+# `do_sample=True` has no effect. Other calls are refused before anything is computed. A misspelt setting is taken for
+# an argument of the model's `forward`, which does not know it:
 
 # %%
 before = model.generation_config.to_dict()
@@ -201,8 +202,8 @@ assert model.generation_config.to_dict() == before
 # %% [markdown]
 # ## 3. How long?
 #
-# `max_length` counts the prompt, `max_new_tokens` does not. And if neither is given? A tiny model, GPT-2 with random
-# weights, is enough to find out.
+# `max_length` counts the prompt, `max_new_tokens` does not. What if neither is given? A tiny GPT-2 with random
+# weights is enough to find out.
 
 # %%
 Predict(lesson.predict_length)
@@ -226,13 +227,13 @@ count(max_new_tokens=20)
 count(max_length=8, max_new_tokens=2)
 
 # %% [markdown]
-# The default `max_length` is 20. Unlike one that somebody sets, it is counted from the end of the prompt; the warning
-# prints the sum. Older versions counted the prompt here as well. Say `max_new_tokens`, and none of this matters.
+# The default `max_length` is 20. Unlike a length that you set, it is counted from the end of the prompt; the warning
+# prints the sum. Older versions counted the prompt here as well. Pass `max_new_tokens`, and none of this matters.
 
 # %% [markdown]
 # ## 4. What is prepared
 #
-# From now on the batch of lesson 02, padded on the left:
+# From now on we use the batch of lesson 02, padded on the left:
 
 # %%
 sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -245,8 +246,9 @@ print(prepared["position_ids"].cpu())
 {name: prepared[name] for name in ("logits_to_keep", "use_cache")}
 
 # %% [markdown]
-# The mask is ours, the positions are those of lesson 02. `logits_to_keep=1` spares the head all places but the
-# last. The cache is an empty `DynamicCache`. With one prompt there is no padding, and a mask of ones is dropped:
+# The mask is ours, and the position ids are those of lesson 02. With `logits_to_keep=1` the head computes logits for
+# the last token only. The cache is an empty `DynamicCache`. With one prompt there is no padding, and a mask of ones
+# is dropped:
 
 # %%
 print("cached so far:", prepared["cache"].get_seq_length())
@@ -257,7 +259,7 @@ print("two sequences for each prompt:", tuple(twice["input_ids"].shape))
 # %% [markdown]
 # ## 5. Prefill and decode
 #
-# We watch what the model is given at each step, from outside, with a hook:
+# With a hook we can watch, from outside, what the model is given at each step:
 
 # %%
 def watch(**arguments):
@@ -275,12 +277,12 @@ _, seen = watch(max_new_tokens=4)
 for step, given in enumerate(seen):
     shapes = tuple(given["input_ids"].shape), tuple(given["attention_mask"].shape)
     print(f"step {step}: ids {shapes[0]}, mask {shapes[1]}, cached {given['cached']:2}", end=", ")
-    print("positions", given["position_ids"][:, -1].tolist(), "at the last place")
+    print("position ids", given["position_ids"][:, -1].tolist(), "of the last token")
 
 # %% [markdown]
-# The first pass takes the whole prompt: **prefill**. From then on each pass takes one token a row: **decode**. The
-# mask grows by a 1, each row's position by 1, and the cache holds the rest. Choosing what the model still
-# needs at a step is the work of the method `prepare_inputs_for_generation`. Our loop does it in one line, with a helper:
+# The first pass takes the whole prompt: **prefill**. From then on, each pass takes one token per row: **decode**. At
+# each step the mask gets another 1, each row's position id grows by 1, and the cache holds the rest. The method
+# `prepare_inputs_for_generation` selects what the model still needs. Our loop does it in one line, with a helper:
 
 # %%
 from transformers import DynamicCache
@@ -301,7 +303,7 @@ def greedy(model, input_ids, new_tokens, **inputs):
     for _ in range(new_tokens):
         chosen = model(given, **inputs).logits[:, -1].argmax(-1)  # (batch,)
         input_ids = torch.cat([input_ids, chosen[:, None]], dim=1)
-        given, inputs = chosen[:, None], extended(inputs)  # decode: one token a row
+        given, inputs = chosen[:, None], extended(inputs)  # decode: one token per row
     return input_ids
 
 # %%
@@ -320,14 +322,15 @@ for row in ours[:, length:]:
     print(repr(tokenizer.decode(row)))
 
 # %% [markdown]
-# `eos_token_id=None` in the call: without end-of-text the two agree, and row 0 writes past its `<|im_end|>` in both.
+# The call has `eos_token_id=None`: without an end-of-text the two agree, and both continue row 0 after its
+# `<|im_end|>`.
 
 # %% [markdown]
 # ## 6. Rows that have ended
 #
-# What ends a text is the `eos_token_id` of the generation config; the tokenizer is not asked. It may be several ids. To
-# see rows end early in a short run, we add the id of the full stop. To tell the padding from an end, we fill with the
-# id 0. GPT-2's name for its end stands there, `<|endoftext|>`, but it is not in our list, so here it ends nothing.
+# A text ends at the `eos_token_id` of the generation config; the tokenizer is not asked. It can be a list of ids. To
+# see rows end early in a short run, we add the id of the full stop. To tell padding from an end, we pad with id 0.
+# Its name is that of GPT-2's end, `<|endoftext|>`, but it is not in our list, so here it ends nothing.
 
 # %%
 print(model.generation_config.eos_token_id, tokenizer.convert_ids_to_tokens([2, 30, 0]))
@@ -346,50 +349,53 @@ for row in ended[:, length:].tolist():
     print(row)
 
 # %% [markdown]
-# Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and while it does, the model
-# computes all three. What it says for the ended rows is replaced by the padding. Their mask grows by 1s, too: nobody
-# reads an ended row's logits, and rows do not see each other.
+# Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and all the while the
+# model computes all three rows. The tokens chosen for the ended rows are replaced by padding. Their masks get further
+# 1s too: the loop throws an ended row's logits away, and rows do not see each other.
 
 # %% [markdown]
 # ### Exercise 1: the finished rows · difficulty 2 of 3 · 8 minutes
 #
-# One step has chosen a token for every row. Replace those of rows that had ended before by the padding, and
-# bring the flags up to date. Any of `end_ids` ends a row, and it keeps that token. Leave what you are given unchanged.
+# One step has chosen a token for every row. In rows that had ended before this step, replace it by the padding token,
+# and update the flags. Any of `end_ids` ends a row, and the row keeps that token. Leave the tensors that you are
+# given unchanged.
 
 # %% tags=["exercise"]
 def finish(
     next_tokens: torch.Tensor, unfinished: torch.Tensor, end_ids: list[int], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return next_tokens and unfinished after this step; both (batch,), unfinished of True and False."""
+    """Return next_tokens and unfinished after this step; both (batch,), unfinished a boolean tensor."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def finish(
     next_tokens: torch.Tensor, unfinished: torch.Tensor, end_ids: list[int], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return next_tokens and unfinished after this step; both (batch,), unfinished of True and False."""
+    """Return next_tokens and unfinished after this step; both (batch,), unfinished a boolean tensor."""
     next_tokens = torch.where(unfinished, next_tokens, pad_id)
     ended = torch.isin(next_tokens, torch.tensor(end_ids, device=next_tokens.device))
     return next_tokens, unfinished & ~ended
 
 # %% [markdown] tags=["solution"]
-# The order matters: first fill by the *old* flags, then renew them. The other way round a row would lose its own
-# end-of-text. And `unfinished &` keeps a row finished, whatever comes later: the padding is no end in itself.
+# The order matters: first pad according to the *old* flags, then update them. The other way round, a row would lose
+# its own end-of-text. And `unfinished &` keeps a row finished, whatever comes later: a padding token by itself does
+# not end a row.
 
 # %% tags=["check"]
 lesson.check_finish(finish)
 
 # %% [markdown] tags=["hints"]
-# - Which flags say whose token is replaced: those from before this step, or those after it?
-# - `torch.where(unfinished, next_tokens, pad_id)` replaces. `torch.isin(next_tokens, torch.tensor(end_ids))` finds any of several.
-# - A row is unfinished after this step if it was before, *and* if its token is no end.
+# - Which flags decide whose token is replaced: those from before this step, or those from after it?
+# - `torch.where(unfinished, next_tokens, pad_id)` replaces. `torch.isin(next_tokens, torch.tensor(end_ids))` finds
+#   any of several ids.
+# - A row is unfinished after this step if it was unfinished before *and* its token is not an end.
 
 # %% [markdown]
 # ## 7. Logits processors
 #
-# Between the logits and the choice stands a list of functions. Each takes the ids so far, (batch, length), and
-# **scores**, (batch, vocab), and returns scores: the logits, as the list has changed them so far. (The scores of
-# lesson 03, inside attention, are other numbers.) `generate()` builds the list from the settings:
+# Between the logits and the choice there is a list of functions. Each takes the ids so far, (batch, length), and
+# **processed scores**, (batch, vocab): the logits as the functions before it have changed them. It returns processed
+# scores. (The attention scores of lesson 03 are other numbers.) `generate()` builds the list from the settings:
 
 # %%
 asked = {"renormalize_logits": True, "top_p": 0.9, "temperature": 0.7, "min_new_tokens": 2, "min_p": 0.05, "top_k": 40}
@@ -398,13 +404,13 @@ for processor in prepare(max_new_tokens=4, do_sample=True, **asked)["logits_proc
     print(type(processor).__name__)
 
 # %% [markdown]
-# The order is the library's, not the call's, and `min_new_tokens` makes two. Those that are called **Warper** belong to
-# sampling. In older versions they were a list of their own, `logits_warper`, made by `_get_logits_warper`. The second list
-# is gone; the names of the classes have stayed.
+# The order is the library's, not the call's, and `min_new_tokens` creates two. Those named **Warper** belong to
+# sampling. In older versions they formed a second list, `logits_warper`, made by `_get_logits_warper`. That list is
+# gone; the class names have stayed.
 
 # %% [markdown]
-# You can add your own. This one forbids every token with a certain letter, but for the special ones, and notes how many scores were finite
-# when it was called:
+# You can add your own. This one forbids every token that contains a certain letter, except special tokens, and
+# records how many processed scores were finite when it was called:
 
 # %%
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -429,7 +435,7 @@ print(tokenizer.decode(written[0, inputs.input_ids.shape[1] :]))
 Predict(lesson.predict_custom)
 
 # %% tags=["answer"]
-print("finite scores when our processor is called:")
+print("finite processed scores when our processor is called:")
 _ = model.generate(**inputs, max_new_tokens=1, do_sample=True, top_k=5, logits_processor=LogitsProcessorList([no_e]))
 print(no_e.finite[0], "of", model.config.vocab_size)
 
@@ -440,8 +446,9 @@ for do_sample in (True, False):
     print(f"do_sample={do_sample}:", [type(processor).__name__ for processor in listed])
 
 # %% [markdown]
-# **Yours come after the penalties and bans, and before what belongs to sampling**, which is left out with
-# `do_sample=False`. So scores that you change are still divided by the temperature, and cut by top-k. Temperature and top-p show that the order can matter:
+# **Your processors come after the penalties and bans, and before those of sampling**, which are left out with
+# `do_sample=False`. So what you return is still divided by the temperature and filtered by top-k. Temperature and
+# top-p show that the order can matter:
 
 # %%
 asked = {"do_sample": True, "temperature": 0.4, "top_p": 0.5, "top_k": None}
@@ -455,8 +462,9 @@ print(f"{type(heat).__name__} first: {first_heat} tokens kept; {type(cut).__name
 # %% [markdown]
 # ### Exercise 2: temperature and top-k · difficulty 2 of 3 · 10 minutes
 #
-# Write both as processors. The temperature divides. Top-k keeps the `top_k` largest scores of each row, and those that
-# tie with the last of them; all others become −∞. `top_k` may exceed the vocabulary. Leave what you are given unchanged.
+# Write both as processors. The temperature divides. Top-k keeps the `top_k` largest values in each row of `scores`,
+# and any that tie with the last of these; all others become −∞. `top_k` may exceed the size of the vocabulary. Leave
+# the tensors that you are given unchanged.
 
 # %% tags=["exercise"]
 def sampling_processors(temperature: float, top_k: int) -> list:
@@ -478,24 +486,24 @@ def sampling_processors(temperature: float, top_k: int) -> list:
     return [heat, cut]
 
 # %% [markdown] tags=["solution"]
-# `topk(k).indices` would be one way to say what stays, and it breaks ties by chance. Comparing with the k-th score keeps
-# them, as the library does. A new tensor each time: with `output_logits=True`, `generate()` keeps the raw
-# logits, and a processor that works in place would spoil them.
+# `topk(k).indices` would be one way to say what stays, but it breaks ties in an order that nobody promises. Comparing
+# with the k-th value keeps all ties, as the library does. Return a new tensor each time: with `output_logits=True`,
+# `generate()` keeps the raw logits, and a processor that works in place would change them.
 
 # %% tags=["check"]
 lesson.check_processors(sampling_processors)
 
 # %% [markdown] tags=["hints"]
 # - A function inside your function can use `temperature` and `top_k`; return a list of two such functions.
-# - `scores.topk(k).values[:, -1:]` is the smallest score that stays, one for each row.
+# - `scores.topk(k).values[:, -1:]` is the smallest value that stays, one for each row.
 # - `masked_fill` returns a new tensor. `scores /= temperature` and `scores[...] = …` change the one you were given.
 
 # %% [markdown]
 # ## 8. Stopping criteria
 #
-# A criterion takes the ids, and says for each row whether it is done. (The scores it is given are `None`, unless
-# `generate()` is asked to collect them.) There is one for the length and one for end-of-text, `max_time` in seconds adds a
-# third, and yours join them:
+# A stopping criterion takes the ids, and says for each row whether it is done. (Its argument `scores` is `None`,
+# unless `generate()` is asked to collect them.) One checks the length and one looks for end-of-text; `max_time`, in
+# seconds, adds a third, and yours follow:
 
 # %%
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -512,8 +520,8 @@ stop = {"stopping_criteria": StoppingCriteriaList([AtNewline()])}
 print([type(criterion).__name__ for criterion in prepare(max_new_tokens=4, max_time=60.0, **stop)["stopping_criteria"]])
 
 # %% [markdown]
-# A row is done as soon as **one** of them says so, and the loop ends when all rows are done. Row 0 writes a line break,
-# 198, at its third step. The third line is the same prompt alone, without an end-of-text:
+# A row is done as soon as **one** criterion says so, and the loop ends when all rows are done. Row 0 writes a line
+# break, 198, at its third step. We run the batch with and without an end-of-text, then row 0 alone, without one:
 
 # %%
 rows = model.generate(**batch, max_new_tokens=6, pad_token_id=0, **stop)[:, length:]
@@ -525,23 +533,24 @@ alone = model.generate(**row_0, max_new_tokens=6, pad_token_id=0, eos_token_id=N
 print("alone:              ", alone[0].tolist())
 
 # %% [markdown]
-# The second line is a trap. The row counts as done in all three, as the third shows, which stops there. But `generate()`
-# fills ended rows of a batch **only if there is an end-of-text to look for**. Without one, the text behind your stop is the model's, and you have to cut it off.
+# The second line is a trap. The row counts as done in all three runs: the third run stops there. But `generate()`
+# pads the ended rows of a batch **only if there is an end-of-text to look for**. Without one, the text after your
+# stop is whatever the model writes, and you have to cut it off.
 
 # %% [markdown]
 # ### Exercise 3: stop after some sentences · difficulty 2 of 3 · 10 minutes
 #
-# End each row when its new text has as many sentences as asked for. A token closes a sentence if its text ends with `.`,
-# `!` or `?`; so `...` is one end, and so is `?!`. Sentences in the prompt do not count.
+# End each row once its new text has at least the number of sentences asked for. A token closes a sentence if its text
+# ends with `.`, `!` or `?`; so the token `...` is one end, and so is `?!`. Sentences in the prompt do not count.
 
 # %% tags=["exercise"]
 def stop_after(tokenizer, prompt_length: int, sentences: int):
-    """Return a criterion: a function (input_ids, scores, **kwargs) -> True or False for each row, (batch,)."""
+    """Return a criterion: a function (input_ids, scores, **kwargs) -> a boolean tensor (batch,)."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def stop_after(tokenizer, prompt_length: int, sentences: int):
-    """Return a criterion: a function (input_ids, scores, **kwargs) -> True or False for each row, (batch,)."""
+    """Return a criterion: a function (input_ids, scores, **kwargs) -> a boolean tensor (batch,)."""
 
     def criterion(input_ids, scores, **kwargs):
         new = input_ids[:, prompt_length:].tolist()
@@ -555,23 +564,23 @@ rows = model.generate(**batch, max_new_tokens=24, stopping_criteria=[stop_after(
 print([tokenizer.decode(row, skip_special_tokens=True) for row in rows[:, length:]])
 
 # %% [markdown] tags=["solution"]
-# The batch is left-padded, so every row's new text begins at the same place. The answer is a tensor with a flag for each
-# row, on the ids' device: `generate()` joins the criteria with `|`. Decoding all new tokens at each step is wasteful;
-# a table of the closing ids, made once, would do the same.
+# The batch is left-padded, so every row's new text begins at the same index. The criterion returns a tensor with one
+# flag for each row, on the ids' device: `generate()` combines the criteria with `|`. Decoding all new tokens at each
+# step is wasteful; a table of the closing ids, built once, would do the same.
 
 # %% tags=["check"]
 lesson.check_sentences(stop_after)
 
 # %% [markdown] tags=["hints"]
 # - The new part is `input_ids[:, prompt_length:]`. Decode its tokens one by one.
-# - `text.endswith((".", "!", "?"))` asks for any of the three.
+# - `text.endswith((".", "!", "?"))` tests for any of the three.
 # - Count for each row, and compare: `torch.tensor(counts, device=input_ids.device) >= sentences`.
 
 # %% [markdown]
 # ## 9. The whole loop
 #
-# Prefill and decode, processors, a choice, the ended rows, stopping criteria. The signature is that of
-# `generate()`'s own loop, less what we do not need:
+# Prefill and decode, processors, a choice, padding for ended rows, stopping criteria. The signature is that of
+# `generate()`'s own loop, without what we do not need:
 
 # %%
 @torch.no_grad()
@@ -592,12 +601,12 @@ def loop(model, input_ids, logits_processor, stopping_criteria, generation_confi
     return input_ids
 
 # %% [markdown]
-# One rule: leave mask, positions and cache in `**inputs`. With `attention_mask` as a parameter of its own, the loop would
-# be given it twice, and Python says "got multiple values for keyword argument".
+# One rule: leave the mask, the position ids and the cache in `**inputs`. If `attention_mask` were a named parameter,
+# the loop would be given it twice, and Python would say "got multiple values for keyword argument".
 
 # %% [markdown]
-# Does it give the same ids? First with everything made by hand: our own processors, our own stop, a cache and positions as
-# in section 5. `generate()` takes no part.
+# Does it return the same ids? First with everything made by hand: our own processors, our own stopping criterion, a
+# cache and position ids as in section 5. `generate()` is not involved.
 
 # %%
 NEW = 6  # tokens
@@ -620,8 +629,8 @@ def by_hand(model, batch, ends, do_sample=False, temperature=1.0, top_k=0):
     return loop(model, batch["input_ids"], processors, criteria, config, **inputs)
 
 # %% [markdown]
-# Two models with random weights and the trained one. As ends we take two ids that each is going to write: row 0's second
-# token and row 1's first.
+# We use two models with random weights and the trained one. As ends we take two ids that each model is going to
+# write: row 0's second token and row 1's first.
 
 # %%
 models = {"GPT-2": (small, gpt2), "Llama": load("tiny-llama"), "trained": (model, tokenizer)}
@@ -633,8 +642,8 @@ for name, (net, words) in models.items():
     cases[name] = (net, rows, {"eos_token_id": [free[0, -1].item(), free[1, -2].item()], "pad_token_id": 0})
 
 # %% [markdown]
-# The random numbers are torch's, so the same seed gives the same draws, if both loops draw for the same rows in the same
-# order. Each setting is compared over the whole tensor.
+# The random numbers come from torch, so the same seed gives the same draws if both loops draw for the same rows in
+# the same order. For each setting we compare the whole tensor.
 
 # %%
 def compare(case, run, seeds=(0,), **settings):
@@ -665,8 +674,8 @@ for name, case in cases.items():
 assert early_drawn > 0
 
 # %% [markdown]
-# Every id of every row, the padding included. Second half: the same loop **inside** `generate()`, which prepares, and
-# hands over its own processors, criteria and cache.
+# Every id of every row is equal, padding included. Second half: the same loop **inside** `generate()`, which prepares
+# the inputs and passes its own processors, criteria and cache.
 
 # %%
 def plugged_in(model, batch, ends, **settings):
@@ -685,28 +694,28 @@ for label, settings in asked.items():
     assert all(equal for _, equal, _ in results.values())
 
 # %% [markdown]
-# That is the loop that `generate()` runs, but for bookkeeping: collecting scores, feeding a streamer, waiting for other
-# GPUs. And ours does not know the trap of section 8: it always fills, and so always needs a `pad_token_id`. Now put your
-# own processors into `by_hand`, and run the cells again.
+# That is the loop that `generate()` runs, apart from bookkeeping: collecting outputs, feeding a streamer, waiting for
+# other GPUs. And ours does not have the trap of section 8: it always pads ended rows, and so always needs a
+# `pad_token_id`. Now put your own processors into `by_hand`, and run the cells again.
 
 # %% [markdown]
 # ## 10. Step through it
 #
-# The course keeps this loop as `decode_steps`, which stops after every turn and shows what it saw:
+# The course provides this loop as `decode_steps`, which stops after every step and shows what happened:
 
 # %%
 from course_utils import decode_steps
 
-settings = {"do_sample": True, "temperature": 0.5, "top_k": 1}  # top_k 1: everybody draws the same
+settings = {"do_sample": True, "temperature": 0.5, "top_k": 1}  # with top_k 1 every run draws the same token
 for step in decode_steps(model, batch, max_new_tokens=3, **settings, **ends):
     seen = [("model", step.logits), *step.stages]
     print(f"step {step.index}: {step.cache_length} cached, chosen {step.next_tokens.tolist()}, {step.reasons}")
     print("   row 2:", *[f"{name} {scores[2].softmax(-1)[step.next_tokens[2]]:.2f}" for name, scores in seen])
 
 # %% [markdown]
-# Now under your hands: step, step back, and look at the distribution after each processor. Choose another token
-# than the model did, and a second branch begins, which goes on by itself. (The top-k of 50 among the processors is that of
-# section 2.)
+# Now try it yourself: step forward, step back, and look at the distribution after each processor. Choose a different
+# token from the model's, and a second branch begins, which continues on its own. (The top-k of 50 among the
+# processors is the one from section 2.)
 
 # %% tags=["nbval-ignore-output"]
 Stepper(model, tokenizer, sentences[::2], max_new_tokens=4, do_sample=True, temperature=0.7, top_p=0.9, **ends)
@@ -714,7 +723,7 @@ Stepper(model, tokenizer, sentences[::2], max_new_tokens=4, do_sample=True, temp
 # %% [markdown]
 # ## 11. Streamers
 #
-# A streamer receives tokens while they come. It needs two methods, `put` and `end`.
+# A streamer receives tokens as they are generated. It needs two methods, `put` and `end`.
 
 # %%
 from transformers.generation.streamers import BaseStreamer, TextStreamer
@@ -731,8 +740,8 @@ class Calls(BaseStreamer):
 _ = model.generate(**inputs, max_new_tokens=3, streamer=Calls())
 
 # %% [markdown]
-# First the prompt, (batch, length), then each step's tokens, (batch,), then `end()`. The library's own `TextStreamer` prints
-# text, and holds it back until a word is whole. It takes one row only.
+# First comes the prompt, (batch, length), then each step's tokens, (batch,), then `end()`. The library's own
+# `TextStreamer` prints text, and holds it back until a word is complete. It takes only one row.
 
 # %%
 _ = model.generate(**inputs, max_new_tokens=14, streamer=TextStreamer(tokenizer, skip_prompt=True))
@@ -740,9 +749,9 @@ _ = model.generate(**inputs, max_new_tokens=14, streamer=TextStreamer(tokenizer,
 # %% [markdown]
 # ### Exercise 4: stream probabilities · difficulty 3 of 3 · 12 minutes
 #
-# A streamer gets ids, no scores. A logits processor sees the scores, and one object can be both. Collect in `self.shown`,
-# for each new token of one row, the pair of its text and its probability under the scores that the processor is given. The
-# prompt is not shown.
+# A streamer gets ids and nothing else. A logits processor sees the processed scores, and one object can be both. For
+# each new token of one row, collect a pair in `self.shown`: its text, and its probability under the `scores` that the
+# processor is given. Leave out the prompt.
 
 # %% tags=["exercise"]
 class Probabilities(BaseStreamer):
@@ -753,7 +762,7 @@ class Probabilities(BaseStreamer):
         self.shown = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The processor: (1, length) and (1, vocab). Keep what you need, and return the scores."""
+        """The processor: (1, length) and (1, vocab). Store what you need, and return `scores`."""
         raise NotImplementedError
 
     def put(self, ids: torch.Tensor):
@@ -772,7 +781,7 @@ class Probabilities(BaseStreamer):
         self.shown = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The processor: (1, length) and (1, vocab). Keep what you need, and return the scores."""
+        """The processor: (1, length) and (1, vocab). Store what you need, and return `scores`."""
         self.probs = scores[0].softmax(-1)  # (vocab,)
         return scores
 
@@ -790,22 +799,23 @@ _ = model.generate(**inputs, max_new_tokens=5, streamer=both, logits_processor=L
 print([f"{text!r} {p:.2f}" for text, p in both.shown])
 
 # %% [markdown] tags=["solution"]
-# Each step calls the processor first and `put` after the choice, so the distribution that was kept is the one
-# that the token came from. When sampling, it is the one *before* temperature and top-k: user processors come
-# earlier. The scores behind all processors come back with `output_scores=True`, as in section 12.
+# Each step calls the processor first and `put` after the choice, so the stored distribution is the one that belongs
+# to the token. When sampling, it is the distribution *before* temperature and top-k: your processors come earlier.
+# The processed scores after all processors are returned with `output_scores=True`, as in section 12.
 
 # %% tags=["check"]
 lesson.check_streamer(Probabilities)
 
 # %% [markdown] tags=["hints"]
-# - In each step `__call__` comes first, and then `put` with the token that was chosen. Keep the distribution in `self`.
-# - `put` tells prompt and token apart by the number of dimensions: `ids.ndim`.
-# - The softmax of `scores[0]` is a distribution over the vocabulary; `ids[0]` is the place to look at.
+# - In each step `__call__` comes first, and then `put` with the token that was chosen. Store the distribution in
+#   `self`.
+# - `put` can tell the prompt from a new token by the number of dimensions: `ids.ndim`.
+# - The softmax of `scores[0]` is a distribution over the vocabulary; `ids[0]` is the index to look up.
 
 # %% [markdown]
 # ## 12. What comes back
 #
-# Ids alone, or an object with all that was collected:
+# `generate()` returns ids alone, or an object with everything that was collected:
 
 # %%
 collect = ("return_dict_in_generate", "output_scores", "output_logits", "output_hidden_states")
@@ -816,9 +826,9 @@ for name, value in out.items():
     print(f"{name:16} {type(value).__name__:13} {shape}")
 
 # %% [markdown]
-# `scores` and `logits` have an entry for each step, `hidden_states` for each step the embeddings and one for each layer,
-# and the cache has 30 layers. `logits` are the model's; `scores` are what the processors left of them. And as in
-# lesson 04, the cache lacks the last token, which no pass has read:
+# `scores` and `logits` have one entry per step. For each step `hidden_states` has the embeddings and one entry per
+# layer, and the cache has 30 layers. `logits` are the model's; `scores` are the processed scores, after all
+# processors. And as in lesson 04, the cache does not hold the last token, which no pass has read:
 
 # %%
 finite = [step[0].isfinite().sum(-1).tolist() for step in (out.logits, out.scores)]
@@ -830,7 +840,7 @@ print("ids in a row:", out.sequences.shape[1], " cached:", out.cache.get_seq_len
 # %% [markdown]
 # ## 13. The real loop, and its older names
 #
-# `_sample` runs greedy decoding too. The notes say where you have met its lines:
+# `_sample` runs greedy decoding too. The notes say where you have met each line:
 
 # %%
 from course_utils import library
@@ -856,21 +866,23 @@ library.show(
 )
 
 # %% [markdown]
-# Older articles know other names. Up to about version 4.40 each way of decoding was a method of its own, and greedy
-# and sampling were two loops. Each entry is tried out as the cell runs; `S0` and `S1` are two such articles:
+# Older articles use other names. Up to about version 4.40 each decoding strategy was a separate public method, and
+# greedy decoding and sampling were two loops. Each entry is tested as the cell runs; `S0` and `S1` are two such
+# articles:
 
 # %%
 for name in ("greedy_search", "sample", "_get_logits_warper"):
     print(library.where(name))
 
 # %% [markdown]
-# The [appendix](appendix_version_map.ipynb) has the whole map, from the older names to those of the installed version.
+# The [appendix](appendix_version_map.ipynb) has the complete map, from the older names to those of the installed
+# version.
 
 # %% [markdown]
 # ## 14. Find the bug
 #
-# Three loops that run without an error. Each has **one** wrong line. They keep no cache, which is slower, and gives the
-# same ids. First what they write, for the batch and the ends of section 6:
+# Here are three loops that run without an error. Each has **one** wrong line. They keep no cache, which is slower but
+# gives the same ids. First, what they write for the batch and the ends of section 6:
 
 # %%
 from course_utils.lessons.lesson05 import broken_loops as loops
@@ -887,10 +899,10 @@ for letter in loops.LETTERS:
     print(f"loop {letter}\n{loops.numbered(letter)}\n")
 
 # %% [markdown]
-# ### Exercise 5: mend them · difficulty 3 of 3 · 12 minutes
+# ### Exercise 5: fix them · difficulty 3 of 3 · 12 minutes
 #
-# For each loop give the number of the wrong line and the line that belongs there. (`end_ids` is a tensor in these.) The
-# check runs the mended loops on two other batches, and compares.
+# For each loop, give the number of the wrong line and the line that should replace it. (`end_ids` is a tensor here.)
+# The check runs the fixed loops on two other batches, and compares them with `generate()`.
 
 # %% tags=["exercise"]
 mended = ...  # such as {"A": (3, "for _ in range(new_tokens):"), "B": (…), "C": (…)}
@@ -903,28 +915,33 @@ mended = {
 }
 
 # %% [markdown] tags=["solution"]
-# **A** stops all rows with the first that ends. **B** forgets that a row had ended: the padding is no end, so two steps
-# later the row writes again. **C** reads each row's logits at the number of its tokens, less one. That is the last token
-# where padding is on the right; on the left it is some earlier place, in short rows a filler.
+# **A** stops all rows when the first one ends. **B** forgets that a row had ended: a padding token is not an end, so
+# two steps later the row writes again. **C** reads each row's logits at the number of its tokens minus one. With
+# padding on the right, that is the index of the last token; with padding on the left, it is an earlier index, which
+# in short rows holds a padding token.
 
 # %% tags=["check"]
 lesson.check_loops(mended)
 
 # %% [markdown] tags=["hints"]
-# - Look at the texts first. Which is too short? Which goes on behind its end? Which is right in the row without padding?
-# - A and B are wrong about rows that have ended. Go through two steps by hand, with one row that ends and one that does not.
-# - C: at which place of the row does it read the logits? Put in the mask of "My dog is", five fillers and three tokens.
+# - Look at the texts first. Which is too short? Which continues after its end? Which is right in the row without
+#   padding?
+# - A and B go wrong at rows that have ended. Work through two steps by hand, with one row that ends and one that does
+#   not.
+# - C: at which index of the row does it read the logits? Try the mask of "My dog is": five padding tokens and three
+#   tokens.
 
 # %% [markdown]
 # ## Recap
 #
-# - **Who wins:** the call, the config you pass, the model's config, the defaults. None in the call switches off, None in
-#   a config says nothing. Sampling has a `top_k=50` that nobody asked for.
-# - **The loop:** prefill, then per step: logits of the last place, processors, a choice, padding for ended rows, append,
-#   criteria, mask and position one further.
-# - **Your parts:** processors come before those of sampling; criteria answer for each row; a streamer gets the prompt first.
-# - **Bugs:** one row's end is not the batch's, an ended row stays ended, logits are read at the last place.
-# - **The source:** `generate()` prepares, `_sample` loops. Warpers are processors now.
+# - **Who wins:** the call, then the config you pass, the model's config, the defaults. In the call `top_k=None`
+#   switches the filter off; in a config None means "not set". Sampling has a `top_k=50` that nobody asked for.
+# - **The loop:** prefill, then at each step: the last token's logits, processors, a choice, padding for ended rows,
+#   append, criteria, and extending the mask and position ids.
+# - **Your parts:** your processors come before those of sampling; criteria return a flag for each row; a streamer
+#   gets the prompt first.
+# - **Bugs:** one row's end is not the batch's end, an ended row stays ended, logits are read at the last index.
+# - **The source:** `generate()` prepares, `_sample` loops. Warpers are now ordinary processors.
 
 # %%
 Quiz(lesson.quiz)
@@ -947,7 +964,7 @@ for function in (
     print(f"{function.__module__}, line {line}: {function.__qualname__}")
 
 # %% [markdown]
-# `course_utils/decoding/steps.py` holds this lesson's loop once more, turned inside out so that it can be stepped through.
+# `course_utils/decoding/steps.py` contains this lesson's loop again, turned inside out so that you can step through it.
 #
-# Next, [lesson 06](06_decoding.ipynb): the choice itself. What temperature, top-k, top-p and their kin do to a distribution, and what beam
-# search does instead.
+# Next, [lesson 06](06_decoding.ipynb): the choice itself. What temperature, top-k, top-p and other filters do to a
+# distribution, and what beam search does instead.

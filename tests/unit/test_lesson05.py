@@ -136,20 +136,20 @@ def test_finish():
         lesson05.check_finish,
         right=[finish, as_the_library_does, row_by_row],
         wrong=[
-            (no_padding, "keep what the model wrote for them"),
+            (no_padding, "keep the token that the model chose"),
             (pads_the_end_itself, "has lost its end-of-text"),
             (swapped_where, "the two are swapped"),
-            (filled_with_an_end, "fill them with `pad_id`"),
+            (filled_with_an_end, "pad them with `pad_id`"),
             (risen_from_the_dead, "is unfinished again"),
             (finished_flags, "the wrong way round"),
             (never_ends, "no row ends here"),
-            (first_end_only, "only the first of the ends"),
+            (first_end_only, "only the first of `end_ids`"),
             (ended_by_the_padding, "only `end_ids` end a row"),
-            (one_for_all, "one row's end ends all the others"),
+            (one_for_all, "one row's end ends all other rows"),
             (all_for_one, "the same for all rows"),
-            (a_single_flag, "the flags have the shape ()"),
-            (flags_first, "the flags come first"),
-            (tokens_only, "return two things"),
+            (a_single_flag, "the flags have shape ()"),
+            (flags_first, "returns the flags first"),
+            (tokens_only, "return two tensors"),
             (float_tokens, "ids are whole numbers"),
             (in_place, "changes its input"),
         ],
@@ -158,7 +158,7 @@ def test_finish():
 
 def test_finish_that_remembers_is_found_in_the_loop():
     with private_progress():
-        assert "remember something from call to call" in lesson05.check_finish(Remembering()).message
+        assert "remember something between calls" in lesson05.check_finish(Remembering()).message
 
 
 # ---- exercise 2: processors --------------------------------------------------------------------------
@@ -310,23 +310,23 @@ def test_processors():
             (both(multiplied), "multiplied by the temperature"),
             (both(probabilities), "these are probabilities"),
             (both(unheated), "temperature has no effect"),
-            (both(heated_in_place), "temperature processor changes the scores"),
-            (both(heated_one_row), "temperature processor should return scores for all tokens"),
+            (both(heated_in_place), "temperature processor changes the tensor"),
+            (both(heated_one_row), "temperature processor should return a tensor of shape"),
             (top_k_first, "the first processor is top-k"),
             (one_only, "a list of two functions"),
             (both(second=uncut), "top-k has no effect"),
-            (both(second=zeroed), "get the score 0"),
-            (both(second=cut_the_kth_too), "remove what is *below* it"),
-            (both(second=really_smallest), "the smallest scores are kept"),
+            (both(second=zeroed), "are set to 0"),
+            (both(second=cut_the_kth_too), "remove only what is *below* it"),
+            (both(second=really_smallest), "the smallest values are kept"),
             (both(second=over_the_batch), "the whole batch"),
             (both(second=limit_of_the_first_row), "the limit for all rows"),
             (both(second=without_ties), "tie with the k-th"),
             (both(second=too_large_k), "may be larger than the vocabulary"),
-            (both(second=one_too_many), "are still there. Look at which place"),
+            (both(second=one_too_many), "are still there. At which index"),
             (both(second=large_number), "a large negative number is not −∞"),
-            (both(second=small_number), "that a softmax still sees"),
-            (both(second=normalised), "their scores are changed"),
-            (both(second=cut_in_place), "top-k processor changes the scores"),
+            (both(second=small_number), "that still counts in a softmax"),
+            (both(second=normalised), "their values have changed"),
+            (both(second=cut_in_place), "top-k processor changes the tensor"),
         ],
     )
 
@@ -338,7 +338,7 @@ def test_probabilities_of_top_k_are_told():
 
 def test_processors_that_return_no_scores_are_told():
     with private_progress():
-        assert "here: list" in lesson05.check_processors(both(heated_list)).message
+        assert "got list" in lesson05.check_processors(both(heated_list)).message
 
 
 def test_processors_without_a_body_are_not_started():
@@ -359,7 +359,7 @@ def test_a_processor_that_remembers_is_found_in_generate():
         return [late, both()(temperature, top_k)[1]]
 
     with private_progress():
-        assert "samples other ids" in lesson05.check_processors(answer).message
+        assert "samples different ids" in lesson05.check_processors(answer).message
 
 
 # ---- exercise 3: sentences ---------------------------------------------------------------------------
@@ -491,15 +491,15 @@ def test_sentences():
             (the_first_one, "though more were asked for"),
             (one_late, "one sentence too late"),
             (marks_inside_too, "a mark inside a token"),
-            (the_newest_token, "not all of the new text"),
+            (the_newest_token, "part of the new text"),
             (inverted, "the wrong way round"),
-            (any_row, "one row's end ends all the others"),
+            (any_row, "one row's end ends all other rows"),
             (one_bool, "for the whole batch"),
-            (zero_dimensional, "the criterion returns the shape ()"),
+            (zero_dimensional, "the criterion returns shape ()"),
             (a_list, "the criterion returns list"),
             (numbers, "inverts them with `~`"),
             (the_verdict_itself, "return the criterion itself"),
-            (forgetful, "it answers differently"),
+            (forgetful, "returns something else"),
         ],
     )
 
@@ -678,21 +678,21 @@ def test_streamer():
         lesson05.check_streamer,
         right=[Shows, ByLogSoftmax],
         wrong=[
-            (ShowsThePrompt, "the prompt is shown too"),
+            (ShowsThePrompt, "the prompt is included too"),
             (MissesTheFirst, "the first new token is missing"),
             (MissesTheLast, "the last token is missing"),
             (ShowsIds, "these are ids"),
             (ShowsAllSoFar, "the earlier ones as well"),
             (ShowsUpperCase, "not those of the new tokens"),
-            (KeepsScores, "these are scores"),
-            (KeepsLogarithms, "these are logarithms"),
-            (KeepsPerCent, "these are per cent"),
-            (KeepsTheRest, "every other token together"),
+            (KeepsScores, "these are processed scores"),
+            (KeepsLogarithms, "these are log probabilities"),
+            (KeepsPerCent, "these are percentages"),
+            (KeepsTheRest, "all other tokens together"),
             (ShowsTheLargest, "the largest probability"),
             (OneStepLate, "from the step before"),
-            (Rounds, "just before it was chosen"),
+            (Rounds, "of the step that chose it"),
             (ReturnsNothing, "returned None"),
-            (ReturnsProbabilities, "writes other ids"),
+            (ReturnsProbabilities, "writes different ids"),
             (CollectsNothing, "`self.shown` is empty"),
             (CollectsTexts, "should hold pairs"),
             (CollectsText, "in `self.shown`, a list"),
@@ -728,22 +728,22 @@ def test_loops():
         wrong=[
             ([(10, "if done.all():")], "give a dictionary"),
             ({"A": RIGHT["A"], "B": RIGHT["B"]}, "loop C has no line yet"),
-            (with_(A="if done.all():"), "the number of a line and the line"),
-            (with_(A=(30, "if done.all():")), "has the lines 1 to 12"),
-            (with_(A=(10, "if done.any():")), "is as it was"),
-            (with_(A=(10, "if done.all():\n    break")), "a text of one line"),
-            (with_(A=(10, "if finished.all():")), "stops at NameError"),
+            (with_(A="if done.all():"), "the number of a line, and the line"),
+            (with_(A=(30, "if done.all():")), "has lines 1 to 12"),
+            (with_(A=(10, "if done.any():")), "is unchanged"),
+            (with_(A=(10, "if done.all():\n    break")), "a string of one line"),
+            (with_(A=(10, "if finished.all():")), "stops with NameError"),
             (
                 with_(B=(4, "while True:")),
-                "a forward pass more than",
+                "one forward pass more than",
             ),
-            (with_(A=(9, "raise ValueError")), "no more is said"),
+            (with_(A=(9, "raise ValueError")), "no message"),
             (with_(A=(10, "if False:")), "does not stop where all rows have ended"),
             (with_(A=(9, "done = torch.isin(chosen, end_ids)")), "what the longest row gets"),
-            (with_(B=(11, "if unfinished.sum() == 0:")), "two steps behind its end"),
+            (with_(B=(11, "if unfinished.sum() == 0:")), "two steps after its end"),
             (
                 with_(B=(7, "chosen = torch.where(unfinished, logits[:, -1:].argmax(-1), 7)")),
-                "other than the padding",
+                "is not the padding token",
             ),
             (with_(C=(6, "last = 0")), "writes other tokens"),
             (with_(C=(6, "last = attention_mask.argmax(1) - 1")), "only in the row without padding"),

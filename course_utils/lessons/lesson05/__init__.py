@@ -22,14 +22,14 @@ TITLE = "What does generate() do, step by step?"
 
 predict_top_k = NumberPrediction(
     "05/predict-top-k",
-    "`model.generate(**inputs, do_sample=True)`, and nothing else is said anywhere. Of how many tokens may the first one be drawn?",
+    "`model.generate(**inputs, do_sample=True)`, and no other setting anywhere. From how many tokens can the first new one be drawn?",
     key=50,
     unit="tokens",
     why="The library's own default is `top_k=50`. Nobody asked for it, and no warning names it.",
     wrong=(
         (
             (49000, 51000),
-            "That is the whole vocabulary, which `top_k=0` would give. One of the library's defaults cuts it.",
+            "That is the whole vocabulary, which `top_k=0` would give. One of the library's defaults cuts it down.",
         ),
         (1, "That would be greedy decoding. With `do_sample=True` a token is drawn."),
     ),
@@ -39,15 +39,15 @@ predict_top_k = NumberPrediction(
 
 predict_length = NumberPrediction(
     "05/predict-length",
-    "The prompt has 5 tokens, no length is given anywhere, and the model never writes end-of-text. The library's default is `max_length=20`. How many ids come back, prompt included?",
+    "The prompt has 5 tokens, no length is set anywhere, and the model never writes an end-of-text. The library's default is `max_length=20`. How many ids come back, prompt included?",
     key=25,
     unit="ids",
-    why="A default length counts new tokens: 5 + 20. A `max_length=20` that *you* pass counts the prompt as well.",
+    why="A default length counts new tokens: 5 + 20. A `max_length=20` that *you* pass counts the prompt too.",
     wrong=(
         (20, "That is what an explicit `max_length=20` gives, and what the default gave in older versions."),
-        (15, "Nothing is taken off twice: the prompt comes back too."),
+        (15, "The prompt is not subtracted: it comes back too."),
     ),
-    otherwise="20 of something, and the 5 of the prompt: what does the default count?",
+    otherwise="There are 20 of something, and 5 tokens of the prompt. What does the default count?",
     proof=lambda: tiny_generate(tiny_rows()[:1]).shape[1],
 )
 
@@ -56,10 +56,10 @@ predict_finished = NumberPrediction(
     "Three rows. Rows 0 and 1 end at their second new token, row 2 at its twentieth. How many rows does the model compute at the last step?",
     key=3,
     unit="rows",
-    why="A tensor has rows of one length. Rows that have ended are computed to the end, and what comes out is thrown away.",
+    why="The rows of a tensor all have the same length. Rows that have ended are computed until the last step, and the result is thrown away.",
     wrong=(
-        (1, "Only one is still needed. But the batch stays one tensor, and nobody takes rows out of it."),
-        (2, "Both rows that have ended share one fate."),
+        (1, "Only one is still needed. But the batch stays one tensor, and no row is taken out of it."),
+        (2, "Both rows have ended, and the model treats them alike."),
     ),
     otherwise="There are three rows: a number from 1 to 3.",
     proof=lambda: _rows_at_the_last_step(),
@@ -67,11 +67,11 @@ predict_finished = NumberPrediction(
 
 predict_custom = Prediction(
     "05/predict-custom",
-    "You pass a logits processor of your own, and `do_sample=True, top_k=5`. How many scores are finite when yours is called?",
+    "You pass a logits processor of your own, and `do_sample=True, top_k=5`. How many processed scores are finite when yours is called?",
     options=(
-        Option("5", "That is what is left at the end. Yours comes earlier.", value=5),
-        Option("Every one in the vocabulary", "Yours comes before temperature, top-k and top-p, which belong to sampling.", right=True, value=50257),
-        Option("50", "That is the default, and here `top_k` is 5. In either case the cut comes later.", value=50),
+        Option("5", "That is what is left after top-k. Yours comes earlier.", value=5),
+        Option("All of them, one for each token of the vocabulary", "Yours comes before temperature, top-k and top-p, which belong to sampling.", right=True, value=50257),
+        Option("50", "That is the default; here `top_k` is 5. In either case the filter comes later.", value=50),
         Option("1", "The choice comes after all processors.", value=1),
     ),
     proof=lambda: _finite_scores_seen(),
@@ -125,31 +125,31 @@ def _rows_at_the_last_step():
 quiz = (
     Question(
         "05/quiz-wins",
-        "The model's generation config says `top_k=20` and `temperature=0.7`. You pass `generation_config=GenerationConfig(do_sample=True, top_k=None, temperature=1.2)`. What is used?",
+        "The model's generation config says `top_k=20` and `temperature=0.7`. You pass `generation_config=GenerationConfig(do_sample=True, top_k=None, temperature=1.2)`. Which values are used?",
         options=(
-            Option("top_k 20, temperature 1.2", "The config that you pass wins where it says something. None says nothing, so the model's 20 comes in.", right=True, value=(20, 1.2)),
-            Option("no top_k, temperature 1.2", "In the call itself `top_k=None` would switch it off. In a config None means: not said.", value=(None, 1.2)),
+            Option("top_k 20, temperature 1.2", "The config that you pass wins where it sets a value. None sets nothing, so the model's 20 is used.", right=True, value=(20, 1.2)),
+            Option("no top_k, temperature 1.2", "In the call itself `top_k=None` would switch it off. In a config None means: not set.", value=(None, 1.2)),
             Option("top_k 50, temperature 1.2", "50 is the library's default, which comes last. The model's own config is asked before it.", value=(50, 1.2)),
-            Option("top_k 20, temperature 0.7", "What you pass goes before what the model brings along.", value=(20, 0.7)),
+            Option("top_k 20, temperature 0.7", "The config that you pass comes before the model's own.", value=(20, 0.7)),
         ),
         proof=lambda: _who_wins(),
     ),
     Question(
         "05/quiz-no-end",
-        "A model without end-of-text (`eos_token_id=None`) gets a stopping criterion of your own. It is True for row 0 at step 3, and row 1 writes on. What comes next in row 0?",
+        "A model without end-of-text (`eos_token_id=None`) gets a stopping criterion of your own. It is True for row 0 at step 3, and row 1 continues. What comes next in row 0?",
         options=(
-            Option("Padding, as for any row that has ended", "It is filled only where there is an end-of-text to look for.", value="pad"),
-            Option("What the model writes", "The row counts as ended, but `generate()` fills rows only where there is an end-of-text to look for.", right=True, value="model"),
-            Option("Nothing: the whole batch stops", "Criteria answer for each row. The loop goes on while one row is unfinished.", value="stopped"),
+            Option("Padding, as for any row that has ended", "Ended rows are padded only if there is an end-of-text to look for.", value="pad"),
+            Option("What the model writes", "The row counts as ended, but `generate()` pads rows only if there is an end-of-text to look for.", right=True, value="model"),
+            Option("Nothing: the whole batch stops", "Criteria return a flag for each row. The loop goes on while any row is unfinished.", value="stopped"),
         ),
         proof=lambda: _behind_a_criterion(),
     ),
     Question(
         "05/quiz-boost",
-        "Your processor adds 3 to a token's score, and the call has `do_sample=True, temperature=0.5`. By how much is its score higher when the token is drawn?",
+        "Your processor adds 3 to a token's processed score, and the call has `do_sample=True, temperature=0.5`. By how much is that score higher when the token is drawn?",
         options=(
-            Option("3", "That would be so if yours came after the temperature.", value=3.0),
-            Option("6", "Yours comes first. The temperature then divides everything by 0.5, the 3 as well.", right=True, value=6.0),
+            Option("3", "That would be the answer if yours came after the temperature.", value=3.0),
+            Option("6", "Yours comes first. The temperature then divides everything by 0.5, including the 3.", right=True, value=6.0),
             Option("1.5", "The temperature divides. 3 / 0.5 is more than 3.", value=1.5),
         ),
         proof=lambda: _boosted(),
@@ -158,9 +158,9 @@ quiz = (
         "05/quiz-old",
         "A tutorial from 2022 calls `model.sample(input_ids, logits_warper=warpers)`. What do you write today?",
         options=(
-            Option("`model.generate(input_ids, do_sample=True, temperature=…, top_k=…)`", "One method, and its arguments make the processors that were called warpers.", right=True, value=("generate", "do_sample")),
+            Option("`model.generate(input_ids, do_sample=True, temperature=…, top_k=…)`", "There is one method, and its arguments create the processors that used to be called warpers.", right=True, value=("generate", "do_sample")),
             Option("`model._sample(input_ids, logits_warper=warpers)`", "That is generate()'s own loop, with another signature; the argument is gone.", value=("_sample", "logits_warper")),
-            Option("`model.generate(input_ids, logits_warper=warpers)`", "The name is unknown to it, and an unknown name is refused.", value=("generate", "logits_warper")),
+            Option("`model.generate(input_ids, logits_warper=warpers)`", "`generate()` does not know the name, and it refuses unknown names.", value=("generate", "logits_warper")),
         ),
         proof=lambda: _still_there(),
     ),

@@ -42,6 +42,6 @@ def tiny_generate(rows, **arguments):
 
 @functools.cache
 def tiny_ends():
-    """Two ids that the tiny model writes in rows 0 and 1 at their second new token, and not in row 2 before."""
+    """Two ids that the tiny model writes in rows 0 and 1 at their second new token, and not earlier in row 2."""
     free = tiny_generate(tiny_rows(), max_new_tokens=8)[:, -8:]
     return [free[0, 1].item(), free[1, 1].item()]

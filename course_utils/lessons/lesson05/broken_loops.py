@@ -2,7 +2,7 @@
 
 Each is greedy, keeps no cache, and takes (model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
 input_ids and attention_mask are LongTensors [batch, length], padded on the left, end_ids is a LongTensor
-[ends]. It returns the ids [batch, length + at most new_tokens]; with the wrong line mended, generate()'s.
+[ends]. It returns the ids [batch, length + at most new_tokens]; with the wrong line fixed, the ids of generate().
 """
 
 import functools
@@ -70,10 +70,10 @@ def numbered(letter):
 
 
 def run(text, model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
-    """Define the loop that `text` is and return what it returns; end_ids is a list of int.
+    """Define the loop in `text`, run it and return what it returns; end_ids is a list of int.
 
-    Raises what the text raises, and RuntimeError at the first forward pass too many: a mended loop may be an
-    endless one.
+    Raises what the text raises, and RuntimeError at the first forward pass too many: a learner's loop may be
+    endless.
     """
     import torch
 
@@ -86,7 +86,7 @@ def run(text, model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
 
     def limited(*args, **kwargs):
         if next(passes) == new_tokens:
-            raise RuntimeError(f"a forward pass more than the {new_tokens} new tokens need")
+            raise RuntimeError(f"one forward pass more than the {new_tokens} new tokens need")
         return model(*args, **kwargs)
 
     with torch.no_grad():
@@ -95,7 +95,7 @@ def run(text, model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
 
 @functools.lru_cache(maxsize=64)
 def _written(text, number):
-    """What the loop `text` returns for batch `number`: a learner who tries again has mended others before."""
+    """What the loop `text` returns for batch `number`: a learner who tries again has fixed other loops before."""
     return run(text, *batches()[number][0])
 
 
@@ -113,11 +113,11 @@ def generated(model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
 
 @functools.cache
 def batches():
-    """Two batches on which each of the loops goes wrong: pairs of what `run` takes after the text, a tuple, and
-    of the ids that generate() returns for it.
+    """Two batches on which each of the loops goes wrong: pairs of the arguments of `run` after the text, a tuple, and
+    the ids that generate() returns for them.
 
-    The ends are ids that the model writes at different steps: in two of the first batch's rows, in all three of
-    the second's.
+    The ends are ids that the model writes at different steps: in two rows of the first batch, in all three of
+    the second.
     """
     from course_utils import load
 
@@ -139,25 +139,25 @@ def batches():
 
 
 def mend(letter, number, line):
-    """The text of a loop with `line` in the place of line `number`; its indentation is the old one's.
+    """The text of a loop with `line` in place of line `number`, indented as the old line was.
 
-    Raises Mistake for a number that is none of a line, and for anything but one line of text.
+    Raises Mistake for a number that is not a line number, and for anything but one line of text.
     """
     lines = source(letter).splitlines()
     if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= len(lines):
-        raise Mistake(f"Loop {letter} has the lines 1 to {len(lines)}, and no line {number!r}.")
+        raise Mistake(f"Loop {letter} has lines 1 to {len(lines)}, but no line {number!r}.")
     if not isinstance(line, str) or len(line.strip().splitlines()) != 1:
-        raise Mistake(f"For loop {letter}, give the new line as a text of one line.")
+        raise Mistake(f"For loop {letter}, give the new line as a string of one line.")
     old = lines[number - 1]
     if line.strip() == old.strip():
-        raise Mistake(f"Line {number} of loop {letter} is as it was.")
+        raise Mistake(f"Line {number} of loop {letter} is unchanged.")
     lines[number - 1] = old[: len(old) - len(old.lstrip())] + line.strip()
     return "\n".join(lines)
 
 
 @exercise("05/loops", title="Find the bug in three loops", minutes=12, difficulty=3)
 def check_loops(answer):
-    """A dictionary from loop to (number of a line, the line that belongs there), judged by what the mended
+    """A dictionary from loop to (number of a line, the line that belongs there), judged by what the fixed
     loops write."""
     if not isinstance(answer, dict):
         raise Mistake('Give a dictionary, such as {"A": (3, "for _ in range(new_tokens):"), …}.')
@@ -168,7 +168,9 @@ def check_loops(answer):
         if pair in (None, ...):
             raise Mistake(f"Loop {letter} has no line yet.")
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Mistake(f"For loop {letter} give the number of a line and the line that belongs there.")
+            raise Mistake(
+                f"For loop {letter}, give a pair: the number of a line, and the line that should replace it."
+            )
         text = mend(letter, *pair)
         for number in range(len(batches())):
             _reject_unmended(letter, pair, text, number)
@@ -177,21 +179,21 @@ def check_loops(answer):
 
 _HINTS = {
     "A": "Watch what the longest row gets when a shorter one ends.",
-    "B": "Watch what stands in a row two steps behind its end.",
-    "C": "Watch the rows with padding. At which place of the row are their logits read?",
+    "B": "Look at what a row holds two steps after its end.",
+    "C": "Watch the rows with padding. At which index of the row are their logits read?",
 }
 
 
 def _reject_unmended(letter, pair, text, number):
-    """Mistake unless the mended loop gives generate()'s ids on the batch; the sentence says what it does."""
+    """Mistake unless the fixed loop returns generate()'s ids on the batch; the sentence says what it does."""
     import torch
 
     (_, input_ids, mask, end_ids, *_), want = batches()[number]
     try:
         got = _written(text, number)
     except Exception as error:  # the learner's line may raise anything
-        first, *_ = str(error).splitlines() or ["no more is said"]
-        raise Mistake(f"Loop {letter} with your line {pair[0]} stops at {type(error).__name__}: {first}.") from None  # fmt: skip
+        first, *_ = str(error).splitlines() or ["no message"]
+        raise Mistake(f"With your line {pair[0]}, loop {letter} stops with {type(error).__name__}: {first}.") from None  # fmt: skip
     if isinstance(got, torch.Tensor) and torch.equal(got, want):
         return
     if isinstance(got, torch.Tensor) and torch.equal(got, _written(source(letter), number)):
@@ -207,11 +209,11 @@ def _reject_unmended(letter, pair, text, number):
         how = (
             "stops too early" if new.shape[1] < wanted.shape[1] else "does not stop where all rows have ended"
         )
-        raise Mistake(f"With your line {pair[0]}, every id of loop {letter} is right, but it {how}.")
+        raise Mistake(f"With your line {pair[0]}, loop {letter} writes the right ids, but it {how}.")
     ended = torch.isin(wanted, torch.tensor(end_ids, device=wanted.device)).cumsum(1) > 0
     before = ~(ended.roll(1, dims=1) & (torch.arange(wanted.shape[1], device=wanted.device) > 0))
     if torch.equal(new[:, :shared][before[:, :shared]], wanted[:, :shared][before[:, :shared]]):
-        raise Mistake(f"With your line {pair[0]}, loop {letter} is right up to each row's end, and something other than the padding stands behind it.")  # fmt: skip
+        raise Mistake(f"With your line {pair[0]}, loop {letter} is right up to each row's end, but what follows the end is not the padding token.")  # fmt: skip
     padded = (mask == 0).any(1)
     if torch.equal(new[~padded, :shared], wanted[~padded, :shared]):
         raise Mistake(f"With your line {pair[0]}, loop {letter} is right only in the row without padding. {_HINTS['C']}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercises of lesson 05: the parts of a decoding loop, held to generate()'s own."""
+"""Exercises of lesson 05: the parts of a decoding loop, compared with generate()'s own."""
 
 from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ...checks.sandbox import NotYet
@@ -7,8 +7,8 @@ from .batch import END, tiny_ends, tiny_generate, tiny_model, tiny_rows
 
 @exercise("05/finish", title="Update the finished rows", minutes=8, difficulty=2)
 def check_finish(answer):
-    """One step's ids and flags for several ends, rows that have ended before and ones that end now; then in
-    the place of generate()'s own two lines, on a batch whose rows end at different steps."""
+    """One step's ids and flags for several ends, rows that ended before and rows that end now; then in place
+    of generate()'s own two lines, on a batch whose rows end at different steps."""
     import torch
 
     for tokens, flags, ends, pad_id in [
@@ -16,20 +16,18 @@ def check_finish(answer):
         ([7, 9, 30, 2, 30], [1, 1, 1, 1, 0], [2, 30], 0),
         ([5, 2], [0, 1], [30, 2], 2),
         ([8], [1], [2], 0),
-        ([0, 2, 5], [1, 1, 0], [2], 0),  # 0 is the padding, and a token like any other
+        ([0, 2, 5], [1, 1, 0], [2], 0),  # 0 is the padding id, and also a token like any other
     ]:
         next_tokens, unfinished = torch.tensor(tokens), torch.tensor(flags).bool()
         got = answer(next_tokens, unfinished, ends, pad_id)
         want = _finish(next_tokens, unfinished, ends, pad_id)
-        said = (
-            f"the tokens {tokens}, unfinished {unfinished.tolist()}, the ends {ends} and the padding {pad_id}"
-        )
+        said = f"the tokens {tokens}, unfinished {unfinished.tolist()}, the ends {ends} and pad_id {pad_id}"
         _reject_wrong_flags(got, want, next_tokens, unfinished, ends, pad_id, said)
     if not torch.equal(
         _looped(answer), tiny_generate(tiny_rows(), max_new_tokens=8, eos_token_id=tiny_ends())
     ):
-        raise Mistake("Each step is right, and the whole loop does not give generate()'s ids. Does your function remember something from call to call? It should need nothing but its four inputs.")  # fmt: skip
-    return "Put in the place of generate()'s own lines, your update gives its ids, on rows that end at different steps."
+        raise Mistake("Each step is right, but the whole loop does not give generate()'s ids. Does your function remember something between calls? It should depend on its four inputs only.")  # fmt: skip
+    return "With your update in place of its own lines, generate() returns the same ids, on rows that end at different steps."
 
 
 def _finish(next_tokens, unfinished, ends, pad_id):
@@ -40,31 +38,31 @@ def _finish(next_tokens, unfinished, ends, pad_id):
 
 
 def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
-    """Mistake unless `got` is the pair of tensors `want`; flags may be of any type of number."""
+    """Mistake unless `got` is the pair of tensors `want`; flags may have any numeric type."""
     import torch
 
     if not isinstance(got, tuple | list) or len(got) != 2:
-        raise Mistake(f"Return two things, as in `return next_tokens, unfinished`; this is {type(got).__name__}.")  # fmt: skip
+        raise Mistake(f"Return two tensors, as in `return next_tokens, unfinished`; got {type(got).__name__}.")  # fmt: skip
     got = [torch.as_tensor(part) for part in got]
     if got[0].dtype == torch.bool and got[1].dtype != torch.bool:
-        raise Mistake("The flags come first here. Return the tokens first, then the flags.")
+        raise Mistake("Your function returns the flags first. Return the tokens first, then the flags.")
     for part, name in zip(got, ("tokens", "flags"), strict=True):
         if part.shape != tokens.shape:
-            raise Mistake(f"For {said} the {name} have the shape {tuple(part.shape)}. Each row has its own: {tuple(tokens.shape)}.")  # fmt: skip
+            raise Mistake(f"For {said}, the {name} have shape {tuple(part.shape)}, expected one for each row: {tuple(tokens.shape)}.")  # fmt: skip
     if got[0].is_floating_point():
-        raise Mistake(f"Ids are whole numbers; these tokens are of type {got[0].dtype}.")
+        raise Mistake(f"Ids are whole numbers; your tokens have dtype {got[0].dtype}.")
     is_end = torch.isin(tokens, torch.tensor(ends))
     ended_now = unfinished & is_end
     expect_equal(
         got[0].long(),
         want[0],
         said,
-        "A row that had ended before this step gets the padding; every other row keeps its token.",
+        "A row that had ended before this step gets the padding token; every other row keeps its token.",
         mistakes=[
-            (tokens if (~unfinished).any() else None, "The rows that had ended keep what the model wrote for them. They should get the padding."),
-            (tokens.masked_fill(~unfinished | is_end, pad_id) if ended_now.any() else None, "A row that ends at this step has lost its end-of-text. It is still a token of that row: padding comes from the next step on."),
-            (torch.where(unfinished, pad_id, tokens), "The padding is in the rows that still write, and the ended rows have none: the two are swapped."),
-            (torch.where(unfinished, tokens, ends[0]) if pad_id != ends[0] else None, "The rows that had ended are filled with an end-of-text. Fill them with `pad_id`."),
+            (tokens if (~unfinished).any() else None, "The rows that had ended keep the token that the model chose for them. They should get the padding token."),
+            (tokens.masked_fill(~unfinished | is_end, pad_id) if ended_now.any() else None, "A row that ends at this step has lost its end-of-text, which still belongs to the row: padding begins with the next step."),
+            (torch.where(unfinished, pad_id, tokens), "The unfinished rows are padded and the ended rows are not: the two are swapped."),
+            (torch.where(unfinished, tokens, ends[0]) if pad_id != ends[0] else None, "The rows that had ended are padded with an end-of-text. Pad them with `pad_id`."),
         ],
     )  # fmt: skip
     first_only = unfinished & (want[0] != ends[0])
@@ -72,27 +70,27 @@ def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
         got[1].bool(),
         want[1],
         said,
-        "The tokens are right, the flags are not: a row stays unfinished if it was, and if its token is no end.",
+        "The tokens are right, the flags are not: a row is unfinished if it was before, and if its token is not an end.",
         mistakes=[
-            (~torch.isin(want[0], torch.tensor(ends)) if (~unfinished).any() else None, "A row that had ended is unfinished again. Once ended, a row stays so: `unfinished & …`."),
-            (~want[1], "The flags are the wrong way round: True is for rows that still write."),
-            (unfinished if ended_now.any() else None, "No row ends here, though one has written an end-of-text."),
-            (first_only if not torch.equal(first_only, want[1]) else None, "Only the first of the ends counts here. Any of them ends a row: `torch.isin`."),
-            (_other(unfinished & ~torch.isin(tokens, torch.tensor([*ends, pad_id])), want[1]), "A row that writes the id of the padding itself has not ended: only `end_ids` end a row."),
-            (torch.zeros_like(unfinished) if want[1].any() else None, "One row's end ends all the others here."),
+            (~torch.isin(want[0], torch.tensor(ends)) if (~unfinished).any() else None, "A row that had ended is unfinished again. Once a row has ended, it stays ended: `unfinished & …`."),
+            (~want[1], "The flags are the wrong way round: True is for unfinished rows."),
+            (unfinished if ended_now.any() else None, "No row ends here, although one has written an end-of-text."),
+            (first_only if not torch.equal(first_only, want[1]) else None, "Only the first of `end_ids` counts here. Any of them ends a row: `torch.isin`."),
+            (_other(unfinished & ~torch.isin(tokens, torch.tensor([*ends, pad_id])), want[1]), "A row whose own token is `pad_id` has not ended: only `end_ids` end a row."),
+            (torch.zeros_like(unfinished) if want[1].any() else None, "One row's end ends all other rows here."),
             (torch.ones_like(unfinished) * want[1].any(), "The flags are the same for all rows. Each row has its own end."),
         ],
     )  # fmt: skip
 
 
 def _looped(finish):
-    """The ids of generate() with a loop in which `finish` says what becomes of rows that have ended."""
+    """The ids of generate() with a loop in which `finish` handles the rows that have ended."""
     import torch
 
     from ...masks import position_ids
 
-    # generate() hands the mask over in **inputs. A parameter of that name would be taken for one of the loop's
-    # own, and the mask would be gone before the preparation.
+    # generate() passes the mask in **inputs. If the loop had a parameter of that name, generate() would take the
+    # mask for an argument of the loop alone, and prepare the inputs without it.
     def loop(model, input_ids, generation_config, **inputs):
         attention_mask = inputs["attention_mask"]
         unfinished = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
@@ -114,19 +112,19 @@ def _looped(finish):
 
 @exercise("05/processors", title="Temperature and top-k as processors", minutes=10, difficulty=2)
 def check_processors(answer):
-    """Two functions (input_ids, scores) -> scores, held to the library's classes, ties and a top_k above the
-    vocabulary included; then in the place of the library's own in generate(), with the same seed."""
+    """Two functions (input_ids, scores) -> scores, compared with the library's classes, including ties and a
+    top_k above the vocabulary; then in place of the library's own in generate(), with the same seed."""
     import torch
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
 
     ids = torch.tensor([[5, 6], [7, 8]])
     rows = torch.tensor([[3.0, -1, 2, 0, 1, -2], [0.5, 4, -3, 4, 4, 1]])
-    cut = torch.tensor([[float("-inf"), 2, 1, 0, -1, 3]])  # a processor before these has forbidden one
+    cut = torch.tensor([[float("-inf"), 2, 1, 0, -1, 3]])  # an earlier processor has forbidden one token
     for temperature, top_k, scores in [(0.5, 3, rows), (2.0, 2, rows), (1.5, 9, rows), (0.7, 4, cut)]:
         made = answer(temperature, top_k)
         if not isinstance(made, list | tuple) or len(made) != 2 or not all(map(callable, made)):
-            raise Mistake("Return a list of two functions (or other things that can be called), temperature first.")  # fmt: skip
-        said = f"the temperature {temperature}, top_k {top_k} and the scores {scores.tolist()}"
+            raise Mistake("Return a list of two functions (or other callables), temperature first.")  # fmt: skip
+        said = f"temperature={temperature}, top_k={top_k} and scores={scores.tolist()}"
         heated = _processed(made[0], ids, scores, "temperature")
         want = TemperatureLogitsWarper(temperature)(ids, scores)
         cut_at_k = TopKLogitsWarper(top_k)(ids, scores)
@@ -134,10 +132,10 @@ def check_processors(answer):
             heated,
             want,
             said,
-            "The first processor should divide every score by the temperature.",
+            "The first processor should divide all of `scores` by the temperature.",
             mistakes=[
-                (scores * temperature, "The scores are multiplied by the temperature. A low one should move them apart: divide."),
-                (want.softmax(-1), "These are probabilities. A processor returns scores, and the softmax comes after the last of them."),
+                (scores * temperature, "`scores` is multiplied by the temperature. A low temperature should move its values apart: divide."),
+                (want.softmax(-1), "These are probabilities. A processor returns processed scores; the softmax comes after the last processor."),
                 (scores, "The temperature has no effect."),
                 (cut_at_k, "The first processor is top-k. Return temperature first."),
             ],
@@ -148,7 +146,7 @@ def check_processors(answer):
 
 
 def _processed(processor, ids, scores, name):
-    """What a learner's processor returns; Mistake if it changes its input or returns no tensor."""
+    """What a learner's processor returns; Mistake if it changes its input or does not return a tensor."""
     import torch
 
     given = scores.clone()
@@ -158,13 +156,13 @@ def _processed(processor, ids, scores, name):
         raise NotYet from error
     except (RuntimeError, IndexError) as error:
         if "out of range" in str(error):
-            raise Mistake("`top_k` may be larger than the vocabulary, and then `topk` stops with an error. Keep at most as many as there are: `min(top_k, scores.shape[-1])`.") from None  # fmt: skip
+            raise Mistake("`top_k` may be larger than the vocabulary, and then `topk` raises an error. Limit it to the number of tokens: `min(top_k, scores.shape[-1])`.") from None  # fmt: skip
         raise
     if not torch.equal(given, scores):
-        raise Mistake(f"The {name} processor changes the scores that it is given. generate() may still need them, as `output_logits` does: return a new tensor.")  # fmt: skip
+        raise Mistake(f"The {name} processor changes the tensor `scores` that it is given. generate() may still need it, for `output_logits`: return a new tensor.")  # fmt: skip
     if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
         found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
-        raise Mistake(f"The {name} processor should return scores for all tokens, {tuple(scores.shape)}; here: {found}.")  # fmt: skip
+        raise Mistake(f"The {name} processor should return a tensor of shape {tuple(scores.shape)}, one value per token; got {found}.")  # fmt: skip
     return got
 
 
@@ -183,20 +181,20 @@ def _top_k_mistakes(got, scores, want, top_k):
     smallest = scores.masked_fill(scores > -(-scores).topk(k).values[:, -1:], off)
     removed = ~want.isfinite() & scores.isfinite()
     return {
-        "message": "The second processor should leave the top_k largest scores of each row as they are, and set all others to −∞.",
+        "message": "The second processor should leave the `top_k` largest values of each row unchanged, and set all others to −∞.",
         "mistakes": [
-            (scores if removed.any() else None, "Top-k has no effect: all scores are still there."),
-            (_other(want.masked_fill(~want.isfinite(), 0), want), "Forbidden tokens get the score 0, and after the softmax that is no small probability. They need −∞."),
-            (_other(above, want), "The k-th largest score has gone too. Keep it: remove what is *below* it."),
-            (_other(smallest, want), "The smallest scores are kept here, and the largest are gone."),
-            (_other(over_all, want), "The largest scores of the whole batch are kept. Each row keeps its own: `topk` along the last dimension."),
-            *[(_other(limited, want), "One row's k-th score is the limit for all rows. Each row has its own: `values[:, -1:]`, with the dimension of the rows.") for limited in (first_row, last_row)],
-            (_other(exactly, want), "Some scores tie with the k-th. The library keeps them all, and removes only what is below: compare with the k-th score."),
-            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their scores are changed. Leave them as they are."),
-            (want.softmax(-1), "These are probabilities. A processor returns scores, and the softmax comes after the last of them."),
-            (lambda got: torch.equal(got[~removed], want[~removed]) and (got[removed] == scores[removed]).any(), "More than the `top_k` largest scores are still there. Look at which place of the sorted ones the limit is taken from: counted from 0, the k-th is at `k - 1`."),
-            (lambda got: (got[removed] > -1e3).any(), "Forbidden tokens keep a score that a softmax still sees. Set them to −∞."),
-            (lambda got: (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞: `scores` in generate()'s output, and whoever counts finite ones, will differ from the library's."),
+            (scores if removed.any() else None, "Top-k has no effect: nothing is set to −∞."),
+            (_other(want.masked_fill(~want.isfinite(), 0), want), "Removed tokens are set to 0, which is not a small probability after the softmax. They need −∞."),
+            (_other(above, want), "The k-th largest value is removed too. Keep it: remove only what is *below* it."),
+            (_other(smallest, want), "The smallest values are kept here, and the largest are removed."),
+            (_other(over_all, want), "The largest values of the whole batch are kept. Each row should keep its own: `topk` along the last dimension."),
+            *[(_other(limited, want), "One row's k-th value is the limit for all rows. Each row has its own: `values[:, -1:]`, which keeps the dimension of the rows.") for limited in (first_row, last_row)],
+            (_other(exactly, want), "Some values tie with the k-th. The library keeps them all and removes only what is below: compare with the k-th value."),
+            (lambda got: torch.equal(got.isfinite(), want.isfinite()), "The right tokens are kept, but their values have changed. Leave them as they are."),
+            (want.softmax(-1), "These are probabilities. A processor returns processed scores; the softmax comes after the last processor."),
+            (lambda got: torch.equal(got[~removed], want[~removed]) and (got[removed] == scores[removed]).any(), "More than the `top_k` largest values are still there. At which index of the sorted values do you take the limit? Counted from 0, the k-th is at `k - 1`."),
+            (lambda got: (got[removed] > -1e3).any(), "Removed tokens keep a value that still counts in a softmax. Set them to −∞."),
+            (lambda got: (got[removed] < -1e3).all() and torch.equal(got[~removed], want[~removed]), "A large negative number is not −∞: the `scores` that generate() returns would differ from the library's, and so would a count of the finite ones."),
         ],
     }  # fmt: skip
 
@@ -209,7 +207,7 @@ def _other(wrong, want):
 
 
 def _sampled_with(answer, as_list):
-    """The sentence of success, after generate() has sampled the same ids with the learner's processors."""
+    """The message of success, once generate() has sampled the same ids with the learner's processors."""
     import torch
 
     drawn = []
@@ -222,15 +220,13 @@ def _sampled_with(answer, as_list):
             torch.manual_seed(5)
             drawn.append(tiny_generate(tiny_rows(), max_new_tokens=8, do_sample=True, **chosen))
     if not torch.equal(*drawn):
-        raise Mistake("Both are right when they are called alone, and generate() samples other ids with them. Does one of them remember something from an earlier call?")  # fmt: skip
-    return (
-        "The same scores as the library's two classes, and in their place in generate() the same sampled ids."
-    )
+        raise Mistake("Both are right when called alone, but generate() samples different ids with them. Does one of them remember something from an earlier call?")  # fmt: skip
+    return "Your processors return the same values as the library's two classes, and in their place generate() samples the same ids."
 
 
 @exercise("05/sentences", title="Stop after some sentences", minutes=10, difficulty=2)
 def check_sentences(answer):
-    """A stopping criterion, one flag a row, that counts tokens that close a sentence behind the prompt."""
+    """A stopping criterion, one flag per row, that counts the tokens after the prompt that close a sentence."""
     import torch
     from transformers import StoppingCriteriaList
 
@@ -249,7 +245,7 @@ def check_sentences(answer):
         ids, length = _joined_rows(tokenizer, prompts, continuations)
         criterion = answer(tokenizer, length, sentences)
         if not callable(criterion):
-            raise Mistake(f"Return the criterion itself, something that can be called; this is {type(criterion).__name__}.")  # fmt: skip
+            raise Mistake(f"Return the criterion itself, a callable; got {type(criterion).__name__}.")  # fmt: skip
         said = f"the new texts {continuations} and sentences={sentences}"
         got = _verdict(criterion, ids, said)
         want = torch.tensor(_closed(tokenizer, ids[:, length:]) >= sentences)
@@ -263,27 +259,27 @@ def check_sentences(answer):
             got,
             want,
             said,
-            "A row is done when as many tokens of its new text close a sentence as were asked for.",
+            "A row is done when the number of its new tokens that close a sentence is at least `sentences`.",
             mistakes=[
                 (~want if want.any() and not want.all() else None, "The flags are the wrong way round: True ends a row."),
-                (_other(inside, want), "A mark inside a token is counted too, as in `.\"` or `?)`. The token's text should *end* with it."),
-                (_other(torch.tensor(_closed(tokenizer, ids[:, length + 1 :]) >= sentences), want), "The first new token is left out. It stands at `prompt_length`, which counts from 0."),
-                (_other(all_text, want), "The prompt's sentences are counted too. Look at the ids from `prompt_length` on."),
+                (_other(inside, want), "A mark inside a token is counted too, as in `.\"` or `?)`. The token's text should *end* with the mark."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length + 1 :]) >= sentences), want), "The first new token is left out. Its index is `prompt_length`, counted from 0."),
+                (_other(all_text, want), "The prompt's sentences are counted too. Look only at the ids from `prompt_length` on."),
                 (_other(only_stops, want), "Only the token `.` is counted. `!` and `?` close a sentence as well, and there are tokens such as `...` and `?!`: look at each token's text."),
-                (_other(marks, want), "Each mark is counted, so that the one token `...` counts as three. Count tokens."),
-                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) >= 1), want), "One sentence ends a row here, though more were asked for."),
-                (_other(newest, want), "Not all of the new text is looked at. Count over the whole of `input_ids[:, prompt_length:]` in every call."),
-                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) > sentences), want), "A row is one sentence too late: it is done when the number is reached."),
-                (_other(want.any().expand(3), want), "One row's end ends all the others here."),
+                (_other(marks, want), "Each mark is counted, so the single token `...` counts as three. Count tokens."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) >= 1), want), "One sentence ends a row here, although more were asked for."),
+                (_other(newest, want), "Part of the new text is not counted. Count over all of `input_ids[:, prompt_length:]` in every call."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) > sentences), want), "A row ends one sentence too late: it is done when the number is reached."),
+                (_other(want.any().expand(3), want), "One row's end ends all other rows here."),
             ],
         )  # fmt: skip
         if not torch.equal(StoppingCriteriaList([criterion])(ids, None), want):
-            raise Mistake("Called again with the same ids it answers differently. A criterion should need nothing but what it is given.")  # fmt: skip
-    return "One flag for each row, and only new text counts: generate() can stop each row by itself."
+            raise Mistake("Called again with the same ids, your criterion returns something else. It should depend on its arguments only.")  # fmt: skip
+    return "One flag for each row, and only new text counts: generate() can stop each row separately."
 
 
 def _joined_rows(tokenizer, prompts, continuations):
-    """Left-padded prompts with their right-padded continuations behind, and the length of the prompts."""
+    """Left-padded prompts followed by their right-padded continuations, and the length of the prompts."""
     import torch
 
     from ...masks import pad, token_rows
@@ -318,10 +314,10 @@ def _verdict(criterion, ids, said):
         raise NotYet from error
     if not isinstance(got, torch.Tensor):
         if isinstance(got, bool):
-            raise Mistake(f"For {said} the criterion returns one {got} for the whole batch. Return a tensor with a flag for each row: (batch,).")  # fmt: skip
-        raise Mistake(f"For {said} the criterion returns {type(got).__name__}. generate() joins criteria with `|`: return a tensor of True and False.")  # fmt: skip
+            raise Mistake(f"For {said}, the criterion returns a single {got} for the whole batch. Return a tensor with a flag for each row: (batch,).")  # fmt: skip
+        raise Mistake(f"For {said}, the criterion returns {type(got).__name__}. generate() combines criteria with `|`: return a boolean tensor.")  # fmt: skip
     if got.shape != (len(ids),):
-        raise Mistake(f"For {said} the criterion returns the shape {tuple(got.shape)}. Return a flag for each row: ({len(ids)},).")  # fmt: skip
+        raise Mistake(f"For {said}, the criterion returns shape {tuple(got.shape)}. Return a flag for each row: ({len(ids)},).")  # fmt: skip
     if got.dtype != torch.bool:
-        raise Mistake(f"The flags are of type {got.dtype}. generate() inverts them with `~`, which on whole numbers is something else: return True and False.")  # fmt: skip
+        raise Mistake(f"The flags have dtype {got.dtype}. generate() inverts them with `~`, which does something else to whole numbers: return True and False.")  # fmt: skip
     return got

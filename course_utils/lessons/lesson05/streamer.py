@@ -27,27 +27,27 @@ def check_streamer(answer):
             [float(number) for _, number in shown],
             want,
             said,
-            "The texts are right. With each belongs the probability that the scores gave to this token, just before it was chosen.",
+            "The texts are right, the probabilities are not. Each text should come with the probability of its own token, from the `scores` of the step that chose it.",
             mistakes=[
-                (scores.tolist(), "These are scores. A softmax makes probabilities of them."),
-                (log_probs.tolist(), "These are logarithms of probabilities."),
-                ([100 * p for p in want], "These are per cent. Keep a number from 0 to 1."),
-                ((1 - torch.tensor(want)).tolist(), "This is the probability of every other token together."),
-                (probs.max(-1).values.tolist() if arguments.get("do_sample") else None, "This is the largest probability, and a sampled token need not have it. Look up the probability of the token that `put` is given."),
-                (lambda got: got[1:] == [probs[step, new[step + 1]].item() for step in range(5)], "Each probability is taken from the step before."),
+                (scores.tolist(), "These are processed scores. A softmax turns them into probabilities."),
+                (log_probs.tolist(), "These are log probabilities. Return the probabilities themselves."),
+                ([100 * p for p in want], "These are percentages. Store a number from 0 to 1."),
+                ((1 - torch.tensor(want)).tolist(), "This is the probability of all other tokens together."),
+                (probs.max(-1).values.tolist() if arguments.get("do_sample") else None, "This is the largest probability, which a sampled token need not have. Look up the probability of the token that `put` is given."),
+                (lambda got: got[1:] == [probs[step, new[step + 1]].item() for step in range(5)], "Each probability comes from the step before its token's."),
             ],
             tolerance=1e-4,
         )  # fmt: skip
-    return "Each token with its own probability, as it comes, greedy and sampled; and generate() writes what it wrote before."
+    return "Each token comes with its own probability, greedy and sampled, and generate() writes the same ids as without your streamer."
 
 
 def _sharper(input_ids, scores):
-    """A processor: the tiny model's distributions are so flat that no two mistakes could be told apart."""
+    """A processor: the tiny model's distributions are too flat to tell two mistakes apart."""
     return 4 * scores
 
 
 def _seeded(row, processors, **arguments):
-    """Six tokens behind the row, always the same ones; torch's random state is left as it was."""
+    """Six tokens after the row, always the same ones; torch's random state is left as it was."""
     import torch
     from transformers import LogitsProcessorList
 
@@ -66,17 +66,17 @@ def _shown(answer, row, sequences, arguments, said):
         ids = _seeded(row, [_sharper, streamer], streamer=streamer, **arguments)
     except (AttributeError, TypeError) as error:
         if "NoneType" in str(error):
-            raise Mistake("generate() stopped, since `__call__` returned None. It is a processor: return the scores.") from None  # fmt: skip
+            raise Mistake("generate() stopped because `__call__` returned None. It is a processor: return `scores`.") from None  # fmt: skip
         raise
     if not torch.equal(ids, sequences):
-        raise Mistake(f"With {said} generate() writes other ids with your streamer than without it. `__call__` should return the scores as it got them.")  # fmt: skip
+        raise Mistake(f"With {said}, generate() writes different ids with your streamer than without it. `__call__` should return `scores` unchanged.")  # fmt: skip
     shown = getattr(streamer, "shown", None)
     if not isinstance(shown, list):
-        raise Mistake("Keep the pairs in `self.shown`, a list.")
+        raise Mistake("Collect the pairs in `self.shown`, a list.")
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in shown):
         raise Mistake("`self.shown` should hold pairs, (text, probability).")
     if not shown:
-        raise Mistake(f"With {said} nothing was collected: `self.shown` is empty. Append in `put`.")
+        raise Mistake(f"With {said}, nothing was collected: `self.shown` is empty. Append to it in `put`.")
     return shown
 
 
@@ -88,10 +88,10 @@ def _reject_wrong_texts(got, want, tokenizer, new, said):
         said,
         "The texts are not those of the new tokens, one by one.",
         mistakes=[
-            (lambda got: len(got) == 7 or len(got) == 6 + prompt, "The prompt is shown too. `put` gets it first, as (1, length), before there are any scores."),
+            (lambda got: len(got) == 7 or len(got) == 6 + prompt, "The prompt is included too. `put` gets it first, as (1, length), before the processor is called."),
             (lambda got: got == new.tolist(), "These are ids. Decode each one."),
-            (lambda got: got == [tokenizer.decode(new[: step + 1]) for step in range(6)], "Each text holds the earlier ones as well. Decode the new id alone."),
-            (lambda got: got == want[1:], "The first new token is missing: only the first call of `put` brings the prompt."),
+            (lambda got: got == [tokenizer.decode(new[: step + 1]) for step in range(6)], "Each text includes the earlier ones as well. Decode the new id alone."),
+            (lambda got: got == want[1:], "The first new token is missing: only the first call of `put` gets the prompt."),
             (lambda got: got == want[:-1], "The last token is missing. Append in `put`, where the token is known, not one call later."),
         ],
     )  # fmt: skip
