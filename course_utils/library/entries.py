@@ -294,7 +294,7 @@ ENTRIES = (
         "processors", "changed", seen=("S4",),
         old="output_length = input_length + np.sum(transition_scores.numpy() < 0, axis=1)",
         now="output_length = (outputs.beam_indices >= 0).sum(1)",
-        note="In PyTorch a beam's sequence score divides by the number of its new tokens, without the prompt.",
+        note="In PyTorch a beam's sequence score divides by the number of new tokens, without the prompt.",
         holds="torch.allclose(transition_scores.sum(1) / (outputs.beam_indices >= 0).sum(1),"
         " outputs.sequences_scores) and not torch.allclose(transition_scores.sum(1)"
         " / (input_length + (transition_scores < 0).sum(1)), outputs.sequences_scores)",
