@@ -78,12 +78,15 @@ def drawn_case(name, number):
     return model, drawn_prompts(draw, model, kwargs), kwargs, draw
 
 
+class RefusedByBoth(Exception):
+    """generate() raises for these settings, and decode_steps does: with the same error or in a sentence."""
+
+
 def compared(model, inputs, kwargs, seed):
     """The finished `Decoding` and its list of `Step`, once all that they hold is generate()'s own.
 
-    Both are given the same seed. Returns None where generate() itself raises and decode_steps does, too: with
-    the same error or in a sentence. Raises AssertionError where they differ in an id, a logit, a score, a
-    probability, the number of random numbers drawn, or in whether they run.
+    Both are given the same seed. Raises AssertionError where they differ in an id, a logit, a score, a
+    probability, the number of random numbers drawn, or in whether they run, and RefusedByBoth.
     """
     torch.manual_seed(seed)
     try:
@@ -92,7 +95,7 @@ def compared(model, inputs, kwargs, seed):
         try:
             list(decode_steps(model, inputs, **kwargs))
         except (type(error), CourseError):
-            return None
+            raise RefusedByBoth(f"{type(error).__name__}: {error}") from error
         raise AssertionError(f"decode_steps runs where generate() raises {error!r}") from error
     drawn_last = torch.rand(1)
 

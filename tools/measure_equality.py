@@ -8,6 +8,7 @@ measure another release, put its folder into PYTHONPATH.
 """
 
 import argparse
+import collections
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from architectures import ARCHITECTURES
-from equality import compared, drawn_case
+from equality import RefusedByBoth, compared, drawn_case
 
 
 def main() -> int:
@@ -35,18 +36,22 @@ def main() -> int:
 
     print(f"transformers {transformers.__version__}, torch {torch.__version__}, {options.cases} cases each")
     print(f"{'':10}{'equal':>8}{'refused by both':>18}{'different':>12}")
-    different = []
+    different, reasons = [], collections.Counter()
     for name in options.only:
-        counts = dict.fromkeys(("equal", "refused", "different"), 0)
+        equal = refused = 0
         for number in tqdm(range(options.cases), desc=name, leave=False):
             model, inputs, kwargs, _ = drawn_case(name, number)
             try:
-                counts["refused" if compared(model, inputs, kwargs, seed=number) is None else "equal"] += 1
+                compared(model, inputs, kwargs, seed=number)
+                equal += 1
+            except RefusedByBoth as reason:
+                refused += 1
+                reasons[f"{name}: {reason}"] += 1
             except Exception as error:
-                counts["different"] += 1
                 different.append(f"{name} {number}: {kwargs}: {type(error).__name__}: {error}")
-        equal, refused, differing = counts.values()
-        print(f"{name:10}{equal:8}{refused:18}{differing:12}", flush=True)
+        print(f"{name:10}{equal:8}{refused:18}{options.cases - equal - refused:12}", flush=True)
+    for reason, count in reasons.items():
+        print(f"refused by both {count} times: {reason}")
     for difference in different:
         print(difference)
     return 1 if different else 0

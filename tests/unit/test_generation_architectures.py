@@ -8,7 +8,7 @@ import transformers
 
 import equality
 from architectures import ARCHITECTURES
-from equality import compared, drawn_case
+from equality import RefusedByBoth, compared, drawn_case
 
 SETTINGS = 25  # of each architecture
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible length")
@@ -27,11 +27,11 @@ def quiet():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_drawn_settings_give_the_ids_of_generate(name, number):
     model, inputs, kwargs, draw = drawn_case(name, number)
-    found = compared(model, inputs, kwargs, seed=number)
-    if found is None:  # some releases have no static cache for Bloom; nothing else may be missing
+    try:
+        decoding, steps = compared(model, inputs, kwargs, seed=number)
+    except RefusedByBoth:  # some releases have no static cache for Bloom; nothing else may be refused
         del kwargs["cache_implementation"]
-        found = compared(model, inputs, kwargs, seed=number)
-    decoding, steps = found
+        decoding, steps = compared(model, inputs, kwargs, seed=number)
     expected, back = decoding.sequences, draw.randint(1, len(steps))
     decoding.back(back)
     for again, step in zip(decoding, steps[-back:], strict=True):
@@ -43,8 +43,10 @@ def test_a_case_that_differs_is_found(monkeypatch):
     """The comparison itself: what generate() refuses has to be refused, and what differs is an error."""
     model, inputs, kwargs, _ = drawn_case("Llama", 0)
     kwargs = {"max_new_tokens": 3}
-    assert compared(model, inputs, kwargs, seed=0) is not None
-    assert compared(model, inputs, kwargs | {"no_such": 1}, seed=0) is None
+    decoding, steps = compared(model, inputs, kwargs, seed=0)
+    assert decoding.done and len(steps) == decoding.steps_taken > 0
+    with pytest.raises(RefusedByBoth, match="no_such"):
+        compared(model, inputs, kwargs | {"no_such": 1}, seed=0)
 
     def refusing(*args, **kwargs):
         raise ValueError("refused")
@@ -54,8 +56,8 @@ def test_a_case_that_differs_is_found(monkeypatch):
         result.sequences[0, -1] += 1
         return result
 
-    generate, steps = model.generate, equality.decode_steps
-    monkeypatch.setattr(equality, "decode_steps", lambda _, *args, **more: steps(model, *args, **more))
+    generate, decode = model.generate, equality.decode_steps
+    monkeypatch.setattr(equality, "decode_steps", lambda _, *args, **more: decode(model, *args, **more))
     for stand_in, words in ((refusing, "runs where generate"), (other, "not equal")):
         double = SimpleNamespace(generate=stand_in)
         with pytest.raises(AssertionError, match=words):
