@@ -5,6 +5,7 @@ builds the logits processors, the stopping criteria and the cache, then hands th
 transformers is called here as `GenerationMixin._sample` calls it, and nowhere else in the course.
 """
 
+import copy
 import dataclasses
 import functools
 
@@ -85,7 +86,13 @@ def _with_stop_strings(model, arguments):
         raise CourseError("Stop strings are looked up in the vocabulary. Add tokenizer=tokenizer.")
     criteria = StoppingCriteriaList(arguments.get("stopping_criteria") or ())
     criteria.append(StopStringCriteria(stop_strings=strings, tokenizer=tokenizer))
-    return arguments | {"stop_strings": None, "stopping_criteria": criteria}
+    without = {"stop_strings": None}
+    given, default = configs
+    if named[0] is None and given is not None and getattr(default, "stop_strings", None) is None:
+        # Beside a configuration generate() calls every argument deprecated.
+        without = {"generation_config": copy.deepcopy(given)}
+        without["generation_config"].stop_strings = None
+    return arguments | without | {"stopping_criteria": criteria}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -549,10 +549,10 @@ def test_text_that_is_one():
 @pytest.mark.parametrize("in_config", [False, True])
 def test_stop_strings_find_their_tokenizer(model, gpt2, in_config):
     free = generated(model, gpt2, "My dog is", **GREEDY)
-    strings = {"stop_strings": [gpt2.decode(free[0, 5])]}
+    given = {"stop_strings": [gpt2.decode(free[0, 5])], **GREEDY}
     if in_config:
-        strings = {"generation_config": GenerationConfig(**strings, pad_token_id=50256)}
-    stepper = Stepper(model, gpt2, "My dog is", **strings, **GREEDY)
+        given = {"generation_config": GenerationConfig(**given, pad_token_id=50256)}
+    stepper = Stepper(model, gpt2, "My dog is", **given)
     stepper.run()
     assert stepper.sequences.shape[1] == 6
     assert stepper.shown["branches"][0]["turns"][-1]["reasons"] == ("StopStringCriteria",)
