@@ -400,7 +400,7 @@ def test_criteria_are_given_the_scores_that_generate_would_give():
     assert criterion.given == list(range(1, len(expected.scores) + 1))
 
 
-# The model's own have to be taken back by an argument, which generate() calls deprecated beside a configuration.
+# The model's own have to be taken back by an argument, and beside a configuration that is called deprecated.
 NOT_THE_MODELS = pytest.param(
     "config, not the model's", marks=pytest.mark.filterwarnings("ignore:Passing .generation_config. together")
 )

@@ -13,6 +13,7 @@ from .workplace import last_words
 STALL = 15 * 60  # seconds in which no test ends
 CONTROLS = 40  # tests at most that are run again under the pinned release
 SELECTED = ("tests", "notebooks")
+DEPRECATIONS = ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning")
 
 
 def arguments_for(folder: str, given: list[str]) -> list[str] | None:
@@ -64,6 +65,8 @@ def run_pytest(place, what: str, arguments: list[str], *, pinned: bool = False) 
     """Run pytest in the copy; its records, and a remark where it was stopped. Raises DoesNotRun."""
     records = Records(place.folder / "records")
     options = ["-q", "-p", "release.recorder", "--tb=no", "--color=no", "--continue-on-collection-errors"]
+    # A message to report, and not an error that hides how the test would have ended.
+    options += [f"-Wdefault::{name}" for name in DEPRECATIONS]
     done = place.run(
         [place.python, "-m", "pytest", *options, "--nbval-cell-timeout=600", *arguments],
         what,
