@@ -10,7 +10,9 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerationMode
 
 from ..errors import CourseError
+from ..inputs.limits import check_no_learned_prompt, encoder_limit, position_limit
 from ..masks import check_mask
+from .processor_checks import name_of
 from ..releases import cache_given
 
 _MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
@@ -24,6 +26,7 @@ _ELSEWHERE = {
     "synced_gpus": "several machines that wait for each other: give it to model.generate",
     "token_healing": "a prompt that generate() rewrites: give it to model.generate",
 }
+_GENERATE = inspect.unwrap(GenerationMixin.generate)
 _PROMPTS = ("input_ids", "inputs_embeds", "inputs", "encoder_outputs")
 
 
@@ -34,7 +37,10 @@ def check_arguments(model, inputs, kwargs):
     ids of this model, for a mask of another shape, for lengths and temperatures that are not positive, and
     for what `decode_steps` does not step through.
     """
+    check_no_learned_prompt(model, "decode_steps")
     if not isinstance(model, GenerationMixin):
+        if has_own_generate(model):
+            raise own_generate(model)
         raise CourseError(
             f"A {type(model).__name__} has no generate(): it needs a head that scores the next token. "
             "Load one with load(), or with AutoModelForCausalLM."
@@ -65,6 +71,7 @@ def check_arguments(model, inputs, kwargs):
             "Type GenerationConfig(max_new_tokens=20)."
         )
     _check_numbers(arguments)
+    _check_lists(arguments)
     _check_prompt(model, arguments)
     return arguments
 
@@ -82,6 +89,30 @@ def _check_numbers(arguments):
             f"temperature is {temperature!r}: the logits are divided by it, so it must be a number above 0. "
             "For the most probable token at each step leave it out and type do_sample=False."
         )
+
+
+def _check_lists(arguments):
+    """Raise CourseError unless processors and criteria are lists of what can be called."""
+    for name in ("logits_processor", "stopping_criteria"):
+        value = arguments.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, list | tuple):
+            what = name_of(value)
+            raise CourseError(
+                f"{name} is {what}, and generate() takes a list of them. Put it into one: {name}=[{what}]."
+            )
+        for item in value:
+            if isinstance(item, type):
+                raise CourseError(
+                    f"{name} holds the class {item.__name__}, and it takes objects. "
+                    f"Type {item.__name__}(...) with its arguments."
+                )
+            if not callable(item):
+                raise CourseError(
+                    f"{name} holds {item!r}, which cannot be called with ids and scores. Give a function of "
+                    "these two, or an object of one of transformers' classes."
+                )
 
 
 def _is_positive_integer(number):
@@ -122,8 +153,8 @@ def _check_prompt(model, arguments):
         prompt = ids if embeddings is None else embeddings
         # With a cache the mask also covers what is in it.
         check_mask(mask, prompt.shape[:2] if prompt is not None and cache is None else None)
-    limit = position_limit(model)
-    if limit is not None and model.config.is_encoder_decoder and ids is not None and ids.shape[1] > limit:
+    limit = encoder_limit(model)
+    if limit is not None and ids is not None and ids.shape[1] > limit:
         raise CourseError(
             f"The prompt has {ids.shape[1]} tokens, and this model's encoder has {limit} positions. "
             f"Shorten the prompt by {ids.shape[1] - limit} tokens or more."
@@ -174,7 +205,7 @@ def check_mode(config):
 
 def check_positions(model, tokens, new):
     """Raise CourseError if a prompt of `tokens` tokens and `new` more do not fit into a model's positions."""
-    limit = position_limit(model)
+    limit = position_limit(model, generating=True)
     if limit is None:
         return
     fit = limit - tokens + 1  # the last new token is not fed back, so it needs no position
@@ -190,22 +221,28 @@ def check_positions(model, tokens, new):
         )
 
 
-def position_limit(model):
-    """How many positions a model has that looks each of them up in a table; None for any other model.
+def has_own_generate(model):
+    """Whether a model's generate() is not the one that all of transformers' language models share: bool."""
+    own = getattr(model, "generate", None)
+    return own is not None and inspect.unwrap(getattr(own, "__func__", own)) is not _GENERATE
 
-    The table is an embedding of `config.max_position_embeddings` rows (two more in OPT and BART) that is not
-    the one of the tokens. Rotary and relative positions are computed: past the trained length they serve
-    worse, but they do not end.
-    """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    heads = (model.get_input_embeddings(), model.get_output_embeddings())
-    of_tokens = [head.weight for head in heads if head is not None]
-    for module in model.modules():
-        if isinstance(module, torch.nn.Embedding) and not any(module.weight is own for own in of_tokens):
-            rows = module.num_embeddings - getattr(module, "offset", 0)
-            if rows == positions:
-                return positions
-    return None
+
+def own_generate(model):
+    """The CourseError for a model whose own generate() makes something else of the decoding loop."""
+    return CourseError(
+        f"{type(model).__name__} has a generate() of its own, which works on what the decoding loop returns, "
+        "and decode_steps steps through the common one. Call model.generate() itself, or give another model, "
+        "for example the one that load() returns."
+    )
+
+
+def check_caches(model, caches):
+    """Raise CourseError for a KV cache that this model's device cannot keep."""
+    if model.device.type in ("cpu", "mps") and any(getattr(cache, "offloading", False) for cache in caches):
+        raise CourseError(
+            "An offloaded cache waits in the CPU's memory for its turn on a GPU, and this model is on "
+            f'{model.device.type}. Leave cache_implementation out, or give "static" or "dynamic".'
+        )
 
 
 def explained(error, model, arguments):

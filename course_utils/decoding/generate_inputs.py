@@ -19,8 +19,24 @@ from transformers import (
     StopStringCriteria,
 )
 
+from .arguments import (
+    check_arguments,
+    check_caches,
+    check_mode,
+    check_positions,
+    explained,
+    has_own_generate,
+    own_generate,
+)
 from ..errors import CourseError
-from .arguments import check_arguments, check_mode, check_positions, explained
+from ..inputs.limits import unwrapped
+from .processor_checks import (
+    check_scores,
+    checked_verdict,
+    failed_processor,
+    name_of,
+    raised_in_transformers,
+)
 from .rewind import caches_in
 
 END_OF_TEXT, LENGTH = "end of text", "length"
@@ -33,24 +49,42 @@ def prepare(model, inputs, kwargs):
     No forward pass is made, except that of the encoder in an encoder-decoder model. Raises CourseError for
     arguments that generate() refuses or that `decode_steps` does not step through. The model stays as it was.
     """
-    arguments = check_arguments(model, inputs, kwargs)
+    model = unwrapped(model)
+    arguments = _with_stop_strings(model, check_arguments(model, inputs, kwargs))
     longest = vars(model).get(_LONGEST_CACHE)
+    handed = []
+
+    @functools.wraps(_capture)  # generate() looks at its parameters
+    def loop(model, *given, **named):
+        handed.append(model)
+        return _capture(model, *given, **named)
+
     try:
-        return model.generate(**_with_stop_strings(model, arguments), custom_generate=_capture)
-    except (TypeError, ValueError) as error:
+        prepared = model.generate(**arguments, custom_generate=loop)
+    except CourseError:
+        raise
+    except Exception as error:
+        # What generate() refuses it refuses before the loop. After it, only a generate() of the model's own
+        # has anything to do, and it finds no ids to work on.
+        if has_own_generate(model) and (handed or "custom_generate" in str(error)):
+            raise own_generate(model) from error
+        if handed or not isinstance(error, TypeError | ValueError | ImportError):
+            raise
         raise explained(error, model, arguments) from error
     finally:
         vars(model).pop(_LONGEST_CACHE, None)
         if longest is not None:
             vars(model)[_LONGEST_CACHE] = longest
+    if not isinstance(prepared, Prepared):
+        raise own_generate(model)
+    return prepared
 
 
 def _capture(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
     """The decoding loop that generate() is given: it returns what it was handed, safe from later changes."""
     check_mode(generation_config)
-    positions = model_kwargs.get("position_ids")
-    tokens = input_ids.shape[1] if positions is None else int(positions.max()) + 1
-    check_positions(model, tokens, generation_config.max_length - input_ids.shape[1])
+    check_caches(model, caches_in(model_kwargs))
+    _check_positions(model, input_ids, generation_config, model_kwargs)
     pads = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     pad = generation_config._pad_token_tensor if pads else None
     if pads and pad is None:
@@ -70,6 +104,18 @@ def _capture(model, input_ids, logits_processor, stopping_criteria, generation_c
         },
         pad=None if pad is None else pad.to(input_ids.device),
     )
+
+
+def _check_positions(model, input_ids, generation_config, model_kwargs):
+    """Raise CourseError if the prompt and the new tokens do not fit into the model's positions."""
+    positions, embeddings = model_kwargs.get("position_ids"), model_kwargs.get("inputs_embeds")
+    tokens = input_ids.shape[1]
+    if positions is not None:
+        tokens = int(positions.max()) + 1
+    elif embeddings is not None and not tokens:
+        tokens = embeddings.shape[1]
+    new = generation_config.max_length - input_ids.shape[1]
+    check_positions(model, tokens, new)
 
 
 def _with_stop_strings(model, arguments):
@@ -160,6 +206,8 @@ class Prepared:
             mask = torch.ones(fed[0].shape[0], length, dtype=torch.long, device=fed[0].device)
         key = self._decoders("position_ids")
         positions = [given[key] for given in passes if given.get(key) is not None]
+        # Multimodal rotary ones are [4, batch, new]: those of the text, then time, height and width.
+        positions = [numbers[0] if numbers.ndim == 3 else numbers for numbers in positions]
         return mask.to(torch.long, copy=True), torch.cat(positions, dim=-1) if positions else None
 
     def _decoders(self, name):
@@ -167,12 +215,23 @@ class Prepared:
 
     def stages(self, input_ids, logits):
         """The scores after each logits processor: tuple of (name, float32 [batch, vocab]). `logits` stays as
-        it is, whatever a processor does in place."""
+        it is, whatever a processor does in place.
+
+        Raises CourseError for a processor that returns anything else than scores, and where one of
+        transformers' own cannot work with its argument.
+        """
         stages, scores = [], logits
         for processor in self.processors:
-            # A list of one, for transformers' own check of the signature.
-            scores = LogitsProcessorList([processor])(input_ids, scores.clone())
-            stages.append((_name(processor), scores))
+            before = scores
+            try:
+                # A list of one, for transformers' own check of the signature.
+                scores = LogitsProcessorList([processor])(input_ids, before.clone())
+            except (IndexError, RuntimeError, TypeError, ValueError) as error:
+                if raised_in_transformers(error):
+                    raise failed_processor(processor, error, before.shape[1]) from error
+                raise
+            check_scores(processor, scores, before)
+            stages.append((name_of(processor), scores))
         return tuple(stages)
 
     def outcome(self, input_ids, scores, finished, reasons):
@@ -185,7 +244,7 @@ class Prepared:
         """
         verdicts = []
         for criterion in self.criteria:
-            verdict = torch.as_tensor(criterion(input_ids, scores), device=finished.device).bool()
+            verdict = checked_verdict(criterion, criterion(input_ids, scores), finished)
             finished = finished | verdict
             verdicts.append((_reason(criterion), verdict))
         if not finished.any():
@@ -226,36 +285,7 @@ def cache_length(model_kwargs):
     return 0
 
 
-def check_distributions(step, needed, logits, stages, probs):
-    """Raise CourseError if a row that is `needed` (BoolTensor [batch]) has no distribution to choose from.
-
-    Softmax makes all of a row NaN where it meets NaN, +inf or nothing but -inf.
-    """
-    broken = probs[:, 0].isnan() & needed
-    if not broken.any():
-        return
-    row = broken.nonzero()[0].item()
-    name, scores = next(
-        (name, scores[row])
-        for name, scores in (("the model", logits), *stages)
-        if scores[row].softmax(dim=-1).isnan().any()
-    )
-    place = f"At step {step} (counted from 0), row {row} has no distribution after {name}"
-    if scores.isneginf().all():
-        raise CourseError(
-            f"{place}: every token is at -inf, so none is left to choose. Loosen what forbids tokens."
-        )
-    advice = "Look at the scores that it returns, or leave it out."
-    if name == "the model":
-        advice = "Look at its weights (parameter.isfinite()) and its dtype: float16 overflows, model.float()."
-    raise CourseError(f"{place}: the scores hold {'NaN' if scores.isnan().any() else '+inf'}. {advice}")
-
-
-def _name(thing):
-    return getattr(thing, "__name__", type(thing).__name__)
-
-
 def _reason(criterion):
     if isinstance(criterion, EosTokenCriteria):
         return END_OF_TEXT
-    return LENGTH if isinstance(criterion, MaxLengthCriteria) else _name(criterion)
+    return LENGTH if isinstance(criterion, MaxLengthCriteria) else name_of(criterion)

@@ -13,8 +13,18 @@ import operator
 import torch
 
 from ..errors import CourseError
-from .generate_inputs import cache_length, check_distributions, prepare
-from .rewind import caches_in, can_crop, crop, is_stateless, keep, random_state, restore, set_random_state
+from .generate_inputs import cache_length, prepare
+from .processor_checks import check_distributions
+from .rewind import (
+    caches_in,
+    can_crop,
+    crop,
+    is_stateless,
+    keep,
+    random_state,
+    restore,
+    set_random_state,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,8 +38,9 @@ class Step:
                     mask without any 0 before the model sees it; here its ones are kept. In an encoder-decoder
                     model this is the decoder's mask.
     position_ids:   LongTensor [batch, new positions], what the model was given: those of the prompt at the
-                    first step, then one column a step (all of them without a cache). None for a model that
-                    is given none (Bloom, T5, BART).
+                    first step, then one column a step (all of them without a cache); where a model counts
+                    time, height and width as well (Qwen2-VL), those of the text. None for a model that is
+                    given none (Bloom, T5, BART).
     cache_length:   int, positions that the KV cache had taken in before this step; 0 without a cache
     logits:         float32 [batch, vocab], the model's raw output at the last position
     stages:         tuple of (name, float32 [batch, vocab]), the scores after each logits processor, in
@@ -58,7 +69,8 @@ class Step:
 def decode_steps(model, inputs, **generate_kwargs):
     """A `Decoding`: an iterator with one `Step` for each new token.
 
-    model:           a transformers model with generate(), decoder-only or encoder-decoder
+    model:           a transformers model with generate(), decoder-only or encoder-decoder; of one that
+                     torch.compile or PEFT has wrapped the model inside, which is what its generate() runs
     inputs:          dict or BatchEncoding, what a tokenizer returns with return_tensors="pt"
     generate_kwargs: what `model.generate(**inputs, **generate_kwargs)` takes for greedy decoding and
                      sampling. `return_dict_in_generate` and the `output_...` flags are accepted, and change
@@ -67,8 +79,9 @@ def decode_steps(model, inputs, **generate_kwargs):
     It is lazy: the n-th forward pass is made by the n-th `next()`, without gradients. It draws from torch's
     global random state, as generate() does: set the seed before the first `next()`. Stopping early needs no
     tidying up. Raises CourseError, before any step, for a missing or empty prompt, for one that does not fit
-    into the model's positions, for lengths or a temperature that are not positive, for unknown arguments, and
-    for beam search and assisted generation, which lesson 06 covers.
+    into the model's positions, for lengths or a temperature that are not positive, for unknown arguments, for
+    a model that makes something of its own of the loop (Whisper), and for beam search and assisted
+    generation, which lesson 06 covers.
     """
     streamer = generate_kwargs.pop("streamer", None)
     prepared = prepare(model, inputs, generate_kwargs)
@@ -127,8 +140,9 @@ class Decoding:
     def __next__(self):
         """Take one step and return its `Step`.
 
-        Raises CourseError if the scores of the model or of a processor leave no distribution: NaN, +inf, or
-        every token at -inf.
+        Raises CourseError if the scores of the model or of a processor leave no distribution (NaN, +inf, or
+        every token at -inf), if a processor does not return scores, or a stopping criterion a verdict for
+        each row, and if one of transformers' own processors cannot work with its argument.
         """
         if self.done:
             raise StopIteration
