@@ -8,9 +8,34 @@ are weighed for the next step, best first. Neither changes anything, and nothing
 from dataclasses import dataclass
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from ..releases import cache_of
+
+_NO_BEAM = -1e9  # the sum of log probabilities that generate() gives to a beam that does not run
+_OTHER_SEARCHES = {  # what would make another search of it, or end a sequence by more than its last token
+    "stop_strings": None,
+    "max_time": None,
+    "token_healing": False,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "constraints": None,
+    "force_words_ids": None,
+    "penalty_alpha": None,
+    "dola_layers": None,
+    "prompt_lookup_num_tokens": None,
+    "assistant_early_exit": None,
+    "use_mtp": False,
+    "is_assistant": False,
+    "low_memory": None,
+    "num_return_sequences": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,30 @@ class Candidate:
     fate: str
 
 
+def search_settings(eos_token_id):
+    """Arguments of generate() that make beam search, or with one beam greedy decoding, of any model: dict.
+
+    eos_token_id: a list of int, the tokens that end a sequence
+    They win over the model's own GenerationConfig. Its logits processors stay.
+    """
+    known = vars(GenerationConfig())
+    settings = {name: value for name, value in _OTHER_SEARCHES.items() if name in known}
+    settings |= {"do_sample": False, "eos_token_id": list(eos_token_id) or None}
+    if not eos_token_id:
+        settings["exponential_decay_length_penalty"] = None  # it raises the end token's score
+    # A row that is shorter than another is filled with the padding token, which is never read so far.
+    return settings | {"pad_token_id": 0}
+
+
+def is_continuation(length, score, length_penalty):
+    """Whether a row of beam search's output is a continuation that was found: bool.
+
+    Where there are fewer than beams, generate() fills up with empty rows and with beams that never ran.
+    length: int, of its new tokens; score: float, its `sequences_scores`
+    """
+    return length > 0 and score * length**length_penalty > _NO_BEAM / 2
+
+
 def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=(), also=(), **settings):
     """What generate() returns from beam search, and the candidates of each of its steps.
 
@@ -41,6 +90,7 @@ def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=
     also:         new tokens, such as greedy decoding's: where a beam could go on with them and they are not
                   among the candidates, they are added to their step
     settings:     more of generate()'s arguments (length_penalty, early_stopping)
+    The model's own stop strings do not count, nor does what asks for another search than this one.
     Returns (output, steps): the output with all `num_beams` sequences, `scores` and `beam_indices`, and a
     tuple of a tuple of Candidate for each step, best first. generate() weighs (1 + the number of end tokens)
     x `num_beams` candidates a step, at least twice `num_beams`.
@@ -55,17 +105,13 @@ def watch_beam_search(model, input_ids, num_beams, max_new_tokens, eos_token_id=
         input_ids,
         attention_mask=torch.ones_like(input_ids),
         num_beams=num_beams,
-        num_return_sequences=num_beams,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=list(eos_token_id) or None,
-        pad_token_id=0,  # a row that is shorter than another is filled with it, and never read so far
         logits_processor=LogitsProcessorList([running]),
         stopping_criteria=StoppingCriteriaList([weighed]),
         return_dict_in_generate=True,
         output_scores=True,
         **without_cache,
-        **settings,
+        **search_settings(eos_token_id) | {"num_return_sequences": num_beams} | settings,
     )
     new = slice(input_ids.shape[1], None)
     beams = [[tuple(row) for row in ids[:, new].tolist()] for ids in running.seen]
@@ -108,7 +154,7 @@ def _steps(scores, beams, candidates, is_complete, also):
     is_complete: function from new tokens to bool, whether they may not go on
     """
     # As generate() begins: every beam is the prompt, and only the first one counts.
-    totals = torch.full((len(beams[0]),), -1e9, device=scores[0].device)
+    totals = torch.full((len(beams[0]),), _NO_BEAM, device=scores[0].device)
     totals[0] = 0.0
     for step, weighed in enumerate(candidates):
         # Where a processor allows few tokens, the beams that do not count yet give the same ones again.

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
-from course_utils.decoding.beam_search import watch_beam_search
+from course_utils.decoding.beam_search import is_continuation, search_settings, watch_beam_search
 from course_utils.scores import token_log_probs
 from tiny import tiny_gpt2
 
@@ -167,3 +168,59 @@ def test_what_a_processor_forbids_is_no_candidate(models):
     assert [one.rank for step in steps for one in step] == [*range(4), *range(6)]
     _, steps = watch_beam_search(models[0], PROMPT, 3, 4, suppress_tokens=[*range(7), *range(8, 24)])
     assert [[one.tokens for one in step] for step in steps] == [[(7,) * length] for length in (1, 2, 3, 4)]
+
+
+def test_fewer_continuations_than_beams(models):
+    """What is no continuation is told from one, whatever generate() fills up with."""
+    unreal = 0
+    for seed in range(40):
+        draw = random.Random(seed)
+        vocabulary, steps, beams = draw.randint(2, 5), draw.randint(1, 3), draw.randint(4, 8)
+        model = tiny_gpt2(positions=16, vocabulary=vocabulary, seed=seed % 3)
+        ends, penalty = (
+            draw.sample(range(vocabulary), draw.randint(0, vocabulary - 1)),
+            draw.choice(PENALTIES),
+        )
+        output, found = watch_beam_search(
+            model, PROMPT[:, :2] % 2, beams, steps, ends, length_penalty=penalty
+        )
+        totals = {one.tokens: one.total for step in found for one in step if one.fate == "finished"}
+        lengths = (output.beam_indices >= 0).sum(dim=1).tolist()
+        results = {}
+        for ids, length, score in zip(
+            output.sequences[:, 2:].tolist(), lengths, output.sequences_scores.tolist(), strict=True
+        ):
+            if is_continuation(length, score, penalty):
+                tokens = tuple(ids[:length])
+                assert tokens not in results
+                results[tokens] = score
+            else:
+                unreal += 1
+        assert results
+        for tokens, score in results.items():
+            assert totals[tokens] / len(tokens) ** penalty == pytest.approx(score, abs=1e-4)
+    assert unreal > 20
+
+
+def test_the_models_own_configuration_makes_no_other_search_of_it(models):
+    model = models[0]
+    settings = {"num_beams": 3, "max_new_tokens": 4}
+    own, plain = model.generation_config, watch_beam_search(model, PROMPT, **settings)
+    others = {
+        "stop_strings": ["a"], "max_time": 1e-9, "token_healing": True, "num_beam_groups": 3,
+        "diversity_penalty": 1.0, "exponential_decay_length_penalty": (2, 1.5), "force_words_ids": [[3]],
+        "penalty_alpha": 0.6, "dola_layers": "low", "prompt_lookup_num_tokens": 2, "do_sample": True,
+        "low_memory": True, "is_assistant": True, "return_dict_in_generate": False,
+    }  # fmt: skip
+    try:
+        for name, value in others.items():
+            model.generation_config = GenerationConfig()
+            setattr(model.generation_config, name, value)
+            assert watch_beam_search(model, PROMPT, **settings)[1] == plain[1], name
+            greedy = model.generate(PROMPT, max_new_tokens=4, num_beams=1, **search_settings([]))
+            if name == "return_dict_in_generate":
+                assert greedy.shape == (1, 7)
+        model.generation_config = GenerationConfig(repetition_penalty=5.0)
+        assert watch_beam_search(model, PROMPT, **settings)[1] != plain[1]  # a processor of its own counts
+    finally:
+        model.generation_config = own

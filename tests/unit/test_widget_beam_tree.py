@@ -300,3 +300,27 @@ def test_text_and_html_are_plain(model, gpt2):
 def test_a_saved_page_is_small(tree):
     assert len(tree.page().encode()) < 34_000
     assert tree.page_state()["live"] is False
+
+
+def test_fewer_continuations_than_beams(gpt2):
+    model = tiny_gpt2(vocabulary=4)
+    tree = BeamTree(model, gpt2, '"', num_beams=7, max_new_tokens=1, eos_token_id=[1, 2, 3])
+    results = tree.shown["results"]
+    assert sorted(result["ids"] for result in results) == [[0], [1], [2], [3]]
+    assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)
+    assert sum(math.exp(result["total"]) for result in results) == pytest.approx(1, abs=1e-3)
+    assert len(tree.output.sequences) == 7 and "-1e" not in repr(tree)
+
+
+def test_the_models_own_configuration_makes_no_other_tree(gpt2):
+    model = tiny_gpt2(positions=64)
+    expected = BeamTree(model, gpt2, PROMPT, eos_token_id=()).shown
+    for name, value in (
+        ("stop_strings", ["a", "e", " "]),
+        ("num_beam_groups", 3),
+        ("exponential_decay_length_penalty", (1, 1.5)),
+        ("penalty_alpha", 0.6),
+    ):
+        setattr(model.generation_config, name, value)
+        assert BeamTree(model, gpt2, PROMPT, eos_token_id=()).shown == expected, name
+        setattr(model.generation_config, name, None)

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 import traitlets
 
-from ...decoding.beam_search import watch_beam_search
+from ...decoding.beam_search import is_continuation, search_settings, watch_beam_search
 from ...errors import CourseError, check_characters
 from ...inputs.causal import check_causal
+from ...inputs.limits import position_limit, unwrapped
 from ...scores import generated_lengths, sequence_scores
 from ..core.labels import isolated, quoted, token_label
 from ..core.text import html_table
@@ -41,7 +42,8 @@ class BeamTree(CourseWidget):
     `prompt`, `num_beams`, `max_new_tokens`, `length_penalty` and `early_stopping` are the settings: the page
     changes them, assigning one from Python searches again. `output` is what generate() returned, all
     `num_beams` sequences with their `scores`, `sequences_scores` and `beam_indices`; `steps` holds what was
-    weighed (see `beams.Candidate`); `greedy` is what generate() returned for one beam.
+    weighed (see `beams.Candidate`); `greedy` is what generate() returned for one beam. The model's own logits
+    processors count; its stop strings, and what asks for another search, do not.
 
     Raises CourseError for a setting out of its range, for a prompt of no tokens or of more than the model has
     positions, for half a surrogate pair, for a model that is no decoder and for logits of NaN.
@@ -69,6 +71,7 @@ class BeamTree(CourseWidget):
         early_stopping=False,
         eos_token_id=None,
     ):
+        model = unwrapped(model)
         check_causal(model, "BeamTree continues a prompt")
         self._model, self._tokenizer = model, tokenizer
         if eos_token_id is None:
@@ -129,7 +132,7 @@ class BeamTree(CourseWidget):
         length = self._prompt_ids(prompt).shape[1]
         if length == 0:
             return "The prompt is empty, so there is nothing to continue. Type at least one word."
-        limit = getattr(self._model.config, "max_position_embeddings", None)
+        limit = position_limit(self._model, generating=True)
         if limit and length + steps - 1 > limit:  # the last new token is not put into the model
             return (
                 f"The prompt has {length:,} tokens; with {steps} new ones it takes {length + steps - 1:,} "
@@ -153,12 +156,10 @@ class BeamTree(CourseWidget):
             ids,
             attention_mask=torch.ones_like(ids),
             num_beams=1,
-            do_sample=False,
             max_new_tokens=steps,
-            eos_token_id=self._ends or None,
-            pad_token_id=0,
             return_dict_in_generate=True,
             output_scores=True,
+            **search_settings(self._ends),
         )
         if any(scores.isnan().any() or scores.isposinf().any() for scores in greedy.scores):
             raise CourseError(
@@ -187,6 +188,7 @@ class BeamTree(CourseWidget):
         results = [
             self._sequence(tokens[:length], totals[tuple(tokens[:length])], score)
             for tokens, length, score in scored
+            if is_continuation(length, score, penalty)
         ]
         path = greedy.sequences[0, new].tolist()
         (alone,) = sequence_scores(greedy, 0.0, self._ends).tolist()
