@@ -9,6 +9,7 @@ from .errors import CourseError
 from .inputs.causal import check_causal
 from .inputs.numbers import at_least_float32, integer
 from .relaxations import gumbel, soft, straight_through
+from .inputs.limits import unwrapped
 
 ARGMAX, SOFTMAX, GUMBEL, STRAIGHT = LINKS = ("argmax", "softmax", "Gumbel-softmax", "straight-through")
 _TOKEN = {  # as a learner would type it
@@ -68,6 +69,7 @@ class TwoSteps:
     """
 
     def __init__(self, model, start, target, number):
+        model = unwrapped(model)
         check_causal(model, "these are two steps of a decoder")
         if model.training:
             raise CourseError(

@@ -26,7 +26,7 @@ def token_rows(tokenizer, sentences, limit=None):
     """The ids of each sentence: a list of lists of int, as ragged as the sentences are.
 
     sentences: a list of str (or an array), none of them empty
-    limit:     int or None; how many positions the model has (`model.config.max_position_embeddings`)
+    limit:     int or None; how many tokens the model takes (`inputs.position_limit(model)`)
     Raises CourseError if `sentences` is anything else, or if a sentence is longer than `limit`.
     """
     if isinstance(sentences, str):

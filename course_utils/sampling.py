@@ -7,10 +7,10 @@ import torch
 from transformers import GenerationConfig
 
 from .continuation import continuation
-from .decoding.arguments import position_limit
 from .errors import CourseError, check_characters
 from .inputs.causal import check_causal
 from .inputs.numbers import above_zero, at_least, integer
+from .inputs.limits import position_limit, unwrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
     temperature, seed = above_zero(temperature=temperature), checked_seed(seed)
     if not isinstance(prompt, str):
         raise CourseError(f'The prompt is of type {type(prompt).__name__}. Type one text, such as "I like".')
+    model = unwrapped(model)  # its settings are changed for the draw, and a wrapper keeps what it is given
     check_causal(model, "the texts continue a prompt")
     check_characters(prompt, "the prompt")
     ids = tokenizer([prompt] * samples, return_tensors="pt", verbose=False).input_ids.to(model.device)

@@ -16,6 +16,7 @@ import torch
 
 from .errors import CourseError
 from .inputs.causal import check_causal
+from .inputs.limits import position_limit, unwrapped
 from .masks import check_mask
 
 SOURCES = ("scores", "logits")
@@ -99,6 +100,7 @@ def next_token_log_probs(model, input_ids, attention_mask=None):
     The numbers at place t speak about the token at place t + 1; those at padding mean nothing. Takes its
     arguments, and raises CourseError, as `token_log_probs` does.
     """
+    model = unwrapped(model)
     input_ids, attention_mask = _checked_text(model, input_ids, attention_mask)
     return _expected(model, input_ids, attention_mask)
 
@@ -116,6 +118,7 @@ def token_log_probs(model, input_ids, attention_mask=None):
     Raises CourseError for ids and masks that do not fit together or the model, for a mask with holes, for a
     row of one token, and for a model in which a token also reads those after it.
     """
+    model = unwrapped(model)
     input_ids, attention_mask = _checked_text(model, input_ids, attention_mask)
     expected = _expected(model, input_ids, attention_mask)[:, :-1]
     chosen = expected.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
@@ -243,7 +246,7 @@ def _checked_text(model, input_ids, attention_mask):
             f"{config.vocab_size - 1}. Give the ids of this model's own tokenizer."
         )
     lengths = mask.sum(dim=1)
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = position_limit(model)
     if limit is not None and lengths.max() > limit:
         raise CourseError(
             f"Row {lengths.argmax().item()} has {lengths.max().item()} tokens, and the model has {limit} "

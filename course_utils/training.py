@@ -18,6 +18,7 @@ from .advantages import leave_one_out
 from .divergence import Scored, copy_into
 from .errors import CourseError
 from .inputs.numbers import above_zero, at_least, at_least_float32, real
+from .inputs.limits import unwrapped
 from .sampling import checked_seed, sample, seeded
 
 MOST_KL = 6.0  # nats a token from the model that the run began with; further away is no habit
@@ -66,7 +67,7 @@ def trained_parts(model):
 
     They stand last before the head, so a gradient reaches them without passing through any other block.
     """
-    base = model.base_model
+    base = unwrapped(model).base_model
     for blocks, norm in (("layers", "norm"), ("h", "ln_f")):
         if hasattr(base, blocks) and hasattr(base, norm):
             return [getattr(base, blocks)[-1], getattr(base, norm)]
@@ -101,6 +102,7 @@ def train_habit(
     steps, samples = at_least(1, steps=steps), at_least(2, samples=samples)
     new_tokens, seed = at_least(1, new_tokens=new_tokens), checked_seed(seed)
     learning_rate, temperature = above_zero(learning_rate=learning_rate), above_zero(temperature=temperature)
+    model = unwrapped(model)
     parts = trained_parts(model)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     before = [parameter.detach().clone() for parameter in parameters]

@@ -19,6 +19,7 @@ from ...releases import as_argument, cache_of, takes_cache
 from ...texts import SENTENCES
 from ..core.text import html_table
 from ..core.widget import CourseWidget
+from ...inputs.limits import check_no_learned_prompt, position_limit, trained_positions, unwrapped
 
 _HERE = Path(__file__).parent
 _CHOICES = (64, 128, 256, 512, 1024)  # lengths that the page offers
@@ -65,11 +66,13 @@ class CacheGrowth(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, model, tokenizer, text=None):
+        model = unwrapped(model)
+        check_no_learned_prompt(model, "CacheGrowth")
         check_causal(model, "CacheGrowth times a decoder")
         self._model = model
         self._ids = _ids(tokenizer, SENTENCES["English"] if text is None else text)
         self._predicted = predicted_size(model, _checked_cache(model, self._ids[:1]))
-        self._limit = getattr(model.config, "max_position_embeddings", None)
+        self._limit = position_limit(model)
         choices = [most for most in _CHOICES if most <= (self._limit or most)] or [self._limit]
         self._series, self._lock = None, threading.Lock()
         super().__init__()
@@ -77,6 +80,7 @@ class CacheGrowth(CourseWidget):
             "shown",
             {
                 "limit": self._limit,
+                "trained": None if self._limit else trained_positions(model),
                 "choices": choices,
                 "most": max(most for most in choices if most <= 256),
                 "rule": self._predicted and self._predicted.rule(),

@@ -208,7 +208,7 @@ function render({ model, el }) {
 
   function draw() {
     const shown = model.get("shown");
-    const { points, rule, limit, done, total } = shown;
+    const { points, rule, limit, trained, done, total } = shown;
     const some = points.length > 0;
     const most = some || running ? shown.most : chosen();
     const predicted = prediction(shown);
@@ -221,7 +221,8 @@ function render({ model, el }) {
     count.textContent = total > 0 && (running || done < total) ? `${done} of ${total} measured` : "";
     note.textContent =
       (rule ? `The configuration predicts ${rule}. ` : "The configuration does not tell how large this kind of cache gets. ") +
-      (limit ? `The model has ${whole.format(limit)} positions, so no text is longer.` : "");
+      (limit ? `The model has ${whole.format(limit)} positions, so no text is longer.` : "") +
+      (trained ? `The model was trained on ${whole.format(trained)} positions.` : "");
 
     said.textContent = some
       ? verdict(shown, predicted, unit)

@@ -4,6 +4,7 @@ import traitlets
 
 from ...errors import CourseError, check_characters
 from ...masks import pad_sentences, token_rows
+from ...inputs.limits import position_limit
 from .labels import token_label
 
 MOST_SENTENCES = 6
@@ -33,7 +34,7 @@ def padded(model, tokenizer, sentences, side, most_tokens):
     for number, sentence in enumerate(sentences if isinstance(sentences, list | tuple) else [], 1):
         if isinstance(sentence, str):
             _check_line(sentence, number)
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = position_limit(model)
     rows = token_rows(tokenizer, sentences, limit)
     if len(rows) > MOST_SENTENCES:
         raise CourseError(

@@ -17,6 +17,7 @@ from ..core.batch import Choice, padded, tokens_of
 from ..core.labels import isolated, quoted, rjust
 from ..core.text import html_table
 from ..core.widget import CourseWidget
+from ...inputs.limits import unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 16
@@ -56,6 +57,7 @@ class MaskView(CourseWidget):
     def __init__(
         self, model, tokenizer, sentences, layer=0, head=0, masks="both", fill="finfo.min", dtype="float32"
     ):
+        model = unwrapped(model)
         check_causal(model, "MaskView shows a decoder's batch")
         _attention_layers(model)
         self._model, self._tokenizer = model, tokenizer

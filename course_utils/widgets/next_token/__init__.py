@@ -13,6 +13,7 @@ from ...inputs.causal import check_causal
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
+from ...inputs.limits import position_limit, trained_positions, unwrapped
 
 _HERE = Path(__file__).parent
 _ROWS = 15  # tokens that are drawn as bars
@@ -72,6 +73,7 @@ class NextToken(CourseWidget):
     def __init__(self, model, tokenizer, prompt, controls=_BASIC, **settings):
         if controls not in (_BASIC, _ALL):
             raise CourseError(f'controls is {controls!r}. Give "{_BASIC}" or "{_ALL}".')
+        model = unwrapped(model)
         check_causal(model, "NextToken continues a prompt")
         for name in settings:
             if name not in (*_SETTINGS, "draws", "seed"):
@@ -144,7 +146,7 @@ class NextToken(CourseWidget):
     def _show(self, prompt, chosen):
         """Ask the model what follows `prompt` and the ids `chosen`; put the answer into the trait `shown`."""
         ids = [*self._prompt_ids(prompt), *chosen]
-        limit = getattr(self._model.config, "max_position_embeddings", None)
+        limit = position_limit(self._model)
         if limit and len(ids) > limit:
             raise CourseError(
                 f"The text is {len(ids):,} tokens long, and the model has {limit:,} positions. "
@@ -180,6 +182,7 @@ class NextToken(CourseWidget):
                 "seen": seen.numpy().astype("<u4").tobytes(),
                 "vocabulary": len(logits),
                 "positions": [len(ids), limit],
+                "trained": None if limit else trained_positions(self._model),
             },
         )
 

@@ -175,7 +175,8 @@ function render({ model, el }) {
     const [used, limit] = shown.positions;
     positions.textContent = limit
       ? `${whole.format(used)} of ${whole.format(limit)} positions`
-      : `${whole.format(used)} positions`;
+      : `${whole.format(used)} positions` +
+        (shown.trained ? `; the model was trained on ${whole.format(shown.trained)}` : "");
     redraw();
   }
 

@@ -15,6 +15,7 @@ from ..core.batch import Choice, padded, tokens_of
 from ..core.labels import isolated, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
+from ...inputs.limits import check_no_learned_prompt, unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 24
@@ -277,7 +278,9 @@ def _checked(models):
             "PaddingGrid takes pairs of model and tokenizer, by name. "
             'Type {"GPT-2": load("tiny-gpt2")} as its first argument.'
         )
-    for model, _ in pairs:
+    models = {name: (unwrapped(model), tokenizer) for name, (model, tokenizer) in models.items()}
+    for model, _ in models.values():
+        check_no_learned_prompt(model, "PaddingGrid")
         check_causal(model, "PaddingGrid shows a decoder's batch")
         if "position_ids" not in inspect.signature(model.forward).parameters:
             raise CourseError(

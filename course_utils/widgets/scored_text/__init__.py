@@ -12,6 +12,7 @@ from ...scores import next_token_log_probs
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
+from ...inputs.limits import position_limit, unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 128  # more would be a page of numbers, and an output too large for a notebook
@@ -40,7 +41,7 @@ class ScoredText(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, model, tokenizer, text):
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer = unwrapped(model), tokenizer
         super().__init__()
         self.text = text
 
@@ -117,7 +118,7 @@ class ScoredText(CourseWidget):
                 f"The text is one token, “{token_label(self._tokenizer, ids[0])}”, and a first token has no "
                 "probability: nothing stands before it. Type one word more."
             )
-        limit = getattr(self._model.config, "max_position_embeddings", None)
+        limit = position_limit(self._model)
         if limit and len(ids) > limit:
             raise CourseError(
                 f"The text is {len(ids):,} tokens long, and the model has {limit:,} positions. "

@@ -16,6 +16,7 @@ from ..core.text import html_table
 from ..core.widget import CourseWidget
 from .argument_text import described, is_plain, parsed
 from .tree import MOST_ROWS, StepTree
+from ...inputs.limits import unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 200  # of one prompt
@@ -50,7 +51,7 @@ class Stepper(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, model, tokenizer, prompts, seed=0, **generate_kwargs):
-        self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer = unwrapped(model), tokenizer
         self._lock = threading.RLock()  # the page and a cell may ask at the same time
         self._session, self._times_shown, self._given = 0, 0, None
         super().__init__()
