@@ -81,7 +81,16 @@ def test_it_does_not_hide_what_is_wrong_with_the_arguments():
         decode_steps(of_class(CutsOff), INPUTS, max_new_tokens=3, num_beams=2)
 
 
-def test_whisper():
+@pytest.fixture
+def quiet():
+    """What Whisper's generate() passes on to the common one is no longer passed so, says transformers."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    yield
+    transformers.logging.set_verbosity(level)
+
+
+def test_whisper(quiet):
     small = {
         "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
         "decoder_attention_heads": 2, "num_mel_bins": 8, "max_source_positions": 30,
