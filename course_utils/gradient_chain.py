@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from .errors import CourseError
 from .inputs.causal import check_causal
+from .inputs.limits import unwrapped
 from .inputs.numbers import at_least_float32, integer
 from .relaxations import gumbel, soft, straight_through
-from .inputs.limits import unwrapped
 
 ARGMAX, SOFTMAX, GUMBEL, STRAIGHT = LINKS = ("argmax", "softmax", "Gumbel-softmax", "straight-through")
 _TOKEN = {  # as a learner would type it

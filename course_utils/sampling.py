@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 from .continuation import continuation
 from .errors import CourseError, check_characters
 from .inputs.causal import check_causal
-from .inputs.numbers import above_zero, at_least, integer
 from .inputs.limits import position_limit, unwrapped
+from .inputs.numbers import above_zero, at_least, integer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from .advantages import leave_one_out
 from .divergence import Scored, copy_into
 from .errors import CourseError
-from .inputs.numbers import above_zero, at_least, at_least_float32, real
 from .inputs.limits import unwrapped
+from .inputs.numbers import above_zero, at_least, at_least_float32, real
 from .sampling import checked_seed, sample, seeded
 
 MOST_KL = 6.0  # nats a token from the model that the run began with; further away is no habit

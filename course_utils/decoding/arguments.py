@@ -12,8 +12,8 @@ from transformers.generation import GenerationMode
 from ..errors import CourseError
 from ..inputs.limits import check_no_learned_prompt, encoder_limit, position_limit
 from ..masks import check_mask
-from .processor_checks import name_of
 from ..releases import cache_given
+from .processor_checks import name_of
 
 _MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 _BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)

@@ -19,6 +19,8 @@ from transformers import (
     StopStringCriteria,
 )
 
+from ..errors import CourseError
+from ..inputs.limits import unwrapped
 from .arguments import (
     check_arguments,
     check_caches,
@@ -28,8 +30,6 @@ from .arguments import (
     has_own_generate,
     own_generate,
 )
-from ..errors import CourseError
-from ..inputs.limits import unwrapped
 from .processor_checks import (
     check_scores,
     checked_verdict,

@@ -1,1 +1,6 @@
-"""Checks of what callers give: numbers as learners have them, and what kind of model it is."""
+"""Checks of what callers give.
+
+`limits`   how long a text a model takes, and the model inside what is wrapped around it
+`causal`   whether a model reads from left to right
+`numbers`  numbers as learners have them
+"""

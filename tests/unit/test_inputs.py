@@ -1,4 +1,4 @@
-"""course_utils.inputs: how long a text a model takes, and what is inside of a wrapper.
+"""inputs.limits: how long a text a model takes, and what is inside of a wrapper.
 
 Each limit is held to the model itself: a text of so many tokens goes through, and one more does not.
 """
@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from course_utils import CourseError, decode_steps, load_tokenizer
-from course_utils.inputs import encoder_limit, position_limit, trained_positions, unwrapped
+from course_utils.inputs.limits import encoder_limit, position_limit, trained_positions, unwrapped
 from course_utils.scores import perplexity
 from course_utils.training import sample, trained_parts
 from course_utils.widgets import BeamTree, CacheGrowth, MaskView, NextToken, PaddingGrid, ScoredText, Stepper

@@ -109,7 +109,7 @@ def test_an_error_of_our_own_is_not_laid_on_the_arguments(monkeypatch):
     def broken(*anything):
         raise TypeError("a slip in the library")
 
-    monkeypatch.setattr("course_utils.preparation.check_mode", broken)
+    monkeypatch.setattr("course_utils.decoding.generate_inputs.check_mode", broken)
     with pytest.raises(TypeError, match="a slip in the library"):
         decode_steps(of_class(GPT2LMHeadModel), INPUTS, max_new_tokens=3)
 

@@ -1,9 +1,9 @@
 """Fetch, verify, convert and keep what load() needs, so that it is either complete and right or not there.
 
 An asset is a folder of files whose sizes and sha256 sums are listed in checksums.py. It is built in a
-temporary folder under a lock, verified, and renamed into place; the record of its files' times is written before that
-rename, so a folder without one is one to look at again. Killed at any moment, raced by a second kernel or out
-of disk, the worst that is left is a temporary folder, which the next call removes.
+temporary folder under a lock, verified, and renamed into place; the record of its files' times is written
+before that rename, so a folder without one is one to look at again. Killed at any moment, raced by a second
+kernel or out of disk, the worst that is left is a temporary folder, which the next call removes.
 """
 
 import contextlib

@@ -15,11 +15,11 @@ import traitlets
 from ...cache_size import kept_layers, predicted_size
 from ...errors import CourseError, check_characters
 from ...inputs.causal import check_causal
+from ...inputs.limits import check_no_learned_prompt, position_limit, trained_positions, unwrapped
 from ...releases import as_argument, cache_of, takes_cache
 from ...texts import SENTENCES
 from ..core.text import html_table
 from ..core.widget import CourseWidget
-from ...inputs.limits import check_no_learned_prompt, position_limit, trained_positions, unwrapped
 
 _HERE = Path(__file__).parent
 _CHOICES = (64, 128, 256, 512, 1024)  # lengths that the page offers

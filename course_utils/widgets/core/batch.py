@@ -3,8 +3,8 @@
 import traitlets
 
 from ...errors import CourseError, check_characters
-from ...masks import pad_sentences, token_rows
 from ...inputs.limits import position_limit
+from ...masks import pad_sentences, token_rows
 from .labels import token_label
 
 MOST_SENTENCES = 6

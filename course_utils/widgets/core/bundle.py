@@ -56,7 +56,7 @@ def scoped(path, given=()):
 
 
 def style(path):
-    """The style sheet at `path` (Path) with those that it imports by `@import "./other.css";`, as one: str."""
+    """The style sheet at `path` (Path) with those that it imports, `@import "./a.css";`, as one: str."""
     path = Path(path)
 
     def imported(found):
@@ -71,7 +71,7 @@ def smaller(module):
 
 
 def _called_at_once(body, path):
-    """A function that runs `body` (str) and returns what the module at `path` exports, called at once: str."""
+    """A function that runs `body` (str) and returns the exports of the module at `path`, called at once: str."""
     return f"(() => {{\n{body}\nreturn {{ {', '.join(exports(path))} }};\n}})()"
 
 

@@ -19,7 +19,7 @@ def saved_html(still, module, css, state):
     """A saved widget: str, HTML, the still and three scripts.
 
     The first script holds what all widgets share, the second the module, the same for all widgets of a class,
-    so that a notebook need keep each only once (`drop_known_modules`). The third shows this widget. Each waits
+    so that a notebook need keep each once (`drop_known_modules`). The third shows this widget. Each waits
     for what it needs, since a page may run them in any order.
 
     still:  str, HTML for where scripts do not run

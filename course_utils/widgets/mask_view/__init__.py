@@ -12,12 +12,12 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ...errors import CourseError
 from ...inputs.causal import check_causal
+from ...inputs.limits import unwrapped
 from ...masks import additive_mask, joined_mask, position_ids
 from ..core.batch import Choice, padded, tokens_of
 from ..core.labels import isolated, quoted, rjust
 from ..core.text import html_table
 from ..core.widget import CourseWidget
-from ...inputs.limits import unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 16

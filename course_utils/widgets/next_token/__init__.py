@@ -10,10 +10,10 @@ import traitlets
 from ...continuation import continuation
 from ...errors import CourseError, check_characters
 from ...inputs.causal import check_causal
+from ...inputs.limits import position_limit, trained_positions, unwrapped
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
-from ...inputs.limits import position_limit, trained_positions, unwrapped
 
 _HERE = Path(__file__).parent
 _ROWS = 15  # tokens that are drawn as bars

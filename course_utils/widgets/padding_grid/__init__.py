@@ -10,12 +10,12 @@ import traitlets
 
 from ...errors import CourseError
 from ...inputs.causal import check_causal
+from ...inputs.limits import check_no_learned_prompt, unwrapped
 from ...masks import SIDES, position_ids
 from ..core.batch import Choice, padded, tokens_of
 from ..core.labels import isolated, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
-from ...inputs.limits import check_no_learned_prompt, unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 24

@@ -8,11 +8,11 @@ import torch
 import traitlets
 
 from ...errors import CourseError, check_characters
+from ...inputs.limits import position_limit, unwrapped
 from ...scores import next_token_log_probs
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
-from ...inputs.limits import position_limit, unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 128  # more would be a page of numbers, and an output too large for a notebook

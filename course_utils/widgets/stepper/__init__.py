@@ -10,13 +10,13 @@ from pathlib import Path
 import traitlets
 
 from ...errors import CourseError, check_characters
+from ...inputs.limits import unwrapped
 from ...masks import pad
 from ..core.labels import columns, isolated, ljust, quoted, visible
 from ..core.text import html_table
 from ..core.widget import CourseWidget
 from .argument_text import described, is_plain, parsed
 from .tree import MOST_ROWS, StepTree
-from ...inputs.limits import unwrapped
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 200  # of one prompt

@@ -10,7 +10,7 @@ import re
 import torch
 from transformers import PreTrainedModel
 
-from .errors import CourseError
+from ..errors import CourseError
 
 _WRAPPERS = ("_orig_mod", "module")  # torch.compile's; DataParallel's, FSDP's and DeepSpeed's
 _TABLE = re.compile(r"(^|_)(pos|positions?|wpe)(_|$)")

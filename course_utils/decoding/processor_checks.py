@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from .errors import CourseError
+from ..errors import CourseError
 
 _LIBRARY = Path(transformers.__file__).parent
 _MADE_OF = {  # processors that generate() makes of an argument which a learner writes token by token
