@@ -20,9 +20,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOME = {
     "CourseError": "errors",
-    "Step": "generation",
+    "Step": "decoding.steps",
     "check_machine": "doctor",
-    "decode_steps": "generation",
+    "decode_steps": "decoding.steps",
     "load": "models",
     "load_tokenizer": "models",
     "needs_transformers": "releases",

@@ -71,7 +71,7 @@ def smaller(module):
 
 
 def _called_at_once(body, path):
-    """A function that runs `body` (str) and returns the exports of the module at `path`, called at once: str."""
+    """A function that runs `body` (str) and returns what the module at `path` exports, called: str."""
     return f"(() => {{\n{body}\nreturn {{ {', '.join(exports(path))} }};\n}})()"
 
 

@@ -1,0 +1,25 @@
+# One word for each thing a maintainer does. CONTRIBUTING.md says when.
+.PHONY: check fast test notebooks browser build
+
+check:      # style, and notebooks against their sources; runs no model
+	ruff check
+	ruff format --check
+	python tools/build_notebooks.py --check
+
+fast:       # the tests that answer within a minute
+	pytest tests/unit/test_releases.py tests/unit/test_imports.py tests/unit/test_package.py \
+	    tests/unit/test_quiz.py tests/unit/test_tokens.py tests/unit/test_plots.py tests/unit/test_progress.py \
+	    tests/unit/test_widgets_base.py tests/unit/test_widget_labels.py tests/unit/test_test_line.py \
+	    tests/notebooks/test_lesson_source.py tests/notebooks/test_built_notebooks.py
+
+test:       # everything: the README's line
+	pytest
+
+notebooks:  # every cell of every notebook, outputs compared
+	pytest notebooks
+
+browser:    # widgets in Chromium and in JupyterLab
+	pytest tests/browser
+
+build:      # notebooks from notebooks/source, those that changed
+	python tools/build_notebooks.py
