@@ -52,7 +52,7 @@ MODELS = {
         "intermediate_size_mlp": 64, "no_rope_layers": [1, 0],
     }),
     "hybrid, Jamba": ("Jamba", SMALL | EXPERTS | {
-        "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False,
+        "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2,
         "mamba_d_state": 4, "mamba_expand": 2,
     }),
     "hybrid, Bamba": ("Bamba", SMALL | MAMBA | {"attn_layer_indices": [1]}),
@@ -90,6 +90,9 @@ def held(cache):
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in kept_layers(cache))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script. is deprecated"
+)  # GPTBigCode's module in older releases
 def test_the_prediction_is_what_each_kind_of_model_keeps():
     for kind, (name, settings) in MODELS.items():
         for dtype in (torch.float32, torch.bfloat16):

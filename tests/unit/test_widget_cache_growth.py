@@ -126,7 +126,7 @@ def jamba():
     torch.manual_seed(0)
     config = JambaConfig(
         **SMALL, num_key_value_heads=4, num_hidden_layers=2, attn_layer_period=2, attn_layer_offset=1,
-        num_experts=2, num_experts_per_tok=1, use_mamba_kernels=False, mamba_d_state=4, initializer_range=0.3,
+        num_experts=2, num_experts_per_tok=1, mamba_d_state=4, initializer_range=0.3,
     )  # fmt: skip
     return JambaForCausalLM(config).eval()
 
