@@ -16,7 +16,7 @@ import torch
 
 from .errors import CourseError
 from .inputs.causal import check_causal
-from .inputs.limits import position_limit, unwrapped
+from .inputs.limits import check_no_learned_prompt, position_limit, unwrapped
 from .masks import check_mask
 
 SOURCES = ("scores", "logits")
@@ -226,6 +226,7 @@ def _checked_text(model, input_ids, attention_mask):
             "This reads a text with a decoder-only model, and was given an encoder-decoder, which writes an "
             "answer to a text. Give model(input_ids=..., labels=...) both of them instead."
         )
+    check_no_learned_prompt(model, "scoring")
     check_causal(model, "a token is scored given the tokens before it")
     if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or input_ids.dtype != torch.long:
         given = type(input_ids).__name__

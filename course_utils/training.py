@@ -17,7 +17,7 @@ import torch
 from .advantages import leave_one_out
 from .divergence import Scored, copy_into
 from .errors import CourseError
-from .inputs.limits import unwrapped
+from .inputs.limits import check_no_learned_prompt, unwrapped
 from .inputs.numbers import above_zero, at_least, at_least_float32, real
 from .sampling import checked_seed, sample, seeded
 
@@ -67,7 +67,9 @@ def trained_parts(model):
 
     They stand last before the head, so a gradient reaches them without passing through any other block.
     """
-    base = unwrapped(model).base_model
+    model = unwrapped(model)
+    check_no_learned_prompt(model, "train_habit")
+    base = model.base_model
     for blocks, norm in (("layers", "norm"), ("h", "ln_f")):
         if hasattr(base, blocks) and hasattr(base, norm):
             return [getattr(base, blocks)[-1], getattr(base, norm)]

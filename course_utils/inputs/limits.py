@@ -36,12 +36,12 @@ def unwrapped(model):
 
 
 def _inside(model):
-    if has_learned_prompt(model):
-        return None
-    if callable(getattr(model, "get_base_model", None)):  # PEFT's
-        return model.get_base_model()
     modules = vars(model).get("_modules", {})  # not getattr: wrappers answer for what is inside of them
-    return next((modules[name] for name in _WRAPPERS if name in modules), None)
+    for name in _WRAPPERS:
+        if name in modules:
+            return modules[name]
+    is_pefts = callable(getattr(model, "get_base_model", None))
+    return model.get_base_model() if is_pefts and not has_learned_prompt(model) else None
 
 
 def has_learned_prompt(model):
@@ -50,12 +50,15 @@ def has_learned_prompt(model):
 
 
 def check_no_learned_prompt(model, who):
-    """Raise CourseError for a PEFT model with a learned prompt. who: str, what cannot take it."""
+    """Raise CourseError for a PEFT model with a learned prompt. who: str, what cannot take it.
+
+    Its vectors stand before the text: they take positions, and for some of them extra logits come back.
+    """
     if has_learned_prompt(model):
         raise CourseError(
-            f"This {type(model).__name__} puts a learned prompt before every text, outside of the model, and "
-            f"{who} sees only what is inside. Give it a model without an adapter, or one whose adapter is "
-            "part of the layers, such as LoRA."
+            f"This {type(model).__name__} puts a learned prompt before every text, and {who} takes the text "
+            "for all that the model reads. Give it a model without an adapter, or one whose adapter is part "
+            "of the layers, such as LoRA."
         )
 
 

@@ -316,14 +316,19 @@ def test_a_wrapped_model_without_generate_is_named():
         decode_steps(compiled(tiny_gpt2().transformer), {"input_ids": ids(3)})
 
 
-def test_a_learned_prompt_outside_of_the_model_is_refused_where_it_would_be_left_out(gpt2):
+def test_a_learned_prompt_is_refused_where_it_would_be_left_out(gpt2):
     model = Adapted(tiny_gpt2(positions=64), learned_prompt=True)
     assert unwrapped(model) is model
     for use in (
         lambda: decode_steps(model, {"input_ids": ids(3)}, max_new_tokens=2),
         lambda: CacheGrowth(model, gpt2),
         lambda: PaddingGrid({"m": (model, gpt2)}, ["a"]),
+        lambda: MaskView(model, gpt2, ["a"]),
+        lambda: ScoredText(compiled(model), gpt2, "My dog is"),
+        lambda: perplexity(model, ids(3)),
+        lambda: trained_parts(model),
     ):
         with pytest.raises(CourseError, match="This Adapted puts a learned prompt before every text"):
             use()
+    assert unwrapped(compiled(model)) is model
     assert NextToken(model, gpt2, "My dog is").shown["vocabulary"] == 50257

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ...errors import CourseError
 from ...inputs.causal import check_causal
-from ...inputs.limits import unwrapped
+from ...inputs.limits import check_no_learned_prompt, unwrapped
 from ...masks import additive_mask, joined_mask, position_ids
 from ..core.batch import Choice, padded, tokens_of
 from ..core.labels import isolated, quoted, rjust
@@ -58,6 +58,7 @@ class MaskView(CourseWidget):
         self, model, tokenizer, sentences, layer=0, head=0, masks="both", fill="finfo.min", dtype="float32"
     ):
         model = unwrapped(model)
+        check_no_learned_prompt(model, "MaskView")
         check_causal(model, "MaskView shows a decoder's batch")
         _attention_layers(model)
         self._model, self._tokenizer = model, tokenizer
