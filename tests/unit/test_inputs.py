@@ -35,7 +35,6 @@ LLAMA_LIKE = BERT_LIKE | {"num_key_value_heads": 1}
 # Class, its configuration, how many tokens one forward pass takes, and how many generate() can make.
 DECODERS = [
     ("GPT2LMHeadModel", GPT_LIKE, 16, 16),
-    ("GPTBigCodeForCausalLM", GPT_LIKE, 16, 16),
     ("GPTJForCausalLM", GPT_LIKE | {"rotary_dim": 4}, 16, 16),
     ("CodeGenForCausalLM", GPT_LIKE | {"n_head": 4, "rotary_dim": 4}, 16, 16),
     ("CTRLLMHeadModel", GPT_LIKE | {"dff": 16}, 16, 16),
