@@ -92,7 +92,8 @@ def test_a_window_bends_the_prediction(mount, gpt2):
     config = MistralConfig(vocab_size=50257, num_hidden_layers=2, sliding_window=17, **settings)
     page = mount(CacheGrowth(MistralForCausalLM(config).eval(), gpt2))
     expect(page.locator(".cache-growth-note")).to_contain_text(
-        "× 8 numbers × 4 bytes = 256 bytes a position, for the last 16 positions only."
+        "× 8 numbers × 4 bytes = 256 bytes a position, for the last 16 positions only. "
+        f"The model was trained on {config.max_position_embeddings:,} positions."
     )
     page.get_by_label("64", exact=True).check()
     measure(page)

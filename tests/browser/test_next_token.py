@@ -7,6 +7,7 @@ import pytest
 import torch
 from browser_kit import document, stop_clock
 from playwright.sync_api import expect
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -519,6 +520,17 @@ def test_the_end_of_the_positions_is_said(mount, model, gpt2):
     )
     page.get_by_role("button", name="Step back").click()
     assert page.widget.chosen == ()
+    expect(page.locator(".next-token-positions")).to_have_text("16 of 16 positions")
+
+
+def test_a_model_that_computes_its_positions_is_asked_past_what_it_was_trained_on(mount, gpt2):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=50257, max_position_embeddings=16, **sizes)
+    page = mount(NextToken(LlamaForCausalLM(config).eval(), gpt2, "word " * 15))
+    positions = page.locator(".next-token-positions")
+    expect(positions).to_have_text("16 positions; the model was trained on 16")
+    page.get_by_role("button", name="Most likely").click()
+    expect(positions).to_have_text("17 positions; the model was trained on 16")
 
 
 @pytest.mark.parametrize(
