@@ -28,7 +28,7 @@ WHOLE = f"import course_utils, torch{FIRST}"
 CLOCKS = "(time.perf_counter(), time.process_time())"
 AFTER_IMPORTS = f"import course_utils, time; {IMPORTS}; start = {CLOCKS}{FIRST}"
 AFTER_IMPORTS += f"print(*(now - then for now, then in zip({CLOCKS}, start)))"
-PREPARE = "from course_utils import assets; assets.prepare(assets.SMOLLM2)"
+PREPARE = "from course_utils.models.bundled import assets; assets.prepare(assets.SMOLLM2)"
 
 
 def run(code, **environment):

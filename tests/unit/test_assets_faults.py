@@ -19,12 +19,12 @@ HANG = 600  # seconds after which something that must happen has failed to; noth
 PROGRAM = """
 import dataclasses, signal, sys
 from pathlib import Path
-from course_utils import assets, pins
+from course_utils.models.bundled import assets, checksums
 
 # A program that a shell started in the background ignores this signal, and so do those it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 assets.shared_folder = lambda: Path("nowhere")
-asset = getattr(pins, sys.argv[1])
+asset = getattr(checksums, sys.argv[1])
 stops_after = int(sys.argv[2])  # bytes converted; 0 for never
 
 
