@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 import rcssmin
-import rjsmin
 
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.{1,2}/[\w./-]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?function|const|let|class)", re.MULTILINE)
 _EXPORTED = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", re.MULTILINE)
+_COMMENT_OR_INDENT = re.compile(r"^[ \t]*(?://.*\n|/\*(?:.|\n)*?\*/[ \t]*\n)|^[ \t]+", re.MULTILINE)
 _STYLE = re.compile(r'^@import "(\.{1,2}/[\w./-]+\.css)";\n', re.MULTILINE)
 
 
@@ -66,8 +66,11 @@ def style(path):
 
 
 def smaller(module):
-    """JavaScript (str) without comments and what white space it does not need: str, the same program."""
-    return rjsmin.jsmin(module)
+    """JavaScript (str) without comment lines and indentation: str, the same program.
+
+    rjsmin would take a sixth more, but it eats spaces inside a template literal that stands in another.
+    """
+    return _COMMENT_OR_INDENT.sub("", module)
 
 
 def _called_at_once(body, path):
