@@ -305,7 +305,7 @@ def test_the_recorder_writes_down_failures_messages_and_changed_cells(tmp_path):
             "PYTEST_ADDOPTS": "",
         },
         capture_output=True,
-        timeout=300,
+        timeout=900,
     )
     assert records.progress() == "6 of 6, 4 failed"
     failed = {item["test"]: of_test(item) for item in records.of("failed")}

@@ -34,7 +34,7 @@ def tiny_generate(rows, **arguments):
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", UserWarning)
             return model.generate(input_ids, attention_mask=mask, **arguments)
     finally:
         log.setLevel(level)

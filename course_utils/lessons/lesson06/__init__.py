@@ -138,7 +138,7 @@ def _quietly(model, **arguments):
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore", UserWarning)
             return model.generate(**{"do_sample": False, "pad_token_id": 1, **arguments})
     finally:
         log.setLevel(level)
