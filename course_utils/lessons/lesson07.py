@@ -126,7 +126,7 @@ def _who_wins():
 # ---- exercises ---------------------------------------------------------------------------------------
 
 
-@exercise("07/row-sums", title="Add up what was written", minutes=7, difficulty=2)
+@exercise("07/row-sums", title="Add up the written tokens' log probabilities", minutes=7, difficulty=2)
 def check_row_sums(answer):
     """Sums up to and including the first end, also when padding has the id of an end, and when no row ends."""
     import torch
@@ -180,7 +180,7 @@ def check_row_sums(answer):
     return "Each row is summed up to and including its first end, whatever the padding token is."
 
 
-@exercise("07/text-log-prob", title="The log probability of a text", minutes=6, difficulty=2)
+@exercise("07/text-log-prob", title="Compute the log probability of a text", minutes=6, difficulty=2)
 def check_text_log_prob(answer):
     """The sum over all tokens except the first, on tiny models, compared with course_utils.scores."""
     import torch
@@ -235,7 +235,7 @@ def _tiny():
     return load("tiny-gpt2")
 
 
-@exercise("07/perplexity", title="Perplexity on a padded batch", minutes=8, difficulty=3)
+@exercise("07/perplexity", title="Compute the perplexity of a padded batch", minutes=8, difficulty=3)
 def check_batch_perplexity(answer):
     """Only tokens with a token before them count, with padding on either side, and all of them equally."""
     import torch

@@ -232,7 +232,7 @@ def check_cuts(answer):
     )
 
 
-@exercise("08/straight-through", title="Straight-through", minutes=8, difficulty=3)
+@exercise("08/straight-through", title="Write the straight-through estimator", minutes=8, difficulty=3)
 def check_straight_through(answer):
     """The value of the one-hot rows and the gradient of the softmax, in the dtype of the logits."""
     import torch
@@ -290,7 +290,7 @@ def check_straight_through(answer):
     return "A token in the forward pass, a softmax in the backward pass. The gradient is a guess."
 
 
-@exercise("08/score", title="A log probability with a gradient", minutes=6, difficulty=2)
+@exercise("08/score", title="Compute a log probability with a gradient", minutes=6, difficulty=2)
 def check_score(answer):
     """The sum over the answer, and its gradient, for two prompt lengths and two rows."""
     import torch

@@ -100,7 +100,7 @@ for temperature in (1, 2):
 # once also reveals the answers to the predictions, so go cell by cell.)
 
 # %% [markdown]
-# ### Exercise: the most likely token · difficulty 1 of 3 · 2 minutes
+# ### Exercise: Return the most likely token · difficulty 1 of 3 · 2 minutes
 #
 # Given a list of tokens and their probabilities, return the token with the highest probability.
 

@@ -105,7 +105,7 @@ print(vocabulary["H"], "is the id of H, byte", ord("H"))
 [vocabulary[symbol[byte]] for byte in printable + others] == list(range(256))
 
 # %% [markdown]
-# ### Exercise 1: back to text · difficulty 2 of 3 · 5 minutes
+# ### Exercise 1: Turn tokens back into text · difficulty 2 of 3 · 5 minutes
 #
 # Write the reverse direction. Given tokens as the vocabulary spells them, return the text. You can use `symbol` from
 # above. Bytes that do not form a character should become U+FFFD, as with `decode(errors="replace")`.
@@ -234,7 +234,7 @@ TokenChips(" strawberry, Strawberry, strawberry", {"GPT-2": gpt2, "SmolLM2": smo
 # only from what it has memorised.
 
 # %% [markdown]
-# ### Exercise 2: learn merges · difficulty 3 of 3 · 20 minutes
+# ### Exercise 2: Learn merges from word counts · difficulty 3 of 3 · 20 minutes
 #
 # Write the training loop. A text is given as `counts`: how often each word occurs in it. Start from single
 # characters. Count every pair of neighbours within words, join the most frequent pair wherever it occurs, and count
@@ -501,7 +501,7 @@ print([byte for byte in range(256) if symbol[byte] not in entries])
 smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_ids)
 
 # %% [markdown]
-# ### Exercise 3: fit a prompt · difficulty 2 of 3 · 8 minutes
+# ### Exercise 3: Fit a prompt into a limit of tokens · difficulty 2 of 3 · 8 minutes
 #
 # A context has room for `limit` tokens. Return the longest beginning of `text`, in whole characters, that GPT-2
 # encodes into at most that many tokens.

@@ -43,7 +43,7 @@ torch.tensor(rows)
 # padding, so a second tensor tells it: the **attention mask**, 1 for a token and 0 for padding.
 
 # %% [markdown]
-# ### Exercise 1: pad on the left · difficulty 1 of 3 · 4 minutes
+# ### Exercise 1: Pad a ragged batch on the left · difficulty 1 of 3 · 4 minutes
 #
 # Pad each row on the left to the length of the longest row. Return the ids and the mask.
 
@@ -203,7 +203,7 @@ looked_up[0]  # one list of positions, for every row
 # Llama only the *difference* between two positions counts, and a shift by three keeps all differences.
 
 # %% [markdown]
-# ### Exercise 2: position ids · difficulty 2 of 3 · 4 minutes
+# ### Exercise 2: Compute position ids from a mask · difficulty 2 of 3 · 4 minutes
 #
 # Count only the tokens. The first token of a row has position 0, the next has 1. Padding gets 0. Your function should
 # work for padding on either side.
@@ -495,7 +495,7 @@ for prompt in ("My dog is", "Stop! My dog is", "Wow!!! My dog is"):
 # The comparison is between ids, not characters.
 
 # %% [markdown]
-# ### Exercise 3: a broken batch · difficulty 3 of 3 · 6 minutes
+# ### Exercise 3: Repair a broken batch · difficulty 3 of 3 · 6 minutes
 #
 # Three rows, three different bugs, no error. First find them by eye. Then write a function that fixes any batch with
 # such bugs. No sentence contains the pad id.
@@ -579,7 +579,7 @@ labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
 labels
 
 # %% [markdown]
-# ### Exercise 4: keep the first one · difficulty 2 of 3 · 8 minutes
+# ### Exercise 4: Keep the end-of-text in the labels · difficulty 2 of 3 · 8 minutes
 #
 # Often you get only the ids, without the mask. Then the padding is the run of pad ids at the end of a row, **except
 # the first one**: that is the true end. An end-of-text inside a row, between two texts, stays as well.

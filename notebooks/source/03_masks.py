@@ -181,7 +181,7 @@ for dtype in dtypes.values():
 # Now the row in which *every* key is forbidden.
 
 # %% [markdown]
-# ### Exercise 1: where is NaN? · difficulty 2 of 3 · 8 minutes
+# ### Exercise 1: Say where a fully masked row is NaN · difficulty 2 of 3 · 8 minutes
 #
 # All four keys of `row` are forbidden, and the fill value is added. For which types and fill values are the weights
 # NaN? (PyTorch's softmax first subtracts the row's largest entry, which changes no weight.) Decide before you run
@@ -378,7 +378,7 @@ print(in_float32.tolist(), f"{in_float32.softmax(-1) @ torch.arange(1.0, 5):.1f}
 # to SDPA, and `finfo.min` to eager, where −∞ would give NaN.
 
 # %% [markdown]
-# ### Exercise 2: attention without NaN · difficulty 3 of 3 · 12 minutes
+# ### Exercise 2: Write attention without NaN · difficulty 3 of 3 · 12 minutes
 #
 # Write attention that does what SDPA does with a mask of True and False: a query that may attend to no key gets 0.
 # The gradients of query, key and value should equal SDPA's too. Do not call SDPA.
@@ -431,7 +431,7 @@ batch = pad_sentences(tokenizer, sentences, side="left")
 batch["attention_mask"].shape  # (batch, key)
 
 # %% [markdown]
-# ### Exercise 3: join them · difficulty 2 of 3 · 5 minutes
+# ### Exercise 3: Join causal and padding mask · difficulty 2 of 3 · 5 minutes
 #
 # Return one mask of True and False, (batch, 1, query, key), that is True where a query may attend to a key. Do not
 # use a loop. The 1 is the dimension of the heads, which all share the mask.

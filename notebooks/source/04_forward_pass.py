@@ -100,7 +100,7 @@ assert sum(terms.values()) == empty.num_parameters() == 124_439_808
 # three weights belong to the MLP.
 
 # %% [markdown]
-# ### Exercise 1: count another model · difficulty 2 of 3 · 8 minutes
+# ### Exercise 1: Count the parameters of a Llama · difficulty 2 of 3 · 8 minutes
 #
 # SmolLM2 is built like Llama. When you print a model, it shows its parts and their sizes:
 
@@ -535,7 +535,7 @@ for candidate in candidates:
     print(f"{candidate.name_or_path}: equal to 1e-9")
 
 # %% [markdown]
-# ### Exercise 2: decode with a cache · difficulty 2 of 3 · 6 minutes
+# ### Exercise 2: Decode with a cache · difficulty 2 of 3 · 6 minutes
 #
 # Continue one prompt greedily: always take the most likely token. The first pass reads the prompt, each later pass
 # one id. Do not call `generate()`.
@@ -617,7 +617,7 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# ### Exercise 3: one prompt, several endings · difficulty 2 of 3 · 8 minutes
+# ### Exercise 3: Compute the log probabilities of several endings · difficulty 2 of 3 · 8 minutes
 #
 # Which ending does the model find most likely? A token's **log probability** is `log_softmax` of the logits that
 # predict it, taken at its id; the log probability of an ending is the sum over its tokens. Read the prompt in one
@@ -682,7 +682,7 @@ expected = expected[:, batch["input_ids"].shape[1] :]
 (broken(model, **batch, steps=6) == expected).all(1).tolist()
 
 # %% [markdown]
-# ### Exercise 4: find two bugs · difficulty 3 of 3 · 8 minutes
+# ### Exercise 4: Find two bugs in a loop with a cache · difficulty 3 of 3 · 8 minutes
 #
 # Two things stay the same that should change as the text grows. Print what the model is given in the second pass.
 # Then write the loop so that every row is right.

@@ -354,7 +354,7 @@ for row in ended[:, length:].tolist():
 # 1s too: the loop throws an ended row's logits away, and rows do not see each other.
 
 # %% [markdown]
-# ### Exercise 1: the finished rows · difficulty 2 of 3 · 8 minutes
+# ### Exercise 1: Update the finished rows · difficulty 2 of 3 · 8 minutes
 #
 # One step has chosen a token for every row. In rows that had ended before this step, replace it by the padding token,
 # and update the flags. Any of `end_ids` ends a row, and the row keeps that token. Leave the tensors that you are
@@ -460,7 +460,7 @@ first_cut = heat(None, cut(None, scores)).isfinite().sum().item()
 print(f"{type(heat).__name__} first: {first_heat} tokens kept; {type(cut).__name__} first: {first_cut}")
 
 # %% [markdown]
-# ### Exercise 2: temperature and top-k · difficulty 2 of 3 · 10 minutes
+# ### Exercise 2: Write temperature and top-k as processors · difficulty 2 of 3 · 10 minutes
 #
 # Write both as processors. The temperature divides. Top-k keeps the `top_k` largest values in each row of `scores`,
 # and any that tie with the last of these; all others become −∞. `top_k` may exceed the size of the vocabulary. Leave
@@ -538,7 +538,7 @@ print("alone:              ", alone[0].tolist())
 # stop is whatever the model writes, and you have to cut it off.
 
 # %% [markdown]
-# ### Exercise 3: stop after some sentences · difficulty 2 of 3 · 10 minutes
+# ### Exercise 3: Stop after some sentences · difficulty 2 of 3 · 10 minutes
 #
 # End each row once its new text has at least the number of sentences asked for. A token closes a sentence if its text
 # ends with `.`, `!` or `?`; so the token `...` is one end, and so is `?!`. Sentences in the prompt do not count.
@@ -747,7 +747,7 @@ _ = model.generate(**inputs, max_new_tokens=3, streamer=Calls())
 _ = model.generate(**inputs, max_new_tokens=14, streamer=TextStreamer(tokenizer, skip_prompt=True))
 
 # %% [markdown]
-# ### Exercise 4: stream probabilities · difficulty 3 of 3 · 12 minutes
+# ### Exercise 4: Stream tokens with their probabilities · difficulty 3 of 3 · 12 minutes
 #
 # A streamer gets ids and nothing else. A logits processor sees the processed scores, and one object can be both. For
 # each new token of one row, collect a pair in `self.shown`: its text, and its probability under the `scores` that the
@@ -899,7 +899,7 @@ for letter in loops.LETTERS:
     print(f"loop {letter}\n{loops.numbered(letter)}\n")
 
 # %% [markdown]
-# ### Exercise 5: fix them · difficulty 3 of 3 · 12 minutes
+# ### Exercise 5: Find the bug in three loops · difficulty 3 of 3 · 12 minutes
 #
 # For each loop, give the number of the wrong line and the line that should replace it. (`end_ids` is a tensor here.)
 # The check runs the fixed loops on two other batches, and compares them with `generate()`.

@@ -211,7 +211,7 @@ kept = {count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row
 print("p is the largest probability; kept:", kept)
 
 # %% [markdown]
-# ### Exercise 1: top-p · difficulty 2 of 3 · 10 minutes
+# ### Exercise 1: Write top-p · difficulty 2 of 3 · 10 minutes
 #
 # Write top-p. Some of `scores` may already be −∞. Do not change the tensor that you are given, and keep the values of
 # the tokens that stay.
@@ -317,7 +317,7 @@ assert model.generate(**inputs, **off, do_sample=True, max_new_tokens=1, **recor
 NextToken(model, tokenizer, "I want to eat a big bowl of", controls="all", temperature=0.8, top_p=0.9)
 
 # %% [markdown]
-# ### Exercise 2: meet a target · difficulty 2 of 3 · 8 minutes
+# ### Exercise 2: Meet a target · difficulty 2 of 3 · 8 minutes
 #
 # Find settings for this prompt, by moving the controls or by computing. **A**: exactly five tokens are kept, with an
 # entropy above 2.2 bits. **B**: at least twenty are kept, with an entropy below 1 bit. **C**: at most 60 are kept,
@@ -441,7 +441,7 @@ print(repr(tokenizer.decode(banned)), [tokenizer.decode(id) for id in banned])
 # text.
 
 # %% [markdown]
-# ### Exercise 3: forbid a word · difficulty 3 of 3 · 15 minutes
+# ### Exercise 3: Forbid a word · difficulty 3 of 3 · 15 minutes
 #
 # Forbid every token that would complete the word: the word ends inside that token, wherever it began. Upper and lower
 # case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are.
@@ -634,7 +634,7 @@ BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_t
 # - Only candidates among the first *beams* become results.
 
 # %% [markdown]
-# ### Exercise 4: finish beam search · difficulty 2 of 3 · 12 minutes
+# ### Exercise 4: Finish beam search · difficulty 2 of 3 · 12 minutes
 #
 # You are given one prompt's candidates at one step, best first. Return those that continue, at most `num_beams` of
 # them, and those that have ended and count as results. In the last step every candidate ends. The rest of the search

@@ -181,7 +181,7 @@ print(f"the two tokens add up to {library[0, :2].sum():.2f}, the whole row to {l
 # padding. According to the sum over the whole row, "Paris." would be almost impossible.
 
 # %% [markdown]
-# ### Exercise 1: add up what was written · difficulty 2 of 3 · 7 minutes
+# ### Exercise 1: Add up the written tokens' log probabilities · difficulty 2 of 3 · 7 minutes
 #
 # `numbers` are log probabilities and `tokens` the ids they belong to, both (batch, new). Return each row's sum up to
 # **and including** the first token that ends it. `end_ids` is a list. A row without an end counts in full. Note that
@@ -246,7 +246,7 @@ print([f"{logits[0, index].softmax(-1)[ids[0, 5]]:.2f}" for index in range(6)])
 # and the first token has no probability: nothing comes before it.
 
 # %% [markdown]
-# ### Exercise 2: the log probability of a sentence · difficulty 2 of 3 · 6 minutes
+# ### Exercise 2: Compute the log probability of a text · difficulty 2 of 3 · 6 minutes
 #
 # Return the log probability of one text: the sum over all its tokens except the first. `ids` is (1, length).
 
@@ -313,7 +313,7 @@ print(f"{(-log_probs[scored].mean()).exp():.1f}")
 # token.
 
 # %% [markdown]
-# ### Exercise 3: perplexity on a padded batch · difficulty 3 of 3 · 8 minutes
+# ### Exercise 3: Compute the perplexity of a padded batch · difficulty 3 of 3 · 8 minutes
 #
 # `logits` is (batch, length, vocab), `ids` and `mask` are (batch, length), padded on the left or on the right. The
 # logits were computed with the correct mask and position ids, and only `mask` tells what is padding. Return the
@@ -487,7 +487,7 @@ print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
 # and mean nothing.
 
 # %% [markdown]
-# ### Exercise 4: which line is it? · difficulty 2 of 3 · 5 minutes
+# ### Exercise 4: Find why a sequence score does not match · difficulty 2 of 3 · 5 minutes
 #
 # A beam search has run, and its first sequence ended early. Four people have computed its sequence score, and none
 # got the library's number. Each made one mistake. Find out which:

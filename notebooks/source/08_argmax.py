@@ -219,7 +219,7 @@ report(road(lambda logits: logits.argmax(-1)))
 report(road(lambda logits: logits.softmax(-1)))
 
 # %% [markdown]
-# ### Exercise 1: which line cuts? · difficulty 2 of 3 · 8 minutes
+# ### Exercise 1: Find the line that cuts · difficulty 2 of 3 · 8 minutes
 #
 # Five snippets compute a loss. In each, one line cuts it off from the `logits` of line 1: from there on, no gradient
 # leads back to them. Which line is it? `model`, `prompt`, `costs` and `embeddings` are those from above.
@@ -347,7 +347,7 @@ print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) 
 # token in the forward pass and uses the softmax's gradient in the backward pass. It is called **straight-through**.
 
 # %% [markdown]
-# ### Exercise 2: straight-through · difficulty 3 of 3 · 8 minutes
+# ### Exercise 2: Write the straight-through estimator · difficulty 3 of 3 · 8 minutes
 #
 # Return a tensor (batch, vocab) whose *value* is the one-hot row of the most likely token, and whose *gradient* is
 # that of the softmax. `tensor.detach()` has the same value and no gradient; you need it only once.
@@ -479,7 +479,7 @@ for name, kept in {"generating": generating, "one forward pass": scoring}.items(
 # gradients, then compute the log probabilities of the text with one forward pass.**
 
 # %% [markdown]
-# ### Exercise 3: a log probability with a gradient · difficulty 2 of 3 · 6 minutes
+# ### Exercise 3: Compute a log probability with a gradient · difficulty 2 of 3 · 6 minutes
 #
 # Return the log probability of the generated part, as one number *with* a gradient. `sequences` is (batch, length)
 # without padding, and the first `prompt_length` ids of each row are the prompt.

@@ -252,7 +252,7 @@ print(tuple(recorded.shape), "with a gradient:", recorded.requires_grad)
 # not count: section 8 handles that.)
 
 # %% [markdown]
-# ### Exercise 1: the log probabilities of a draw · difficulty 3 of 3 · 10 minutes
+# ### Exercise 1: Compute the log probabilities of a draw · difficulty 3 of 3 · 10 minutes
 #
 # `sequences` is (batch, prompt + new): prompts padded on the left, then tokens drawn at `temperature` with no other
 # settings. `prompt_mask` is the mask of the prompts only. Return the log probability of each new token *under the
@@ -393,7 +393,7 @@ judged(lambda rewards: rewards, rewards + 5)
 # the batch.
 
 # %% [markdown]
-# ### Exercise 2: leave one out · difficulty 2 of 3 · 6 minutes
+# ### Exercise 2: Leave one out · difficulty 2 of 3 · 6 minutes
 #
 # Return each text's reward minus the mean reward of the **other** texts in its group. A group holds the texts drawn
 # for one prompt. The last dimension is the group; there may be any number of dimensions before it.
@@ -534,7 +534,7 @@ print(max((now - then).abs().max().item() for now, then in zip(learner.parameter
 # model's weights.
 
 # %% [markdown]
-# ### Exercise 3: repair it · difficulty 3 of 3 · 9 minutes
+# ### Exercise 3: Repair a policy-gradient loop · difficulty 3 of 3 · 9 minutes
 #
 # Write the loop so that every update follows an estimate of the gradient **at the model's current weights**, with
 # leave-one-out advantages. `gradients.sequence_log_probs(model, drawn)` is the second pass, with a gradient:

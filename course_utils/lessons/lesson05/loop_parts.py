@@ -110,7 +110,7 @@ def _looped(finish):
     return tiny_generate(tiny_rows(), max_new_tokens=8, eos_token_id=tiny_ends(), custom_generate=loop)
 
 
-@exercise("05/processors", title="Temperature and top-k as processors", minutes=10, difficulty=2)
+@exercise("05/processors", title="Write temperature and top-k as processors", minutes=10, difficulty=2)
 def check_processors(answer):
     """Two functions (input_ids, scores) -> scores, compared with the library's classes, including ties and a
     top_k above the vocabulary; then in place of the library's own in generate(), with the same seed."""

@@ -178,7 +178,7 @@ def _bias_of_many():
 # ---- exercise 1 --------------------------------------------------------------------------------------
 
 
-@exercise("09/log-probs-of", title="The log probabilities of a draw", minutes=10, difficulty=3)
+@exercise("09/log-probs-of", title="Compute the log probabilities of a draw", minutes=10, difficulty=3)
 def check_log_probs_of(answer):
     """On tiny models, one batch padded on the left: values compared with the draw's own, and a gradient that arrives."""
     import torch
