@@ -1,4 +1,90 @@
 """What each lesson asks: exercises with their catalogue of mistakes, predictions and quizzes.
 
-A lesson is a module or a folder `lessonNN` with a TITLE; `checks.progress.lessons()` finds it by that name.
+A lesson is a module or a folder `lessonNN` of this package, and a line of the table below. From the table
+`checks.progress` counts what there is to do, without importing the lessons and torch with them. A test
+compares it with the modules.
 """
+
+from ..checks.progress import Lesson
+
+
+def _lesson(number, title, exercises, predictions, quiz):
+    """A Lesson from the last parts of its items' ids, with spaces between them."""
+    kinds = {"exercise": exercises, "prediction": predictions, "quiz": quiz}
+    ids = {kind: [f"{number}/{name}" for name in names.split()] for kind, names in kinds.items()}
+    return Lesson(number, title, ids)
+
+
+# Exercises in the order in which the lesson asks them.
+LESSONS = (
+    _lesson(
+        "00",
+        "Does it run?",
+        exercises="most-likely",
+        predictions="predict-temperature",
+        quiz="quiz-distribution quiz-temperature quiz-not-yet",
+    ),
+    _lesson(
+        "01",
+        "How does text become integers?",
+        exercises="to-text learn-merges shorten",
+        predictions="predict-space predict-strawberry predict-pieces predict-special predict-hindi",
+        quiz="quiz-symbol quiz-order quiz-whole quiz-user-text",
+    ),
+    _lesson(
+        "02",
+        "Why pad, and on which side?",
+        exercises="pad-left positions repair repair-labels",
+        predictions="predict-right predict-left predict-positions-only predict-generate predict-labels",
+        quiz="quiz-scoring quiz-silence quiz-inferred quiz-endless",
+    ),
+    _lesson(
+        "03",
+        "What does a mask do inside attention?",
+        exercises="nan-cases attend join",
+        predictions="predict-before predict-times predict-full-row predict-gradient predict-fillers",
+        quiz="quiz-before quiz-half quiz-twice quiz-step quiz-mean",
+    ),
+    _lesson(
+        "04",
+        "What does one forward pass return?",
+        exercises="count decode endings loop",
+        predictions="predict-head predict-last-hidden predict-head-mask predict-unchanged predict-twice predict-cost",
+        quiz="quiz-untied quiz-first-hidden quiz-attentions quiz-memory quiz-mask",
+    ),
+    _lesson(
+        "05",
+        "What does generate() do, step by step?",
+        exercises="finish processors sentences streamer loops",
+        predictions="predict-top-k predict-length predict-finished predict-custom",
+        quiz="quiz-wins quiz-no-end quiz-boost quiz-old",
+    ),
+    _lesson(
+        "06",
+        "How is the next token chosen?",
+        exercises="top-p targets forbid beams",
+        predictions="predict-cold predict-typical predict-order predict-beams",
+        quiz="quiz-top-p quiz-test quiz-negative",
+    ),
+    _lesson(
+        "07",
+        "How likely was that?",
+        exercises="row-sums text-log-prob perplexity which-line",
+        predictions="predict-processed predict-padding predict-shift predict-penalty",
+        quiz="quiz-compare quiz-inf quiz-first quiz-penalty quiz-perplexity",
+    ),
+    _lesson(
+        "08",
+        "Why does argmax break gradients?",
+        exercises="cuts straight-through score",
+        predictions="predict-wrapped predict-embedding predict-flat predict-teacher predict-memory",
+        quiz="quiz-enable quiz-picking quiz-zero quiz-cheapest",
+    ),
+    _lesson(
+        "09",
+        "How do you train through generation, then?",
+        exercises="log-probs-of leave-one-out train",
+        predictions="predict-end predict-no-reward predict-shift predict-group predict-stale predict-more-samples",
+        quiz="situation-programs situation-answers situation-switch situation-dear quiz-draw quiz-baseline quiz-loss quiz-unbiased",
+    ),
+)

@@ -1,17 +1,14 @@
 """Lesson 00: one prediction, one exercise to warm up on, a short quiz."""
 
+import torch
+
 from ..checks.exercise import exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Question
-
-TITLE = "Does it run?"
+from ..models import load
 
 
 def _logits_after(prompt):
     """The default model's logits after `prompt`: float32 [vocab], and its tokenizer."""
-    import torch
-
-    from course_utils import load
-
     model, tokenizer = load("smollm2-135m", device="cpu")
     with torch.no_grad():
         return model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1], tokenizer

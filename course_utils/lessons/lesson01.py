@@ -6,17 +6,14 @@ from itertools import pairwise
 
 from ..checks.exercise import Mistake, exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Prediction, Question
+from ..models import load_tokenizer
 from ..texts import SENTENCES, varied_texts
 from ..tokens import BytePairEncoder, byte_symbols, symbols_to_bytes
-
-TITLE = "How does text become integers?"
 
 # ---- predictions -------------------------------------------------------------------------------------
 
 
 def _gpt2():
-    from course_utils import load_tokenizer
-
     return load_tokenizer("gpt2")
 
 

@@ -2,11 +2,13 @@
 
 import functools
 
+import torch
+
 from ..checks.exercise import Mistake, exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Prediction, Question
+from ..masks import labels_from_ids, pad, position_ids, token_rows
+from .fixtures import SENTENCES, quiet_transformers, tiny
 
-TITLE = "Why pad, and on which side?"
-SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
 PAD = 50256  # GPT-2's end-of-text token, which the lesson pads with
 
 # ---- predictions -------------------------------------------------------------------------------------
@@ -85,13 +87,6 @@ predict_labels = NumberPrediction(
 
 
 @functools.cache
-def _tiny(name):
-    from course_utils import load
-
-    return load(name)
-
-
-@functools.cache
 def _wrong_models(side, mask, positions):
     """The names of the tiny models whose padded answers differ from those of the prompts alone."""
     return [name for name in ("tiny-gpt2", "tiny-llama") if _distance(name, side, mask, positions) > 0.01]
@@ -99,11 +94,7 @@ def _wrong_models(side, mask, positions):
 
 def _distance(name, side, mask, positions):
     """Total variation between padded and unpadded next-token distributions, the worst of the three rows."""
-    import torch
-
-    from ..masks import pad, position_ids, token_rows
-
-    model, tokenizer = _tiny(name)
+    model, tokenizer = tiny(name)
     rows = token_rows(tokenizer, SENTENCES)
     input_ids, attention_mask = (tensor.to(model.device) for tensor in pad(rows, PAD, side))
     given = {"attention_mask": attention_mask} if mask else {}
@@ -121,39 +112,18 @@ def _distance(name, side, mask, positions):
 
 def _continued(rows, **options):
     """Six greedy ids after each of the padded rows, a list of lists; `options` go to pad() and generate()."""
-    from ..masks import pad
-
-    model, _ = _tiny("tiny-gpt2")
+    model, _ = tiny()
     pad_id = options.pop("pad_token_id", PAD)
     use_mask = options.pop("use_mask", True)
     input_ids, mask = (t.to(model.device) for t in pad(rows, pad_id, options.pop("side", "left")))
     given = {"attention_mask": mask} if use_mask else {}
-    with _without_warnings():
+    with quiet_transformers():
         ids = model.generate(input_ids, **given, max_new_tokens=6, do_sample=False, pad_token_id=pad_id)
     return ids[:, input_ids.shape[1] :].tolist()
 
 
-def _without_warnings():
-    import contextlib
-
-    from transformers.utils import logging
-
-    @contextlib.contextmanager
-    def quiet():
-        before = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(before)
-
-    return quiet()
-
-
 def _rows():
-    from ..masks import token_rows
-
-    return token_rows(_tiny("tiny-gpt2")[1], SENTENCES)
+    return token_rows(tiny()[1], SENTENCES)
 
 
 def _rows_right(side, **options):
@@ -163,10 +133,6 @@ def _rows_right(side, **options):
 
 
 def _ends_left():
-    import torch
-
-    from ..masks import pad
-
     input_ids, _ = pad([[3666, 13, PAD], [1026, 481, 6290, 13, PAD], [40, PAD]], PAD, "right")
     labels = torch.where(input_ids == PAD, -100, input_ids)
     return (labels == PAD).sum().item()
@@ -178,8 +144,6 @@ def _ends_left():
 @exercise("02/pad-left", title="Pad a ragged batch on the left", minutes=4, difficulty=1)
 def check_pad_left(answer):
     """Ids and mask for rows of several lengths, with a pad id that is also a token of one row."""
-    from ..masks import pad
-
     for rows, pad_id in [
         ([[1026, 481, 6290], [40], [3666, 3290]], PAD),
         ([[5], [6, 7, 8, 9]], 0),
@@ -218,10 +182,6 @@ def check_pad_left(answer):
 @exercise("02/positions", title="Compute position ids from a mask", minutes=4, difficulty=2)
 def check_positions(answer):
     """Positions that count tokens, for padding on either side and on none."""
-    import torch
-
-    from ..masks import position_ids
-
     for rows in [
         [[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]],  # up to 12 numbers are shown in full
         [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]],
@@ -260,8 +220,6 @@ def broken_batch():
 def _broken(rows, pad_id, side, positions, mask):
     """A left-padded batch in which row `side` is padded on the right, row `positions` counts from 1, and
     row `mask` does not cover its last padding token."""
-    from ..masks import pad, position_ids
-
     (input_ids, attention_mask), (right_ids, right_mask) = (pad(rows, pad_id, s) for s in ("left", "right"))
     input_ids[side], attention_mask[side] = right_ids[side], right_mask[side]
     places = position_ids(attention_mask)
@@ -275,10 +233,6 @@ def _broken(rows, pad_id, side, positions, mask):
 def check_repair(answer):
     """Ids, mask and positions corrected, on the batch of the lesson, on two with the bugs elsewhere, and on
     one with another pad id."""
-    import torch
-
-    from ..masks import pad, position_ids
-
     lesson_bugs = {"side": 0, "positions": 1, "mask": 2}
     for rows, pad_id, bugs in [
         (_rows(), PAD, lesson_bugs),
@@ -353,10 +307,6 @@ def _repaired_positions(got, want, batch, found):
 @exercise("02/repair-labels", title="Keep the end-of-text in the labels", minutes=8, difficulty=2)
 def check_repair_labels(answer):
     """Labels without the final run of pad ids except its first id, also with an end inside a row."""
-    import torch
-
-    from ..masks import labels_from_ids
-
     for rows, pad_id in [
         ([[3666, 13, PAD, PAD], [1026, 6290, 13, PAD], [40, PAD, PAD, PAD]], PAD),
         ([[5, 0, 6, 0, 0, 0], [5, 6, 0, 8, 7, 0]], 0),
@@ -403,8 +353,6 @@ def check_repair_labels(answer):
 
 def _whole_numbers(got, name):
     """A tensor or nested list of whole numbers as a nested list; Mistake if it is not rectangular or not whole."""
-    import torch
-
     if isinstance(got, list | tuple):
         try:
             got = torch.tensor(got)
@@ -471,11 +419,7 @@ quiz = (
 
 def _good_scoring():
     """The text of the one option of "02/quiz-scoring" whose answers are those of the prompts alone."""
-    import torch
-
-    from ..masks import pad
-
-    model, _ = _tiny("tiny-gpt2")
+    model, _ = tiny()
     input_ids, mask = (tensor.to(model.device) for tensor in pad(_rows(), PAD, "right"))
     with torch.no_grad():
         last_place = model(input_ids, attention_mask=mask).logits[:, -1].argmax(-1).tolist()

@@ -1,9 +1,13 @@
 """Lesson 03: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
 
+import torch
+from torch.overrides import TorchFunctionMode
+
 from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ..checks.quiz import Option, Prediction, Question
+from ..masks import joined_mask, pad_sentences, position_ids
+from ..models import load
 
-TITLE = "What does a mask do inside attention?"
 DTYPES = ("float32", "bfloat16", "float16")
 FILL_VALUES = ("-inf", "finfo.min", "-1e4", "-1e9")
 SCORES = (3.0, -20.0, 5.0, -40.0)
@@ -72,8 +76,6 @@ predict_fillers = Prediction(
 
 
 def _before_is_after():
-    import torch
-
     scores = torch.tensor([[2.0, 1, 0, 3], [1, 3, 2, 0], [0, 2, 4, 1], [3, 1, 2, 2]])
     allowed = torch.ones(4, 4).tril().bool()
     after = scores.softmax(-1) * allowed
@@ -82,15 +84,11 @@ def _before_is_after():
 
 
 def _zero_times_infinity():
-    import torch
-
     return str(((1.0 - torch.tensor([0, 0, 1, 1, 1])) * float("-inf")).tolist())
 
 
 def _weights(dtype, fill, forbidden=(True,) * 4):
     """The weights of the row SCORES with `fill` added at the forbidden keys, all in `dtype`."""
-    import torch
-
     dtype = getattr(torch, dtype)
     value = torch.tensor(torch.finfo(dtype).min if fill == "finfo.min" else float(fill)).to(dtype)
     added = torch.where(torch.tensor(forbidden), value, torch.zeros((), dtype=dtype))
@@ -98,8 +96,6 @@ def _weights(dtype, fill, forbidden=(True,) * 4):
 
 
 def _shifted_row():
-    import torch
-
     weights = _weights("float32", "-1e4")
     if weights.isnan().any():
         return "nan"
@@ -110,8 +106,6 @@ def _shifted_row():
 
 def _nan_gradients():
     """The matrices with NaN gradients when −∞ is filled in and two rows, which no loss reads, may look nowhere."""
-    import torch
-
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(5, 4, generator=generator)
     matrices = {
@@ -126,12 +120,6 @@ def _nan_gradients():
 
 
 def _where_kernels_differ():
-    import torch
-
-    from course_utils import load
-
-    from ..masks import pad_sentences, position_ids
-
     model, tokenizer = load("tiny-gpt2")
     tokenizer.pad_token = tokenizer.eos_token
     batch = pad_sentences(tokenizer, ["It will rain in the", "I want to eat a big bowl of"])
@@ -208,8 +196,6 @@ def _fill_name(fill):
 def check_attend(answer):
     """Compared with scaled_dot_product_attention with a boolean mask, including rows without a key and very large
     attention scores; then its gradients. The fused operation itself is refused."""
-    import torch
-
     generator = torch.Generator().manual_seed(3)
     causal, mask = torch.ones(5, 5).tril().bool(), torch.tensor([0, 0, 1, 1, 1]).bool()
     for shape, allowed in [
@@ -251,8 +237,6 @@ def check_attend(answer):
 
 def _unless_same(wrong, want):
     """A mistake's result, or None on inputs where the mistake does not show."""
-    import torch
-
     return None if torch.allclose(wrong, want, atol=1e-5) else wrong
 
 
@@ -262,8 +246,6 @@ def _empty_rows(allowed):
 
 def _no_fused_attention():
     """A context in which calling scaled_dot_product_attention is a Mistake."""
-    import torch
-    from torch.overrides import TorchFunctionMode
 
     class Refusing(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -278,8 +260,6 @@ def _no_fused_attention():
 
 def _require_extreme_scores(answer):
     """Mistake if attention scores far from 0 upset the result: a query of 1 and keys that are the scores themselves."""
-    import torch
-
     value = torch.arange(1.0, 4).view(1, 1, 3, 1)
     for scores, allowed, message in [
         ([300.0, 302.0, 0.0], [True, True, False], "`exp` of a large attention score overflows. `softmax` first subtracts the largest allowed one of the row."),
@@ -298,7 +278,6 @@ def _require_extreme_scores(answer):
 
 def _require_gradients(answer, query, key, value, allowed):
     """Mistake unless query, key and value get SDPA's gradients from a loss that reads no empty row."""
-    import torch
 
     def gradients(attention):
         inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
@@ -324,10 +303,6 @@ def _require_gradients(answer, query, key, value, allowed):
 @exercise("03/join", title="Join causal and padding mask", minutes=5, difficulty=2)
 def check_join(answer):
     """A boolean mask (batch, 1, length, length), for padding on either side and for none."""
-    import torch
-
-    from ..masks import joined_mask
-
     for rows in [
         [[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]],
         [[1, 1, 0, 0], [1, 1, 1, 1]],
@@ -367,8 +342,6 @@ def check_join(answer):
 
 
 def _unless_equal(wrong, want):
-    import torch
-
     return None if torch.equal(wrong, want) else wrong
 
 
@@ -431,8 +404,6 @@ quiz = (
 
 def _why_before():
     """The text of the right option of "03/quiz-before", from small and from large forbidden scores."""
-    import torch
-
     keep = torch.tensor([True, True, False])
 
     def both(scores):
@@ -447,8 +418,6 @@ def _why_before():
 
 
 def _half_row():
-    import torch
-
     weights = _weights("float16", "-1e9")
     if weights.isnan().all():
         return "It is NaN"
@@ -460,8 +429,6 @@ def _half_row():
 
 
 def _added_twice():
-    import torch
-
     smallest = torch.finfo(torch.float32).min
     causal, padding = torch.ones(5, 5).tril().bool(), torch.tensor([0, 0, 1, 1, 1]).bool()
     scores = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
@@ -477,8 +444,4 @@ def _added_twice():
 
 
 def _step_shape():
-    import torch
-
-    from ..masks import joined_mask
-
     return tuple(joined_mask(torch.ones(3, 13), queries=1).shape)

@@ -4,10 +4,13 @@ import functools
 import math
 from types import SimpleNamespace
 
+import torch
+
 from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ..checks.quiz import Option, Prediction, Question
-
-TITLE = "How likely was that?"
+from ..models import load
+from ..scores import sequence_scores, token_log_probs, transition_scores
+from .fixtures import tiny
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -58,8 +61,6 @@ predict_penalty = Prediction(
 
 @functools.cache
 def _loaded():
-    from course_utils import load
-
     return load("smollm2-135m", device="cpu")
 
 
@@ -77,10 +78,6 @@ def _stops(tokenizer):
 
 
 def _processed():
-    import torch
-
-    from ..scores import transition_scores
-
     with torch.random.fork_rng():
         torch.manual_seed(0)
         output = _generated("Today is", do_sample=True, top_k=5, max_new_tokens=5)
@@ -93,8 +90,6 @@ def _processed():
 
 
 def _at_padding():
-    import torch
-
     model, tokenizer = _loaded()
     prompts = ["The capital of France is", "Today is"]
     output = _generated(prompts, do_sample=False, max_new_tokens=8, eos_token_id=_stops(tokenizer))
@@ -105,8 +100,6 @@ def _at_padding():
 
 
 def _place_of_the_logits():
-    import torch
-
     model, tokenizer = _loaded()
     ids = tokenizer("The capital of France is Paris", return_tensors="pt").input_ids
     with torch.no_grad():
@@ -129,8 +122,6 @@ def _who_wins():
 @exercise("07/row-sums", title="Add up the written tokens' log probabilities", minutes=7, difficulty=2)
 def check_row_sums(answer):
     """Sums up to and including the first end, also when padding has the id of an end, and when no row ends."""
-    import torch
-
     for rows, end_ids in [
         ([[7, 2, 2, 2], [5, 6, 7, 8], [9, 8, 2, 2]], [2]),
         ([[7, 30, 2, 2], [2, 2, 2, 2], [9, 8, 4, 30]], [2, 30]),
@@ -183,11 +174,7 @@ def check_row_sums(answer):
 @exercise("07/text-log-prob", title="Compute the log probability of a text", minutes=6, difficulty=2)
 def check_text_log_prob(answer):
     """The sum over all tokens except the first, on tiny models, compared with course_utils.scores."""
-    import torch
-
-    from ..scores import token_log_probs
-
-    model, _ = _tiny()
+    model, _ = tiny()
     for row in ([1026, 481, 6290, 287, 262], [40, 765], [3666, 3290, 318, 407, 616, 3290, 13]):
         ids = torch.tensor([row], device=model.device)
         want = token_log_probs(model, ids)[0].sum().item()
@@ -228,18 +215,9 @@ def check_text_log_prob(answer):
     return "One forward pass, shifted by one, gives the log probability of the whole text."
 
 
-@functools.cache
-def _tiny():
-    from course_utils import load
-
-    return load("tiny-gpt2")
-
-
 @exercise("07/perplexity", title="Compute the perplexity of a padded batch", minutes=8, difficulty=3)
 def check_batch_perplexity(answer):
     """Only tokens with a token before them count, with padding on either side, and all of them equally."""
-    import torch
-
     generator = torch.Generator().manual_seed(7)
     for rows in (
         [[0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]],
@@ -412,28 +390,18 @@ quiz = (
 
 
 def _finite_by_default():
-    import torch
-
     with torch.random.fork_rng():
         output = _generated("Today is", do_sample=True, max_new_tokens=1)
     return f"{output.scores[0].isfinite().sum().item()} tokens were left to draw from"
 
 
 def _numbers_of_five():
-    import torch
-
-    from ..scores import token_log_probs
-
-    model, _ = _tiny()
+    model, _ = tiny()
     return token_log_probs(model, torch.tensor([[1026, 481, 6290, 287, 262]]))[1].sum().item()
 
 
 def _score_of_four():
     """From an output made by hand: four steps, each token at −2, and a prompt of six before them."""
-    import torch
-
-    from ..scores import sequence_scores
-
     output = SimpleNamespace(
         sequences=torch.zeros(1, 10, dtype=torch.long),
         scores=(torch.tensor([[-2.0, -3.0]]),) * 4,

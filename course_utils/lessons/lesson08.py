@@ -3,11 +3,12 @@
 import functools
 import itertools
 
+import torch
+
 from ..checks.exercise import Mistake, exercise, expect_close
 from ..checks.quiz import Option, Prediction, Question
+from ..models import load
 from ..releases import bare_generate
-
-TITLE = "Why does argmax break gradients?"
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -70,8 +71,6 @@ predict_memory = Prediction(
 
 @functools.cache
 def _tiny():
-    from course_utils import load
-
     model, tokenizer = load("tiny-gpt2", device="cpu")
     return model.double(), tokenizer
 
@@ -95,8 +94,6 @@ def _what_carries_a_gradient():
 
 
 def _embedding_of_the_choice():
-    import torch
-
     model, _ = _tiny()
     logits = model(**_prompt()).logits[:, -1]
     embedding = model.get_input_embeddings().weight[logits.argmax(-1)]
@@ -105,8 +102,6 @@ def _embedding_of_the_choice():
 
 
 def _changes_along_a_weight():
-    import torch
-
     model, tokenizer = _tiny()
     bias = model.transformer.ln_f.bias
     at_rest, texts = bias[0].item(), []
@@ -126,8 +121,6 @@ def _changes_along_a_weight():
 
 
 def _gradient_of_the_chosen():
-    import torch
-
     model, _ = _tiny()
     output = _bare(max_new_tokens=3)
     chosen = output.sequences[:, 2:, None]
@@ -150,8 +143,6 @@ def _who_keeps_more():
 
 def _kept(run, model):
     """Bytes that autograd keeps for the backward pass of `run()`, parameters left out."""
-    import torch
-
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
 
@@ -235,8 +226,6 @@ def check_cuts(answer):
 @exercise("08/straight-through", title="Write the straight-through estimator", minutes=8, difficulty=3)
 def check_straight_through(answer):
     """The value of the one-hot rows and the gradient of the softmax, in the dtype of the logits."""
-    import torch
-
     generator = torch.Generator().manual_seed(8)
     for rows, vocabulary in ((3, 5), (1, 7), (4, 2)):
         logits = torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
@@ -293,8 +282,6 @@ def check_straight_through(answer):
 @exercise("08/score", title="Compute a log probability with a gradient", minutes=6, difficulty=2)
 def check_score(answer):
     """The sum over the answer, and its gradient, for two prompt lengths and two rows."""
-    import torch
-
     model, _ = _tiny()
     weight = model.transformer.h[0].mlp.c_fc.weight
     for rows, prompt_length in (
@@ -358,8 +345,6 @@ def check_score(answer):
 
 def _scored_from(model, sequences, start):
     """The log probability of all ids after `start`, if the model reads nothing before it: float."""
-    import torch
-
     rest = sequences[:, start:]
     with torch.no_grad():
         scored = model(rest).logits[:, :-1].log_softmax(-1)
@@ -367,8 +352,6 @@ def _scored_from(model, sequences, start):
 
 
 def _number(value):
-    import torch
-
     return None if value is None else torch.tensor(value, dtype=torch.float64)
 
 
@@ -422,8 +405,6 @@ quiz = (
 
 
 def _enabled_outside():
-    import torch
-
     model, tokenizer = _tiny()
     with torch.enable_grad():
         output = model.generate(
@@ -434,8 +415,6 @@ def _enabled_outside():
 
 
 def _passing_lines():
-    import torch
-
     logits = torch.randn(2, 5, requires_grad=True)
     known = {"logits": logits, "ids": torch.tensor([[1], [2]]), "costs": torch.randn(5)}
     lines = (option.text.strip("`") for option in quiz[1].options)

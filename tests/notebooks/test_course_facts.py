@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 from lesson_source import read_source
 
+import course_utils.lessons
 from course_utils.checks import progress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +17,9 @@ SOURCES = ROOT / "notebooks" / "source"
 LESSONS = {lesson.number: lesson for lesson in progress.lessons()}
 HEADING = re.compile(r"^### Exercise(?: (\d))?: (.+) · difficulty (\d) of 3 · (\d+) minutes$", re.MULTILINE)
 # "45 minutes, and another 30 for the exercises."
-HEADER = re.compile(r"^\*(\d+) minutes(?:, and (?:another )?(\d+) (?:more )?for the exercises)?", re.MULTILINE)
+HEADER = re.compile(
+    r"^\*(\d+) minutes(?:, and (?:another )?(\d+) (?:more )?for the exercises)?", re.MULTILINE
+)
 ROW = re.compile(r"^\| (\d\d) \| \[?([^|\]]*[^|\] ])\]?[^|]*\| (\d+)(?:, exercises (\d+))? \|$", re.MULTILINE)
 
 
@@ -41,11 +45,20 @@ def headings_and_checks(number):
 @pytest.mark.parametrize("number", LESSONS)
 def test_an_exercises_heading_says_what_its_object_says(number):
     pairs = list(headings_and_checks(number))
-    assert sorted(item.id for _, item in pairs) == sorted(LESSONS[number].ids["exercise"])
+    assert [item.id for _, item in pairs] == LESSONS[number].ids["exercise"]
     for index, (heading, item) in enumerate(pairs, 1):
         place, title, difficulty, minutes = heading.groups()
         assert (title, int(difficulty), int(minutes)) == (item.title, item.difficulty, item.minutes)
         assert int(place or 1) == index
+
+
+def test_the_table_of_lessons_lists_what_their_modules_define():
+    names = (module.name for module in pkgutil.iter_modules(course_utils.lessons.__path__))
+    assert [f"lesson{number}" for number in LESSONS] == sorted(n for n in names if n.startswith("lesson"))
+    for number, lesson in LESSONS.items():
+        items = progress.items_of(importlib.import_module(f"course_utils.lessons.lesson{number}"))
+        for kind, ids in lesson.ids.items():
+            assert sorted(ids) == sorted(item.id for item in items if item.kind == kind)
 
 
 @pytest.mark.parametrize("number", LESSONS)

@@ -1,10 +1,17 @@
 """Lesson 04: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
 
 import functools
+import logging
+import warnings
+
+import torch
+from transformers import GPT2Config
 
 from ...checks.quiz import NumberPrediction, Option, Prediction, Question
+from ...models import load
 from ...releases import as_argument, cache_of
-from .kv_cache import check_decode, check_repaired, check_score_endings, ids_of, tiny
+from ..fixtures import tiny
+from .kv_cache import check_decode, check_repaired, check_score_endings, ids_of
 from .parameter_count import SMOLLM2, check_llama_parameters, on_meta
 
 __all__ = [
@@ -16,7 +23,6 @@ __all__ = [
     "quiz",
 ]
 
-TITLE = "What does one forward pass return?"
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -106,8 +112,6 @@ def _before_the_head():
 
 
 def _last_hidden():
-    import torch
-
     model, _ = tiny()
     with torch.no_grad():
         out = model(ids_of(), output_hidden_states=True)
@@ -122,11 +126,6 @@ def _last_hidden():
 
 
 def _head_mask():
-    import logging
-    import warnings
-
-    import torch
-
     model, _ = tiny()
     plain = model(ids_of()).logits
     said, listener = [], logging.Handler()
@@ -146,8 +145,6 @@ def _head_mask():
 
 
 def _unchanged():
-    import torch
-
     model, _ = tiny()
     with torch.no_grad():
         short, long = (cache_of(model(ids_of()[:, :length])) for length in (5, 7))
@@ -166,8 +163,6 @@ def _unchanged():
 
 
 def _twice():
-    import torch
-
     model, _ = tiny()
     with torch.no_grad():
         cache = cache_of(model(ids_of()))
@@ -182,8 +177,6 @@ def _bytes(layers, heads, size=64, number=4):
 
 
 def _larger_cache():
-    from transformers import GPT2Config
-
     gpt2 = GPT2Config()
     one = _bytes(gpt2.n_layer, gpt2.n_head, gpt2.n_embd // gpt2.n_head)
     other = _bytes(SMOLLM2["num_hidden_layers"], SMOLLM2["num_key_value_heads"])
@@ -250,8 +243,6 @@ quiz = (
 
 
 def _first_hidden():
-    import torch
-
     model, _ = tiny()
     ids, body = ids_of(), model.transformer
     with torch.no_grad():
@@ -264,8 +255,6 @@ def _first_hidden():
 
 
 def _attentions():
-    from course_utils import load
-
     model, _ = load("tiny-gpt2")
     ids = ids_of()
     assert not model(ids, output_attentions=True).attentions
@@ -279,8 +268,6 @@ def _attentions():
 
 def _short_mask():
     """What the second new token is not allowed to see, from the mask that reaches the first layer."""
-    import torch
-
     model, _ = tiny()
     ids, seen = ids_of(), []
     length = ids.shape[1]

@@ -4,24 +4,18 @@ import contextlib
 import functools
 from typing import NamedTuple
 
+import torch
+
 from ...checks.exercise import Mistake, exercise
+from ...masks import pad_sentences, position_ids
 from ...releases import cache_given
+from ..fixtures import SENTENCES, tiny
 
-SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
 TEXT = "The capital of France is Paris."
-
-
-@functools.cache
-def tiny(name="tiny-gpt2"):
-    from course_utils import load
-
-    return load(name)
 
 
 def ids_of(text=TEXT):
     """The ids of a text in GPT-2's vocabulary, LongTensor [1, length], on the models' device."""
-    import torch
-
     model, tokenizer = tiny()
     return torch.tensor([tokenizer(text).input_ids], device=model.device)
 
@@ -65,8 +59,6 @@ def _watched(model):
 
 def _greedy(model, input_ids, steps, attention_mask=None):
     """What generate() writes greedily, `steps` ids for each row and no end before: a list of lists."""
-    import torch
-
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     options = {"max_new_tokens": steps, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     return model.generate(input_ids, attention_mask=mask, **options)[:, input_ids.shape[1] :].tolist()
@@ -74,8 +66,6 @@ def _greedy(model, input_ids, steps, attention_mask=None):
 
 def _new_ids(got, rows, steps, prompt):
     """The learner's ids as a list of lists, (rows, steps). Mistake for another kind or shape."""
-    import torch
-
     if isinstance(got, list | tuple):
         try:
             got = torch.tensor(got)
@@ -156,8 +146,6 @@ def _require_cache(passes, prompt):
 @exercise("04/endings", title="Compute the log probabilities of several endings", minutes=8, difficulty=2)
 def check_score_endings(answer):
     """Log probabilities of endings of one and of several tokens, with a single pass over the prompt."""
-    import torch
-
     for name, text, endings in [
         ("tiny-gpt2", "The capital of France is", [[262, 1748], [6342], [257, 1263, 1748]]),
         ("tiny-llama", "My dog is", [[3772, 13], [3772, 13], [11, 290, 340]]),
@@ -199,7 +187,6 @@ def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, num
     reduce:  how the tokens' numbers are combined
     numbers: what is computed from logits; None for log probabilities
     """
-    import torch
 
     def at_places(ids):
         with torch.no_grad():
@@ -271,8 +258,6 @@ def _misscored(model, prompt, endings):
 @exercise("04/loop", title="Find two bugs in a loop with a cache", minutes=8, difficulty=3)
 def check_repaired(answer):
     """Greedy ids of left-padded batches on two architectures, with a cache; mistakes are named by what the passes are given."""
-    from ...masks import pad_sentences, position_ids
-
     for name, sentences, steps in [
         ("tiny-gpt2", SENTENCES, 6),
         ("tiny-llama", SENTENCES[:2], 4),

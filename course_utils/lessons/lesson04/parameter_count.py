@@ -2,6 +2,9 @@
 
 import numbers
 
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
 from ...checks.exercise import Mistake, exercise
 
 SMOLLM2 = {
@@ -26,9 +29,6 @@ SMALL = {
 
 def on_meta(kind, **options):
     """A "GPT2" or "Llama" with a head for logits, of this configuration, on the meta device: shapes only."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
     config, model = {"GPT2": (GPT2Config, GPT2LMHeadModel), "Llama": (LlamaConfig, LlamaForCausalLM)}[kind]
     with torch.device("meta"):
         return model(config(**options))

@@ -1,7 +1,10 @@
 """Lesson 05: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
 
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
 from ...checks.quiz import NumberPrediction, Option, Prediction, Question
-from .batch import tiny_ends, tiny_generate, tiny_model, tiny_rows
+from ..fixtures import tiny
+from .batch import tiny_ends, tiny_generate, tiny_rows
 from .broken_loops import check_loops
 from .loop_parts import check_finish, check_processors, check_sentences
 from .streamer import check_streamer
@@ -16,7 +19,6 @@ __all__ = [
     "quiz",
 ]
 
-TITLE = "What does generate() do, step by step?"
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -88,8 +90,6 @@ def _finite_scores(**arguments):
 
 def _finite_scores_seen():
     """How many finite scores a custom processor sees where top_k is 5."""
-    from transformers import LogitsProcessorList
-
     seen = []
 
     def count(input_ids, scores):
@@ -107,7 +107,7 @@ def _finite_scores_seen():
 
 
 def _rows_at_the_last_step():
-    model, _ = tiny_model()
+    model, _ = tiny()
     sizes = []
     hook = model.register_forward_pre_hook(
         lambda module, args, given: sizes.append(len(given["input_ids"])), with_kwargs=True
@@ -169,15 +169,13 @@ quiz = (
 
 def _who_wins():
     """(top_k, temperature) that generate() settles on in the first question."""
-    from transformers import GenerationConfig
-
-    model, _ = tiny_model()
+    model, _ = tiny()
     before = model.generation_config
     model.generation_config = GenerationConfig(**{**before.to_dict(), "top_k": 20, "temperature": 0.7, "do_sample": True})  # fmt: skip
     passed = GenerationConfig(top_k=None, temperature=1.2, max_new_tokens=1, do_sample=True, pad_token_id=0)
     try:
         settled = model.generate(
-            tiny_model()[1]("My dog", return_tensors="pt").input_ids.to(model.device),
+            tiny()[1]("My dog", return_tensors="pt").input_ids.to(model.device),
             generation_config=passed,
             custom_generate=lambda model, input_ids, generation_config, **rest: generation_config,
         )
@@ -187,8 +185,6 @@ def _who_wins():
 
 
 def _behind_a_criterion():
-    from transformers import StoppingCriteriaList
-
     def third_step(input_ids, scores):
         done = input_ids[:, 0] < 0
         done[0] = input_ids.shape[1] >= length + 3
@@ -204,7 +200,6 @@ def _behind_a_criterion():
 
 def _boosted():
     """By how much a processor's 3 raises a token's final score at temperature 0.5."""
-    from transformers import LogitsProcessorList
 
     def add(input_ids, scores):
         scores = scores.clone()
@@ -229,7 +224,7 @@ def _boosted():
 
 def _still_there():
     """The one of the options' (method, argument) that the installed transformers takes."""
-    model, _ = tiny_model()
+    model, _ = tiny()
     taken = []
     for method, argument in (
         ("generate", "do_sample"),
@@ -238,7 +233,7 @@ def _still_there():
     ):
         try:
             call = getattr(model, method)
-            call(tiny_model()[1]("My dog", return_tensors="pt").input_ids.to(model.device), max_new_tokens=1, pad_token_id=0, **{argument: True})  # fmt: skip
+            call(tiny()[1]("My dog", return_tensors="pt").input_ids.to(model.device), max_new_tokens=1, pad_token_id=0, **{argument: True})  # fmt: skip
         except (AttributeError, TypeError, ValueError):
             continue
         taken.append((method, argument))

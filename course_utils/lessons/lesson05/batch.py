@@ -2,42 +2,23 @@
 
 import functools
 
-SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
+from ...masks import pad, token_rows
+from ..fixtures import SENTENCES, quiet_transformers, tiny
+
 END = 50256  # GPT-2's end-of-text
 
 
-@functools.cache
-def tiny_model():
-    from course_utils import load
-
-    return load("tiny-gpt2")
-
-
 def tiny_rows(sentences=SENTENCES):
-    from ...masks import token_rows
-
-    return token_rows(tiny_model()[1], sentences)
+    return token_rows(tiny()[1], sentences)
 
 
 def tiny_generate(rows, **arguments):
     """What generate() returns for a left-padded batch of the tiny model, with its warnings silenced."""
-    import logging
-    import warnings
-
-    from ...masks import pad
-
-    model, _ = tiny_model()
+    model, _ = tiny()
     input_ids, mask = (tensor.to(model.device) for tensor in pad(rows, END))
     arguments = {"pad_token_id": 0, "do_sample": False, **arguments}
-    log = logging.getLogger("transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return model.generate(input_ids, attention_mask=mask, **arguments)
-    finally:
-        log.setLevel(level)
+    with quiet_transformers():
+        return model.generate(input_ids, attention_mask=mask, **arguments)
 
 
 @functools.cache

@@ -8,8 +8,12 @@ input_ids and attention_mask are LongTensors [batch, length], padded on the left
 import functools
 import itertools
 
+import torch
+
 from ...checks.exercise import Mistake, exercise
 from ...checks.sandbox import NotYet
+from ...masks import pad, position_ids, token_rows
+from ...models import load
 
 _LOOPS = {
     "A": """\
@@ -75,10 +79,6 @@ def run(text, model, input_ids, attention_mask, end_ids, pad_id, new_tokens):
     Raises what the text raises, and RuntimeError at the first forward pass too many: a learner's loop may be
     endless.
     """
-    import torch
-
-    from ...masks import position_ids
-
     scope = {"torch": torch, "position_ids": position_ids}
     exec(compile(text, "<loop>", "exec"), scope)
     ends = torch.tensor(end_ids, device=input_ids.device)
@@ -119,10 +119,6 @@ def batches():
     The ends are ids that the model writes at different steps: in two rows of the first batch, in all three of
     the second.
     """
-    from course_utils import load
-
-    from ...masks import pad, token_rows
-
     model, tokenizer = load("tiny-gpt2")
     found = []
     for sentences, ends in [
@@ -186,8 +182,6 @@ _HINTS = {
 
 def _reject_unmended(letter, pair, text, number):
     """Mistake unless the fixed loop returns generate()'s ids on the batch; the sentence says what it does."""
-    import torch
-
     (_, input_ids, mask, end_ids, *_), want = batches()[number]
     try:
         got = _written(text, number)

@@ -1,16 +1,20 @@
 """Exercises of lesson 05: the parts of a decoding loop, compared with generate()'s own."""
 
+import numpy
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList, TemperatureLogitsWarper, TopKLogitsWarper
+
 from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ...checks.sandbox import NotYet
-from .batch import END, tiny_ends, tiny_generate, tiny_model, tiny_rows
+from ...masks import pad, position_ids, token_rows
+from ..fixtures import tiny
+from .batch import END, tiny_ends, tiny_generate, tiny_rows
 
 
 @exercise("05/finish", title="Update the finished rows", minutes=8, difficulty=2)
 def check_finish(answer):
     """One step's ids and flags for several ends, rows that ended before and rows that end now; then in place
     of generate()'s own two lines, on a batch whose rows end at different steps."""
-    import torch
-
     for tokens, flags, ends, pad_id in [
         ([7, 9, 30, 2], [1, 0, 1, 1], [2, 30], 0),
         ([7, 9, 30, 2, 30], [1, 1, 1, 1, 0], [2, 30], 0),
@@ -31,16 +35,12 @@ def check_finish(answer):
 
 
 def _finish(next_tokens, unfinished, ends, pad_id):
-    import torch
-
     next_tokens = torch.where(unfinished, next_tokens, pad_id)
     return next_tokens, unfinished & ~torch.isin(next_tokens, torch.tensor(ends, device=next_tokens.device))
 
 
 def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
     """Mistake unless `got` is the pair of tensors `want`; flags may have any numeric type."""
-    import torch
-
     if not isinstance(got, tuple | list) or len(got) != 2:
         raise Mistake(f"Return two tensors, as in `return next_tokens, unfinished`; got {type(got).__name__}.")  # fmt: skip
     got = [torch.as_tensor(part) for part in got]
@@ -85,9 +85,6 @@ def _reject_wrong_flags(got, want, tokens, unfinished, ends, pad_id, said):
 
 def _looped(finish):
     """The ids of generate() with a loop in which `finish` handles the rows that have ended."""
-    import torch
-
-    from ...masks import position_ids
 
     # generate() passes the mask in **inputs. If the loop had a parameter of that name, generate() would take the
     # mask for an argument of the loop alone, and prepare the inputs without it.
@@ -114,9 +111,6 @@ def _looped(finish):
 def check_processors(answer):
     """Two functions (input_ids, scores) -> scores, compared with the library's classes, including ties and a
     top_k above the vocabulary; then in place of the library's own in generate(), with the same seed."""
-    import torch
-    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
-
     ids = torch.tensor([[5, 6], [7, 8]])
     rows = torch.tensor([[3.0, -1, 2, 0, 1, -2], [0.5, 4, -3, 4, 4, 1]])
     cut = torch.tensor([[float("-inf"), 2, 1, 0, -1, 3]])  # an earlier processor has forbidden one token
@@ -147,8 +141,6 @@ def check_processors(answer):
 
 def _processed(processor, ids, scores, name):
     """What a learner's processor returns; Mistake if it changes its input or does not return a tensor."""
-    import torch
-
     given = scores.clone()
     try:
         got = processor(ids.clone(), given)
@@ -168,8 +160,6 @@ def _processed(processor, ids, scores, name):
 
 def _top_k_mistakes(got, scores, want, top_k):
     """The message and the known mistakes of a top-k processor, as expect_close takes them."""
-    import torch
-
     off = float("-inf")
     k = min(top_k, scores.shape[-1])
     exactly = torch.full_like(scores, off).scatter(-1, scores.topk(k).indices, scores.topk(k).values)
@@ -201,15 +191,11 @@ def _top_k_mistakes(got, scores, want, top_k):
 
 def _other(wrong, want):
     """A mistake's result, or None on inputs where the mistake does not show."""
-    import torch
-
     return None if torch.equal(wrong, want) else wrong
 
 
 def _sampled_with(answer, as_list):
     """The message of success, once generate() has sampled the same ids with the learner's processors."""
-    import torch
-
     drawn = []
     for own in (False, True):
         chosen = {"temperature": 0.7, "top_k": 8}
@@ -227,10 +213,7 @@ def _sampled_with(answer, as_list):
 @exercise("05/sentences", title="Stop after some sentences", minutes=10, difficulty=2)
 def check_sentences(answer):
     """A stopping criterion, one flag per row, that counts the tokens after the prompt that close a sentence."""
-    import torch
-    from transformers import StoppingCriteriaList
-
-    tokenizer = tiny_model()[1]
+    tokenizer = tiny()[1]
     prompts = ["Mr. Bean sat. He", "I am", "Wait! Wait!"]
     for sentences, continuations in [
         (1, [" is here.", " here", " said no"]),
@@ -280,10 +263,6 @@ def check_sentences(answer):
 
 def _joined_rows(tokenizer, prompts, continuations):
     """Left-padded prompts followed by their right-padded continuations, and the length of the prompts."""
-    import torch
-
-    from ...masks import pad, token_rows
-
     left, _ = pad(token_rows(tokenizer, prompts), END)
     right, _ = pad(token_rows(tokenizer, continuations), END, "right")
     return torch.cat([left, right], dim=1), left.shape[1]
@@ -299,15 +278,11 @@ def _has_a_mark(text):
 
 def _closed(tokenizer, ids, closes=_ends_with_a_mark):
     """How many tokens of each row close a sentence, by their text, an array (batch,)."""
-    import numpy
-
     return numpy.array([sum(closes(tokenizer.decode([id])) for id in row) for row in ids.tolist()])
 
 
 def _verdict(criterion, ids, said):
     """What a learner's criterion says, a BoolTensor (batch,); Mistake for anything else."""
-    import torch
-
     try:
         got = criterion(ids.clone(), None)
     except NotImplementedError as error:

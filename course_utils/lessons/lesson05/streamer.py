@@ -1,16 +1,18 @@
 """Exercise of lesson 05: a streamer that shows probabilities."""
 
+import torch
+from transformers import LogitsProcessorList
+
 from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
-from .batch import tiny_generate, tiny_model, tiny_rows
+from ..fixtures import tiny
+from .batch import tiny_generate, tiny_rows
 
 
 @exercise("05/streamer", title="Stream tokens with their probabilities", minutes=12, difficulty=3)
 def check_streamer(answer):
     """A class that is a streamer and a logits processor: what it collects, greedy and sampled, and whether
     generate() still writes the same."""
-    import torch
-
-    tokenizer = tiny_model()[1]
+    tokenizer = tiny()[1]
     for arguments in ({}, {"do_sample": True, "top_k": 0}):
         row = tiny_rows()[:1]
         out = _seeded(row, [_sharper], output_scores=True, return_dict_in_generate=True, **arguments)
@@ -48,9 +50,6 @@ def _sharper(input_ids, scores):
 
 def _seeded(row, processors, **arguments):
     """Six tokens after the row, always the same ones; torch's random state is left as it was."""
-    import torch
-    from transformers import LogitsProcessorList
-
     with torch.random.fork_rng():
         torch.manual_seed(3)
         processors = LogitsProcessorList(processors)
@@ -59,9 +58,7 @@ def _seeded(row, processors, **arguments):
 
 def _shown(answer, row, sequences, arguments, said):
     """What the learner's streamer has collected: a list of pairs; Mistake where generate() was disturbed."""
-    import torch
-
-    streamer = answer(tiny_model()[1])
+    streamer = answer(tiny()[1])
     try:
         ids = _seeded(row, [_sharper, streamer], streamer=streamer, **arguments)
     except (AttributeError, TypeError) as error:

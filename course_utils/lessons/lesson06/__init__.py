@@ -2,13 +2,23 @@
 
 import functools
 
+import torch
+from transformers import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
 from ...checks.quiz import Option, Prediction, Question
+from ...models import load
+from ..fixtures import quiet_transformers
 from .beam_search import check_sort_out, sort_out
 from .filters import check_forbid, check_targets, check_top_p
 
 __all__ = ["TITLE", "check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
 
-TITLE = "How is the next token chosen?"
 SMOLLM2 = "smollm2-135m"
 
 # ---- predictions -------------------------------------------------------------------------------------
@@ -62,14 +72,10 @@ predict_beams = Prediction(
 
 @functools.cache
 def _model():
-    from course_utils import load
-
     return load(SMOLLM2, device="cpu")
 
 
 def _logits(text):
-    import torch
-
     model, tokenizer = _model()
     with torch.no_grad():
         return model(**tokenizer(text, return_tensors="pt")).logits[:, -1]
@@ -81,17 +87,12 @@ def _ratio_when_cold():
 
 
 def _typical_drops_the_likeliest():
-    from transformers import TypicalLogitsWarper
-
     logits = _logits("I want to eat a big bowl of")
     kept = TypicalLogitsWarper(0.5)(None, logits)[0, logits.argmax()].isfinite()
     return "first" if kept else "dropped"
 
 
 def _the_pair_that_commutes():
-    import torch
-    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
     logits = _logits("I want to eat a big bowl of")
     made = {
         "temperature": TemperatureLogitsWarper(2.0),
@@ -130,18 +131,8 @@ def _greedy_against_beams():
 
 def _quietly(model, **arguments):
     """What generate() returns, with transformers' own messages silenced."""
-    import logging
-    import warnings
-
-    log = logging.getLogger("transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return model.generate(**{"do_sample": False, "pad_token_id": 1, **arguments})
-    finally:
-        log.setLevel(level)
+    with quiet_transformers():
+        return model.generate(**{"do_sample": False, "pad_token_id": 1, **arguments})
 
 
 # ---- quiz --------------------------------------------------------------------------------------------
@@ -182,18 +173,11 @@ quiz = (
 
 
 def _left_after_top_p():
-    import torch
-    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
     scores = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
     return TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)).isfinite().sum().item()
 
 
 def _guided_at_one():
-    import torch
-
-    from course_utils import load
-
     model, tokenizer = load("tiny-gpt2", device="cpu")
     inputs, unwanted = (tokenizer(text, return_tensors="pt") for text in ("My dog is", "It will rain in the"))
     run = {"max_new_tokens": 6, "eos_token_id": None}

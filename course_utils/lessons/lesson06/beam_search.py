@@ -3,6 +3,8 @@
 import functools
 
 from ...checks.exercise import Mistake, exercise, expect_equal
+from ...decoding.beam_search import watch_beam_search
+from ...models import load
 
 BEAMS = 3
 PROMPTS = ("My dog is", "It will rain in the")
@@ -83,10 +85,6 @@ def _compare(answer, candidates, num_beams, end_ids, last):
 @functools.cache
 def _searched():
     """Each step of generate()'s beam search on a tiny model: tuples (candidates, end_ids, last, (running, ended))."""
-    from course_utils import load
-
-    from ...decoding.beam_search import watch_beam_search
-
     model, tokenizer = load("tiny-gpt2", device="cpu")
     steps, seen = 5, []
     for prompt in PROMPTS:

@@ -2,8 +2,14 @@
 
 import functools
 
+import torch
+import transformers
+from transformers import TopPLogitsWarper
+
 from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ...checks.sandbox import NotYet
+from ...masks import pad, token_rows
+from ...models import load, load_tokenizer
 
 PROMPT = "I want to eat a big bowl of"
 OFF = float("-inf")
@@ -14,9 +20,6 @@ OFF = float("-inf")
 @exercise("06/top-p", title="Write top-p", minutes=10, difficulty=2)
 def check_top_p(answer):
     """Compared with TopPLogitsWarper: several rows, some tokens forbidden already, p from 0 to 1."""
-    import torch
-    from transformers import TopPLogitsWarper
-
     generator = torch.Generator().manual_seed(6)
     wide = torch.randn(3, 40, generator=generator) * 3
     small = torch.tensor([[1.9, 3, 1.2, 2.6, 2.5], [1.5, 1, 3, 2, 2.5]])  # three stay at 0.8, in both rows
@@ -38,7 +41,6 @@ def check_top_p(answer):
 
 def _top_p_mistakes(scores, p, want):
     """The message and the known mistakes of a top-p filter, as expect_close takes them."""
-    import torch
 
     def kept(removed):
         return _unless_same(scores.masked_fill(removed, OFF), want)
@@ -82,8 +84,6 @@ def _top_p_mistakes(scores, p, want):
 
 def _unless_same(wrong, want):
     """A mistake's result, or None on inputs where the mistake does not show."""
-    import torch
-
     return None if torch.equal(wrong, want) else wrong
 
 
@@ -127,10 +127,6 @@ def check_targets(answer):
 @functools.cache
 def _bowl():
     """The ids of the prompt, (1, length), and the default model's logits after it, (1, vocab)."""
-    import torch
-
-    from course_utils import load
-
     model, tokenizer = load(device="cpu")
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
     with torch.no_grad():
@@ -139,8 +135,6 @@ def _bowl():
 
 def _processed(name, settings, ids, logits):
     """The scores after `settings`, as generate() would compute them; Mistake for impossible settings."""
-    import transformers
-
     classes = {
         "repetition_penalty": transformers.RepetitionPenaltyLogitsProcessor,
         "temperature": transformers.TemperatureLogitsWarper,
@@ -177,10 +171,6 @@ def _entropy(scores):
 @exercise("06/forbid", title="Forbid a word", minutes=15, difficulty=3, seconds=30)
 def check_forbid(answer):
     """A processor, called with GPT-2's vocabulary and texts in which the word is absent, begun, or complete."""
-    import torch
-
-    from ...masks import pad, token_rows
-
     tokenizer, texts = _vocabulary()
     for word, rows in [
         ("pizza", ["I ate"]),
@@ -218,16 +208,12 @@ def _tail(text, word):
 @functools.cache
 def _vocabulary():
     """GPT-2's tokenizer and the text of each of its tokens."""
-    from course_utils import load_tokenizer
-
     tokenizer = load_tokenizer("gpt2")
     return tokenizer, tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
 
 
 def _called(processor, ids, scores):
     """What a learner's processor returns; Mistake if it changes its input or returns anything but scores."""
-    import torch
-
     given = scores.clone()
     try:
         got = processor(ids.clone(), given)

@@ -2,8 +2,22 @@
 
 import functools
 
+import torch
+
 from ...checks.exercise import Mistake, exercise, expect_close
 from ...checks.quiz import NumberPrediction, Option, Prediction, Question
+from ...gradients import (
+    ESTIMATORS,
+    Problem,
+    group_mean,
+    group_relative,
+    leave_one_out,
+    measure,
+    random_rewards,
+    toy_model,
+)
+from ...masks import position_ids
+from ...models import load
 from .broken_loop import check_train
 
 __all__ = [
@@ -15,7 +29,6 @@ __all__ = [
     "situations",
 ]
 
-TITLE = "How do you train through generation, then?"
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -92,15 +105,11 @@ predict_more_samples = Prediction(
 
 @functools.cache
 def _problem(seed=0):
-    from ...gradients import Problem, random_rewards, toy_model
-
     return Problem(toy_model(seed=seed), random_rewards(seed=seed))
 
 
 def _pull_on_others():
     """The gradient of cross-entropy at a logit that no label names: its sign, over many labels."""
-    import torch
-
     logits = torch.randn(100, 6, generator=torch.Generator().manual_seed(9)).requires_grad_()
     labels = torch.arange(100) % 5  # never token 5
     torch.nn.functional.cross_entropy(logits, labels).backward()
@@ -128,10 +137,6 @@ def _after_shift():
 
 
 def _group_of_two():
-    import torch
-
-    from ...gradients import group_mean
-
     problem = _problem()
     rewards = problem.rewards.flatten()
     pairs = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)
@@ -144,10 +149,6 @@ def _group_of_two():
 
 
 def _stale_change():
-    import torch
-
-    from ...gradients import toy_model
-
     model = toy_model(4)
     before = [weight.detach().clone() for weight in model.parameters()]
     optimizer = torch.optim.AdamW(model.parameters())
@@ -161,10 +162,6 @@ def _stale_change():
 
 
 def _bias_of_many():
-    import torch
-
-    from ...gradients import ESTIMATORS, measure
-
     estimator = next(one for one in ESTIMATORS if one.name == "straight-through, sample")
     problem, generator = _problem(4), torch.Generator().manual_seed(5)
     few, many = (
@@ -181,8 +178,6 @@ def _bias_of_many():
 @exercise("09/log-probs-of", title="Compute the log probabilities of a draw", minutes=10, difficulty=3)
 def check_log_probs_of(answer):
     """On tiny models, one batch padded on the left: values compared with the draw's own, and a gradient that arrives."""
-    import torch
-
     for name in ("tiny-gpt2", "tiny-llama"):
         model, sequences, mask, temperature, recorded = _drawn(name)
         got = answer(model, sequences, mask, temperature)
@@ -213,10 +208,6 @@ def check_log_probs_of(answer):
 @functools.cache
 def _drawn(name, new=4):
     """A model, what it drew, the prompts' mask, the temperature, and the log probabilities of the draw."""
-    import torch
-
-    from course_utils import load
-
     model, _ = load(name, device="cpu")
     rows = torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 0, 4483, 257]])  # one 0 is a token of the prompt
     mask, temperature = torch.tensor([[0, 0, 0, 1, 1], [1] * 5]), 0.7
@@ -239,8 +230,6 @@ def _picked(logits, sequences):
 
 
 def _check_shape(got, want, sequences):
-    import torch
-
     if not isinstance(got, torch.Tensor):
         raise Mistake("Return a tensor, (batch, new): a Python number or list has no gradient.")
     if got.shape == (*want.shape, 1):
@@ -255,10 +244,6 @@ def _check_shape(got, want, sequences):
 
 def _slips(model, sequences, mask, temperature):
     """The known wrong answers, on these inputs, with their messages."""
-    import torch
-
-    from ...masks import position_ids
-
     new = sequences.shape[1] - mask.shape[1]
     whole = torch.nn.functional.pad(mask, (0, new), value=1)
     masked, placed = {"attention_mask": whole}, {"position_ids": position_ids(whole)}
@@ -299,10 +284,6 @@ def _slips(model, sequences, mask, temperature):
 @exercise("09/leave-one-out", title="Leave one out", minutes=6, difficulty=2)
 def check_leave_one_out(answer):
     """Groups in tensors of one, two and three dimensions, with two texts in a group, too."""
-    import torch
-
-    from ...gradients import group_relative, leave_one_out
-
     generator = torch.Generator().manual_seed(9)
     for shape in ((4,), (3, 5), (2, 3, 2)):
         rewards = torch.randint(-9, 10, shape, generator=generator).double() / 2

@@ -2,7 +2,10 @@
 
 import functools
 
+import torch
+
 from ...checks.exercise import Mistake, exercise, expect_close
+from ...gradients import all_sequences, leave_one_out, random_rewards, sequence_log_probs, toy_model
 
 _UPDATES, _RATE, _SAMPLES = 4, 0.3, 16
 
@@ -10,8 +13,6 @@ _UPDATES, _RATE, _SAMPLES = 4, 0.3, 16
 @exercise("09/train", title="Repair a policy-gradient loop", minutes=9, difficulty=3)
 def check_train(answer):
     """The weights after a few updates, compared with a loop that draws and makes a second pass in each."""
-    import torch
-
     want, means, _, _ = _trained(_repaired)
     got, result, calls, has_gradient = _trained(answer)
     if torch.equal(got, _trained(lambda *given: [])[0]):
@@ -42,10 +43,6 @@ def check_train(answer):
 
 def _trained(loop):
     """Run a loop on a small problem: the weights, what it returned, how often it drew, whether there was a gradient."""
-    import torch
-
-    from ...gradients import all_sequences, random_rewards, sequence_log_probs, toy_model
-
     model, table, sequences = toy_model(4, seed=9), random_rewards(4, seed=9) + 2, all_sequences(4, 3)
     generator, calls = torch.Generator().manual_seed(9), []
 
@@ -66,8 +63,6 @@ def _trained(loop):
 
 def _repaired(model, optimizer, draw, reward, updates, advantage=None, fresh=True, zero=True, scale=1.0):
     """The correct loop, or one with a single mistake."""
-    from ...gradients import leave_one_out, sequence_log_probs
-
     means, drawn = [], None
     for _ in range(updates):
         if fresh or drawn is None:

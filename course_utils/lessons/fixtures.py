@@ -1,0 +1,34 @@
+"""What several lessons' checks and proofs run on: tiny models, three prompts, generate() without its messages."""
+
+import contextlib
+import functools
+import logging
+import warnings
+
+from ..models import load
+
+# Three lengths in GPT-2's vocabulary: a batch of them needs padding.
+SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
+
+
+@functools.cache
+def tiny(name="tiny-gpt2"):
+    """A tiny random model and its tokenizer, loaded once for all checks: as `load` returns them."""
+    return load(name)
+
+
+@contextlib.contextmanager
+def quiet_transformers():
+    """Within it transformers logs errors only, and warnings that are about the call (UserWarning) are ignored.
+
+    Deprecations are no UserWarning: they are heard.
+    """
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        log.setLevel(level)
