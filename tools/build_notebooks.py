@@ -91,7 +91,7 @@ def has_exercises(cells) -> bool:
 
 
 def linked_from_solutions(text: str, sources: Path) -> str:
-    """A text whose links to notebooks without a solved copy lead out of the folder of the solved ones."""
+    """A text whose links to pictures, and to notebooks without a solved copy, lead out of the solved ones' folder."""
 
     def link(found):
         other = sources / f"{found[1]}.py"
@@ -99,7 +99,7 @@ def linked_from_solutions(text: str, sources: Path) -> str:
             return f"](../{found[1]}.ipynb)"
         return found[0]
 
-    return re.sub(r"\]\((\w+)\.ipynb\)", link, text)
+    return re.sub(r"\]\((\w+)\.ipynb\)", link, text).replace("](images/", "](../images/")
 
 
 def build(root: Path, sources: list[Path], *, force: bool) -> list[str]:
