@@ -3,7 +3,7 @@
 import html
 import re
 
-from course_utils.plots import dots, grouped_bars, lines
+from course_utils.plots import arrows, dots, grid, grouped_bars, heatmap, histogram, lines, number_lines, tree
 
 VALUES = {"English": {"A": 13, "B": 14.5}, "<b>Hindi</b>": {"A": 139, "B": 0}}
 
@@ -65,3 +65,77 @@ def test_dots_say_the_range_of_each_row_in_each_panel():
     assert figure.png != dots(panels, "Two ways", "in lengths").png  # the bars are drawn
     alone = dots({"bias": panels["bias"]}, "Two ways", "in lengths")
     assert repr(alone).splitlines()[1] == "one     bias 0.00 to 0.25"
+
+
+def test_a_histogram_says_count_range_quartiles_and_marks():
+    figure = histogram([0, 1, 2, 3, 4], "Draws", "deviations", marks={"limit": 6}, curve=lambda place: 0.2)
+    assert repr(figure).splitlines() == [
+        "Draws (how many, over: deviations)",
+        "5 numbers, mean 2.00, from 0.00 to 4.00, half of them from 1.00 to 3.00",
+        "limit at 6.00",
+    ]
+    assert figure.png != histogram([0, 1, 2, 3, 4], "Draws", "deviations").png
+
+
+def test_a_heatmap_is_its_table():
+    figure = heatmap(
+        [[1, None], [float("nan"), float("-inf")]],
+        ["a", "b"],
+        ["x", "y"],
+        "Weights",
+        "key",
+        "query",
+        digits=1,
+    )
+    assert repr(figure).splitlines() == [
+        "Weights (columns: key) (rows: query)",
+        "   x    y",
+        "a  1.0",
+        "b  nan  −∞",
+    ]
+    darker = heatmap([[1, 0]], ["a"], ["x", "y"], "t", limits=(0, 1))
+    assert darker.png != heatmap([[1, 0]], ["a"], ["x", "y"], "t", limits=(0, 10)).png
+
+
+def test_a_heatmap_of_nothing_finite_is_drawn_too():
+    assert "nan" in heatmap([[float("nan")]], ["a"], ["x"], "All NaN").alt
+
+
+def test_a_grid_says_each_cells_kind():
+    cells = [[("pad", "padding"), ("My", "")], [("I", ""), ("am", "")]]
+    figure = grid(cells, "A batch", ["", "padding"], rows=["row 0", "row 1"], columns=["0", "1"])
+    assert repr(figure).splitlines() == [
+        "A batch",
+        "       0              1",
+        "row 0  pad (padding)  My",
+        "row 1  I              am",
+    ]
+
+
+def test_a_tree_is_indented_below_its_root():
+    root = ("ab", "rank 3", [("a", "", []), ("b", "", [])])
+    assert repr(tree(root, "A merge")).splitlines() == ["A merge", "ab (rank 3)", "  a", "  b"]
+
+
+def test_number_lines_list_places_and_distances():
+    figure = number_lines(
+        {"alone": [(0, "My"), (1, "dog")], "padded": [(3, "My")]},
+        "Positions",
+        "position id",
+        [("alone", 0, 1, "1 apart")],
+    )
+    assert repr(figure).splitlines() == [
+        "Positions (position id)",
+        "alone: My at 0, dog at 1",
+        "padded: My at 3",
+        "alone: 1 apart, from 0 to 1",
+    ]
+
+
+def test_arrows_list_their_pairs():
+    figure = arrows({"logits at": ["The", "cat"], "score": ["", "cat", "?"]}, [(0, 1), (1, 2)], "The shift")
+    assert repr(figure).splitlines() == ["The shift", "logits at → score", "The → cat", "cat → ?"]
+
+
+def test_signs_that_begin_a_formula_are_text():
+    assert arrows({"a": ["$x^2$", "$"], "b": ["$y", "_"]}, [(0, 0)], "$t").png
