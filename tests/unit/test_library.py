@@ -165,6 +165,7 @@ def entry(**changes):
     return replace(base, **changes)
 
 
+@pytest.mark.skipif(is_before(releases.NEWEST), reason="the map speaks of the pinned release")
 @pytest.mark.parametrize("old_name", ENTRIES, ids=lambda old_name: old_name.old)
 def test_every_entry_is_right_for_the_pinned_version(old_name):
     assert problem(old_name) == ""
