@@ -252,8 +252,13 @@ def mlp(x, weights, name):
 
 # %% [markdown]
 # **The whole pass.** A block never replaces its input: it *adds* the result of attention, and then that of the MLP.
-# This sum, which passes through all blocks, is the **residual stream**. Position ids and mask are those of lessons 02
-# and 03.
+# This sum, which passes through all blocks, is the **residual stream**. Here is one block of the 124M GPT-2, with its
+# shapes:
+#
+# ![One block: the stream of vectors runs through; copies of it go through attention and the MLP, and their results are added](images/block.svg)
+#
+# The first lines of `forward` make the stream, one turn of its loop is one block. Position ids and mask are those of
+# lessons 02 and 03.
 
 # %%
 from course_utils.masks import additive_mask, joined_mask, pad_sentences, position_ids
@@ -342,6 +347,9 @@ with model.transformer.h[-1].register_forward_hook(lambda module, args, result: 
     model(**inputs)
 torch.testing.assert_close(norm(returned[0], weights, "ln_f"), out.hidden_states[-1], atol=1e-5, rtol=0)
 assert torch.equal(out.hidden_states[0], x)
+
+# %% [markdown]
+# ![Where each hidden state is taken: the first before block 1, one between each two blocks, the last after the final norm](images/hidden_states.svg)
 
 # %% [markdown]
 # A common mistake is to apply the norm again. `last_hidden_state`, which a model without a head returns, is the same

@@ -45,7 +45,9 @@ assert torch.equal(ids[:, : generated.shape[1]], generated)
 # %% [markdown]
 # The same ids, as far as `generate()` goes. It stops at `<|im_end|>`; our three lines do not know that a text can
 # end. They also start again from the first token at each step, write only one row, cannot sample, take no settings,
-# and show nothing until they are done. This lesson adds what is missing, one piece at a time.
+# and show nothing until they are done. This lesson adds what is missing, one piece at a time:
+#
+# ![One step of generate(): logits, processors, the choice of a token, rows that have ended, stopping criteria, and back](images/generate_step.svg)
 
 # %% [markdown]
 # ## 2. Where does each argument go?
