@@ -91,7 +91,7 @@ def has_exercises(cells) -> bool:
 
 
 def linked_from_solutions(text: str, sources: Path) -> str:
-    """A text with its links to pictures, and to notebooks without a solved copy, leading out of that folder."""
+    """A text whose links to pictures, and to notebooks without a solved copy, lead out of its folder."""
 
     def link(found):
         other = sources / f"{found[1]}.py"
