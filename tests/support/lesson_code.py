@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lesson_source import read_source
 
-SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "source"
+SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "source"
 
 
 def definitions(lesson, /, *names, **known):

@@ -315,7 +315,7 @@ for widget in (NextToken(tiny_gpt2(), gpt2, "Hello world"), TokenChips("Hello wo
 
 
 def test_two_processes_print_the_same(request):
-    folder = str(request.config.rootpath / "tests")
+    folder = str(request.config.rootpath / "tests" / "support")
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", PRINT],
