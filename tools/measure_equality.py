@@ -2,9 +2,9 @@
 
 Drawn settings on ten architectures with random weights (tests/support): lengths, sampling, logits processors,
 ends of text, caches, padding, embeddings, two dtypes. A case is equal if every id, logit, score and
-probability is, bit for bit, and as many random numbers were drawn. What the installed release of transformers refuses
-itself, decode_steps has to refuse, too. Exits with 1 if any case differs. To measure another release, put its
-folder into PYTHONPATH.
+probability is, bit for bit, and as many random numbers were drawn. What the installed release of
+transformers refuses itself, decode_steps has to refuse, too. Exits with 1 if any case differs. To measure
+another release, put its folder into PYTHONPATH.
 """
 
 import argparse
