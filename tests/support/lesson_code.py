@@ -1,6 +1,7 @@
 """What a lesson defines in its cells, taken from its source, to hold it to course_utils and transformers."""
 
 import ast
+import functools
 from pathlib import Path
 
 from lesson_source import read_source
@@ -14,15 +15,21 @@ def definitions(lesson, /, *names, **known):
     Nothing else of the lesson is run: what the functions use is passed in `known`. The last definition of a
     name counts. KeyError if the lesson has none.
     """
-    (path,) = SOURCES.glob(f"{lesson}_*.py")
-    found = {}
-    for cell in read_source(path):
-        if cell.cell_type != "code" or "exercise" in cell.metadata.get("tags", []):
-            continue
-        for node in ast.parse(cell.source).body:
-            if isinstance(node, ast.FunctionDef) and node.name in names:
-                found[node.name] = node
-    module = ast.Module([found[name] for name in names], [])
+    functions = parsed(lesson)
+    module = ast.Module([functions[name] for name in names], [])
     scope = dict(known)
-    exec(compile(module, str(path), "exec"), scope)
+    exec(compile(module, f"lesson {lesson}", "exec"), scope)
     return tuple(scope[name] for name in names)
+
+
+@functools.cache
+def parsed(lesson):
+    """The functions of a lesson: dict from name to ast.FunctionDef."""
+    (path,) = SOURCES.glob(f"{lesson}_*.py")
+    return {
+        node.name: node
+        for cell in read_source(path)
+        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.FunctionDef)
+    }
