@@ -8,8 +8,9 @@ check:      # style, and notebooks against their sources; runs no model
 
 fast:       # the tests that answer within a minute
 	pytest tests/unit/test_releases.py tests/unit/test_imports.py tests/unit/test_package.py \
-	    tests/unit/test_quiz.py tests/unit/test_tokens.py tests/unit/test_plots.py tests/unit/test_progress.py \
-	    tests/unit/test_widgets_base.py tests/unit/test_widget_labels.py tests/unit/test_test_line.py \
+	    tests/unit/test_test_line.py tests/unit/checks/test_quiz.py tests/unit/checks/test_progress.py \
+	    tests/unit/subjects/test_tokens.py tests/unit/subjects/test_plots.py \
+	    tests/unit/widgets/test_widgets_base.py tests/unit/widgets/test_widget_labels.py \
 	    tests/notebooks/test_lesson_source.py tests/notebooks/test_built_notebooks.py
 
 test:       # everything: the README's line

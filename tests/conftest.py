@@ -18,3 +18,11 @@ def nothing_deprecated_is_logged():
     logging.getLogger("transformers").addHandler(handler)
     yield
     logging.getLogger("transformers").removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    """GPT-2's tokenizer, which no test may change."""
+    from course_utils import load_tokenizer
+
+    return load_tokenizer("gpt2")

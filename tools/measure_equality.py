@@ -1,10 +1,10 @@
 """How often decode_steps equals generate(): python tools/measure_equality.py [--cases 250] [--only Llama T5]
 
-Drawn settings on ten architectures with random weights (tests/architectures.py, tests/equality.py): lengths,
-sampling, logits processors, ends of text, caches, padding, embeddings, two dtypes. A case is equal if every
-id, logit, score and probability is, bit for bit, and as many random numbers were drawn. What the installed
-release of transformers refuses itself, decode_steps has to refuse, too. Exits with 1 if any case differs. To
-measure another release, put its folder into PYTHONPATH.
+Drawn settings on ten architectures with random weights (tests/support): lengths, sampling, logits processors,
+ends of text, caches, padding, embeddings, two dtypes. A case is equal if every id, logit, score and
+probability is, bit for bit, and as many random numbers were drawn. What the installed release of
+transformers refuses itself, decode_steps has to refuse, too. Exits with 1 if any case differs. To measure
+another release, put its folder into PYTHONPATH.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from architectures import ARCHITECTURES
 from equality import RefusedByBoth, compared, drawn_case

@@ -3,18 +3,12 @@
 from itertools import pairwise
 
 import pytest
-from browser_kit import axe_violations, document, stop_clock, worst_contrast
+from browser_kit import document, stop_clock
 from playwright.sync_api import expect
 from transformers import FalconConfig, FalconForCausalLM, MistralConfig, MistralForCausalLM
 
-from course_utils import load_tokenizer
 from course_utils.widgets import CacheGrowth, cache_growth
 from tiny import tiny_gpt2
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture
@@ -227,35 +221,6 @@ def test_a_saved_page_shows_the_last_measurement(open_page, widget):
     assert table(page)[-1][:3] == ["256", "2.00", "512"]
     expect(page.get_by_role("status")).to_contain_text("To measure on your own machine, run this cell.")
     assert page.locator(".cache-growth :is(button, input):enabled").count() == 0
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("state", ["empty", "measured", "running", "saved"])
-def test_accessible(mount, open_page, widget, state, theme):
-    if state in ("measured", "saved"):
-        widget.measure()
-    if state == "saved":
-        page = open_page()
-        page.set_content(document(theme, widget.page()))
-        page.locator("[data-ready]").wait_for()
-    else:
-        page = mount(widget, theme=theme)
-    if state == "running":
-        page.kernel.hold()
-        button(page, "Measure").click()
-    assert axe_violations(page) == []
-    ratio, text = worst_contrast(page)
-    assert ratio >= 4.5, text
-
-
-def test_fits_a_narrow_page(mount, widget):
-    widget.measure()
-    page = mount(widget, width=360)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for control in page.locator("button, input, svg").all():
-        box = control.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
 
 
 def test_leaving_ends_the_run(mount, widget):

@@ -16,7 +16,6 @@ from transformers.generation.logits_process import (
     TypicalLogitsWarper,
 )
 
-from course_utils import load_tokenizer
 from course_utils.widgets import NextToken
 from course_utils.widgets.next_token import token_label
 from tiny import tiny_gpt2
@@ -39,11 +38,6 @@ RECORD = """() => {
     share: document.querySelector(".next-token-share").textContent,
   }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -618,9 +612,3 @@ def test_each_move_is_drawn_at_once_and_none_is_dropped(mount, model, gpt2, sett
     assert [float(one["output"]) for one in moves] == [float(one["value"]) for one in moves]
     assert len({one["share"] for one in moves}) >= 55 or settings
     assert widget.temperature == 3.0
-
-
-def test_leaving_takes_the_listeners_away(mount, widget):
-    page = mount(widget)
-    page.evaluate("courseCleanup()")
-    assert page.evaluate("Object.values(courseListeners).flat().length") == 0

@@ -1,7 +1,7 @@
 """The padding grid on a blank page, with the Python widget as its kernel, and as a saved page."""
 
 import pytest
-from browser_kit import axe_violations, document, stop_clock, worst_contrast
+from browser_kit import document, stop_clock
 from playwright.sync_api import expect
 
 from course_utils import load, load_tokenizer
@@ -270,12 +270,6 @@ def test_keys(mount, widget):
         assert control.get_attribute("data-lm-suppress-shortcuts") == "true"
 
 
-def test_leaving_takes_the_listeners_away(mount, widget):
-    page = mount(widget)
-    page.evaluate("courseCleanup()")
-    assert page.evaluate("Object.values(courseListeners).flat().length") == 0
-
-
 # ---- saved
 
 
@@ -327,36 +321,6 @@ def test_still_tables_without_scripts(open_page, widget):
 
 
 # ---- looks
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("state", ["live", "not given", "refused", "saved"])
-def test_accessible(mount, open_page, widget, state, theme):
-    if state == "saved":
-        page = open_page()
-        page.set_content(document(theme, widget.page()))
-        page.locator("[data-ready]").wait_for()
-    else:
-        page = mount(widget, theme=theme)
-    if state == "not given":
-        turn(page, ("left", False, False))
-        ready(page)
-    if state == "refused":
-        page.get_by_label("Sentences").fill("")
-        page.locator(".course-wrong:not(:empty)").wait_for()
-    assert axe_violations(page) == []
-    ratio, text = worst_contrast(page)
-    assert ratio >= 4.5, text
-
-
-def test_fits_a_narrow_page(mount, widget):
-    page = mount(widget, width=360)
-    turn(page, ("left", False, False))
-    ready(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for control in page.locator("#host :is(input, textarea)").all():
-        box = control.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 360
 
 
 def test_a_switch_moves_nothing_below_it(mount, widget):

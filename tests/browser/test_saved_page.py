@@ -6,14 +6,8 @@ from browser_kit import document
 from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
-from course_utils import load_tokenizer
 from course_utils.widgets import NextToken, TokenChips
 from tiny import tiny_gpt2
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +107,3 @@ def test_a_failing_script_leaves_the_still_table(open_page, next_token):
         page.set_content(document("light", broken))
     expect(page.locator("table")).to_be_visible()
     open_page.errors.clear()
-
-
-def test_an_output_stays_small(next_token, token_chips):
-    for widget in (next_token, token_chips):
-        assert len(widget.page().encode()) < 50_000

@@ -5,20 +5,15 @@ import re
 
 import pytest
 import torch
-from browser_kit import axe_violations, document, stop_clock, worst_contrast
+from browser_kit import document, stop_clock
 from playwright.sync_api import expect
 
-from course_utils import load, load_tokenizer
+from course_utils import load_tokenizer
 from course_utils.widgets import ScoredText
 from course_utils.widgets.scored_text import three_digits
 from tiny import tiny_gpt2
 
 TEXT = "The capital of France is Paris."
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -263,40 +258,3 @@ def test_a_saved_page_is_alive_without_a_kernel(mount, open_page, widget):
     assert not saved.get_by_label("Text", exact=True).is_editable()
     token(saved, 2).hover()
     expect(saved.locator(".scored-text-details p")).to_contain_text("token 3,")
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("state", ["live", "refused", "saved"])
-def test_accessible(mount, open_page, widget, state, theme):
-    for one, bits in zip(widget.shown["tokens"][1:], (0.5, 2, 5, 8, 12, 20), strict=True):
-        one["bits"] = bits  # every colour of the scale
-    if state == "saved":
-        page = open_page()
-        page.set_content(document(theme, widget.page()))
-        page.locator("[data-ready]").wait_for()
-    else:
-        page = mount(widget, theme=theme)
-    if state == "refused":
-        page.locator("textarea").fill("")
-        page.locator(".course-wrong:not(:empty)").wait_for()
-    page.locator("summary").click()
-    assert axe_violations(page) == []
-    ratio, text = worst_contrast(page)
-    assert ratio >= 4.5, text
-
-
-def test_fits_a_narrow_page(mount, gpt2):
-    model, _ = load("tiny-gpt2", "cpu")
-    page = mount(ScoredText(model, gpt2, "Donaudampfschifffahrtsgesellschaft, " + "x" * 150), width=360)
-    page.locator("summary").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for control in page.locator("button, textarea, summary").all():
-        box = control.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 360
-
-
-def test_leaving_takes_the_listeners_away(mount, widget):
-    page = mount(widget)
-    page.evaluate("courseCleanup()")
-    assert page.evaluate("Object.values(courseListeners).flat().length") == 0

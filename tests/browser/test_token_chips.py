@@ -221,12 +221,6 @@ def test_a_hostile_text_is_only_text(mount, widget, text):
     assert places == sorted(places)
 
 
-def test_leaving_takes_the_listeners_away(mount, widget):
-    page = mount(widget)
-    page.evaluate("courseCleanup()")
-    assert page.evaluate("Object.values(courseListeners).flat().length") == 0
-
-
 def test_a_text_typed_again_while_it_is_under_way_is_drawn(mount, widget):
     page = mount(widget)
     stop_clock(page)

@@ -58,7 +58,8 @@ class Records:
         ended = self.of("ended")
         total = max([item["total"] for item in self.of("collected")], default=0)
         failed = len({item["test"] for item in ended if item["outcome"] == "failed"})
-        return f"{len(ended):,} of {total:,}, {failed} failed" if total else ""
+        number = len({item["test"] for item in ended})  # a subtest ends under its test's name
+        return f"{number:,} of {total:,}, {failed} failed" if total else ""
 
 
 def run_pytest(place, what: str, arguments: list[str], *, pinned: bool = False) -> tuple[Records, str]:

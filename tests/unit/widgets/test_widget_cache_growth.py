@@ -27,15 +27,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from course_utils import CourseError, load, load_tokenizer
+from course_utils import CourseError, load
 from course_utils.releases import cache_given
 from course_utils.widgets import CacheGrowth, cache_growth
 from tiny import tiny_gpt2
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture

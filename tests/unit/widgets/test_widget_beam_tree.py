@@ -12,17 +12,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from course_utils import CourseError, load, load_tokenizer
+from course_utils import CourseError, load
 from course_utils.scores import sequence_scores, token_log_probs
 from course_utils.widgets import BeamTree
 from tiny import tiny_gpt2
 
 PROMPT = "My dog is"
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,6 @@ ISOLATED = re.compile("\u2068[^\u2068\u2069]*\u2069")
 
 
 @pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
-
-
-@pytest.fixture(scope="module")
 def rightward(gpt2):
     """A model that finds letters of Arabic and Hebrew likeliest."""
     tokens = set(gpt2(ARABIC + HEBREW).input_ids)

@@ -74,13 +74,14 @@ def library_mask(model, attention_mask, kind, cached=0):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("seed", range(20))
-def test_pad_equals_the_tokenizers(seed, side, tokenizer):
-    rows = drawn_rows(seed)
-    input_ids, attention_mask = pad(rows, tokenizer.pad_token_id, side)
-    theirs = tokenizer.pad({"input_ids": rows}, padding=True, padding_side=side, return_tensors="pt")
-    torch.testing.assert_close(input_ids, theirs.input_ids, rtol=0, atol=0)
-    torch.testing.assert_close(attention_mask, theirs.attention_mask, rtol=0, atol=0)
+def test_pad_equals_the_tokenizers(side, tokenizer, subtests):
+    for seed in range(20):
+        with subtests.test(seed=seed):
+            rows = drawn_rows(seed)
+            input_ids, attention_mask = pad(rows, tokenizer.pad_token_id, side)
+            theirs = tokenizer.pad({"input_ids": rows}, padding=True, padding_side=side, return_tensors="pt")
+            torch.testing.assert_close(input_ids, theirs.input_ids, rtol=0, atol=0)
+            torch.testing.assert_close(attention_mask, theirs.attention_mask, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -167,19 +168,21 @@ def test_one_row_needs_no_padding():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("seed", range(5))
-def test_positions_are_those_that_generate_passes(seed, side, model):
-    input_ids, attention_mask = pad([*drawn_rows(seed), [5, 6]], 50256, side)
+def test_positions_are_those_that_generate_passes(side, model, subtests):
     seen = []
 
     def watch(module, args, given):
         seen.append(given["position_ids"])
 
-    hook = model.register_forward_pre_hook(watch, with_kwargs=True)
-    model.generate(input_ids, attention_mask=attention_mask, max_new_tokens=1)
-    hook.remove()
-    ours = position_ids(attention_mask)
-    torch.testing.assert_close(ours, seen[0].expand_as(ours), rtol=0, atol=0)
+    for seed in range(5):
+        with subtests.test(seed=seed):
+            input_ids, attention_mask = pad([*drawn_rows(seed), [5, 6]], 50256, side)
+            seen.clear()
+            hook = model.register_forward_pre_hook(watch, with_kwargs=True)
+            model.generate(input_ids, attention_mask=attention_mask, max_new_tokens=1)
+            hook.remove()
+            ours = position_ids(attention_mask)
+            torch.testing.assert_close(ours, seen[0].expand_as(ours), rtol=0, atol=0)
 
 
 def test_positions_of_a_mask_with_a_hole():
@@ -190,13 +193,14 @@ def test_positions_of_a_mask_with_a_hole():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("seed", range(10))
-def test_masks_equal_the_librarys(seed, side, model):
-    _, attention_mask = pad(drawn_rows(seed), 0, side)
-    allowed = joined_mask(attention_mask)
-    assert torch.equal(allowed, library_mask(model, attention_mask, "sdpa"))
-    added = additive_mask(allowed)
-    assert torch.equal(added, library_mask(model, attention_mask, "eager"))
+def test_masks_equal_the_librarys(side, model, subtests):
+    for seed in range(10):
+        with subtests.test(seed=seed):
+            _, attention_mask = pad(drawn_rows(seed), 0, side)
+            allowed = joined_mask(attention_mask)
+            assert torch.equal(allowed, library_mask(model, attention_mask, "sdpa"))
+            added = additive_mask(allowed)
+            assert torch.equal(added, library_mask(model, attention_mask, "eager"))
 
 
 @pytest.mark.parametrize("cached", [1, 4, 8])
@@ -242,15 +246,16 @@ def test_half_precision_takes_the_smallest_number_it_has():
 # ---- labels ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_labels_from_ids_equal_those_from_the_mask(seed):
+def test_labels_from_ids_equal_those_from_the_mask(subtests):
     end = 50256
-    draw = random.Random(seed)
-    rows = [[id for id in row if id != end] for row in drawn_rows(seed)]
-    rows = [row[:3] + [end] * draw.randint(0, 1) + row[3:] + [1, end] for row in rows]
-    input_ids, attention_mask = pad(rows, end, "right")
-    labels = labels_from_ids(input_ids, end)
-    assert torch.equal(labels, input_ids.masked_fill(attention_mask == 0, -100))
+    for seed in range(20):
+        with subtests.test(seed=seed):
+            draw = random.Random(seed)
+            rows = [[id for id in row if id != end] for row in drawn_rows(seed)]
+            rows = [row[:3] + [end] * draw.randint(0, 1) + row[3:] + [1, end] for row in rows]
+            input_ids, attention_mask = pad(rows, end, "right")
+            labels = labels_from_ids(input_ids, end)
+            assert torch.equal(labels, input_ids.masked_fill(attention_mask == 0, -100))
 
 
 def test_a_text_that_was_cut_off_has_no_end_to_keep():

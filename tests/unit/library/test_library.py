@@ -24,7 +24,7 @@ from course_utils.releases import is_before
 
 SAMPLE = "generation.utils.GenerationMixin._sample"
 ARGMAX, CAT = "torch.argmax(", "input_ids = torch.cat("
-SOURCES = Path(__file__).parents[2] / "notebooks" / "source"
+SOURCES = Path(__file__).parents[3] / "notebooks" / "source"
 
 
 def text_of(page):

@@ -23,9 +23,14 @@ def quiet():
     transformers.logging.set_verbosity(level)
 
 
-@pytest.mark.parametrize("number", range(SETTINGS))
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_drawn_settings_give_the_ids_of_generate(name, number):
+def test_drawn_settings_give_the_ids_of_generate(name, subtests):
+    for number in range(SETTINGS):
+        with subtests.test(number=number):
+            assert_the_ids_of_generate(name, number)
+
+
+def assert_the_ids_of_generate(name, number):
     model, inputs, kwargs, draw = drawn_case(name, number)
     try:
         decoding, steps = compared(model, inputs, kwargs, seed=number)

@@ -16,11 +16,6 @@ TEXT = "The capital of France is Paris."
 
 
 @pytest.fixture(scope="module")
-def gpt2():
-    return load_tokenizer("gpt2")
-
-
-@pytest.fixture(scope="module")
 def model():
     model = tiny_gpt2()
     model.transformer.wte.weight.data /= 6  # a soft distribution
