@@ -33,9 +33,8 @@ def column(widget, name, dtype):
 
 @pytest.mark.parametrize("widget", [NextToken, TokenChips, Quiz, Predict])
 def test_modules_fit_into_a_script_element(widget):
-    assert "function render(" in widget._esm
-    assert "export default { render }" in widget._esm
-    assert "import " not in widget._esm
+    assert "export default {render}" in widget._esm
+    assert "import" not in widget._esm
     assert "</script" not in widget._esm
     assert "<!--" not in widget._esm
 
