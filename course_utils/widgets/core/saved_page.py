@@ -10,7 +10,8 @@ from pathlib import Path
 from .bundle import bundle, scope_name, scoped, smaller, style
 
 _HERE = Path(__file__).parent
-SHARED_MODULE, SHARED_STYLE = _HERE / "dom.js", _HERE / "style.css"
+SHARED_MODULES = [_HERE / name for name in ("dom.js", "numbers.js", "typing.js")]
+SHARED_STYLE = _HERE / "style.css"
 _HOST = _HERE / "host.js"
 _MODULE = re.compile(r'<script type="module" data-course-module="([\w-]+)">.*?</script>\n', re.DOTALL)
 
@@ -29,7 +30,7 @@ def saved_html(still, module, css, state):
     """
     shared, common = _shared_script()
     own, script = _named_script(
-        f"const {{ {scope_name(SHARED_MODULE)}, saved }} = await {_arrival(shared)};\n{module}",
+        f"const {{ {', '.join([*_used_scopes(module), 'saved'])} }} = await {_arrival(shared)};\n{module}",
         f"saved({_as_script(css)}, render)",
     )
     values = _as_script(state)
@@ -56,11 +57,18 @@ def drop_known_modules(page, known):
 @functools.cache
 def _shared_script():
     """The name of the script that all saved widgets share, and the script: (str, str)."""
-    name_of_dom = scope_name(SHARED_MODULE)
-    return _named_script(
-        f"const {name_of_dom} = {scoped(SHARED_MODULE)};\n{bundle(_HOST)}",
-        f"{{ {name_of_dom}, saved: host({_as_script(style(SHARED_STYLE))}) }}",
+    scopes = "".join(
+        f"const {scope_name(path)} = {scoped(path, SHARED_MODULES)};\n" for path in SHARED_MODULES
     )
+    names = ", ".join(map(scope_name, SHARED_MODULES))
+    return _named_script(
+        scopes + bundle(_HOST), f"{{ {names}, saved: host({_as_script(style(SHARED_STYLE))}) }}"
+    )
+
+
+def _used_scopes(module):
+    """The scopes of shared modules that `module` (str) takes names from: list of str."""
+    return [name for name in map(scope_name, SHARED_MODULES) if re.search(rf"= {name};", module)]
 
 
 @functools.lru_cache(maxsize=64)

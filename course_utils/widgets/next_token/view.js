@@ -1,10 +1,11 @@
 import { connect, control, element, typed, uniqueId } from "../core/dom.js";
-import { distribution, draw, roomFor, tally, unfold, uniforms } from "./distribution.js";
-import { drawsChoice, percent, seedBox, sliderPanel, tokenCount, whole } from "./settings.js";
+import { percent, whole } from "../core/numbers.js";
+import { afterTyping } from "../core/typing.js";
 import { barList, sayDraws } from "./bars.js";
+import { distribution, draw, roomFor, tally, unfold, uniforms } from "./distribution.js";
+import { drawsChoice, seedBox, sliderPanel, tokenCount } from "./settings.js";
 
 const ROWS = 15; // tokens that are drawn as bars
-const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
 const ACTIONS_AHEAD = 4; // clicks kept while the kernel is busy
 
 /** The trait `shown`, from the kernel or from a saved page: logits, tokens in the text, labels by place. */
@@ -35,7 +36,7 @@ function remarkOn({ steps, surprise, unsure }) {
 }
 
 /** A screen reader speaks what is written here, so it is written only where it changes. */
-function write(node, text) {
+function writeText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -66,13 +67,11 @@ function render({ model, el }) {
   });
   const continuation = element("span", { class: "next-token-continuation" });
   const positions = element("span", { class: "next-token-positions" });
-  let pause = null;
+  const typing = afterTyping(askPrompt);
   let edited = false; // the box holds a prompt that has not been answered, or was refused
-  const askPrompt = () => ask({ prompt: prompt.value, chosen: [] });
   prompt.addEventListener("input", () => {
     edited = true;
-    clearTimeout(pause);
-    pause = setTimeout(askPrompt, TYPING_PAUSE);
+    typing.restart();
   });
 
   const sliders = sliderPanel(model, redraw);
@@ -131,10 +130,13 @@ function render({ model, el }) {
     if (chosen.length > 0) ask({ prompt: shown.prompt, chosen: chosen.slice(0, -1) });
   });
 
+  function askPrompt() {
+    ask({ prompt: prompt.value, chosen: [] });
+  }
+
   /** Ask the model what follows; the answer comes as the trait `shown`. */
   function ask(request, done = () => "") {
-    clearTimeout(pause);
-    pause = null;
+    typing.stop();
     bars.list.setAttribute("aria-busy", "true");
     line.ask(request, (reply) => {
       // An answer that was overtaken may have been the same, so that this one changed no trait.
@@ -146,7 +148,7 @@ function render({ model, el }) {
         queue.length = 0;
         return;
       }
-      edited = pause !== null;
+      edited = typing.waiting();
       say(done());
       queue.shift()?.();
     });
@@ -208,7 +210,7 @@ function render({ model, el }) {
     figures.mass.textContent = about + percent(left.mass);
     figures.entropy.textContent = `${about}${entropy.toFixed(2)} bits`;
     const choose = live ? "; click one to append it" : "";
-    write(
+    writeText(
       legend,
       `The ${bars.rows.length} most likely tokens${choose}. Bar: with the settings. Line: the model's own probability.` +
         (result.places ? " Underlined: in the text already." : "") +
@@ -237,9 +239,9 @@ function render({ model, el }) {
     sliders.writeNotes(result.steps, read.seen.size, shown.vocabulary);
     const labelOf = (row) =>
       row < bars.rows.length ? `“${read.labels.get(placeOf(row))}”` : "a token that has no row of its own";
-    write(outcome, sayDraws(shares, counts, us.length, model.get("seed"), labelOf));
+    writeText(outcome, sayDraws(shares, counts, us.length, model.get("seed"), labelOf));
     bars.head.hidden = us.length === 0;
-    write(remark, remarkOn(result));
+    writeText(remark, remarkOn(result));
   }
 
   const figure = (name, label) => element("div", {}, element("dt", {}, label), figures[name]);
@@ -276,7 +278,7 @@ function render({ model, el }) {
   el.append(root);
   model.on("change:shown", take);
   return () => {
-    clearTimeout(pause);
+    typing.stop();
     model.off("change:shown", take);
     for (const one of [sliders, seed, draws]) one?.close();
     line.close();
