@@ -87,6 +87,18 @@ function numberBox(name, live, changed) {
   return { node, input, show };
 }
 
+/** Mark the boxes whose numbers do not exist: true where there is one. */
+function blamed(boxes) {
+  for (const { input } of boxes) input.setAttribute("aria-invalid", String(!input.validity.valid));
+  return !boxes.every(({ input }) => input.validity.valid);
+}
+
+/** Which sentence the table is of. */
+function sentenceChoice(model, changed) {
+  const options = model.get("shown").sentences.map((text, number) => [number, text]);
+  return choice(model, "row", "Sentence", options, changed);
+}
+
 /** Which stage the cells show: radio buttons of this view alone. */
 function stageChoice(changed) {
   const name = uniqueId();
@@ -166,8 +178,11 @@ function fillTable(table, names, cells) {
 }
 
 /** All stages of all queries, and which keys each may look at. */
-function attended(names, scores, masks, fill, format) {
+function attended(model, names, row) {
   const size = names.length;
+  const first = row * size * size;
+  const scores = typed(Float32Array, model.get("shown").scores).subarray(first, first + size * size);
+  const [masks, fill, format] = [model.get("masks"), model.get("fill"), FORMATS[model.get("dtype")]];
   return names.map((_, query) => {
     const may = names.map(
       (name, key) => (masks === "padding" || key <= query) && (masks === "causal" || name !== null),
@@ -256,8 +271,14 @@ function arrowTarget(name, query, key, last) {
   }[name];
 }
 
-function layout({ boxes, box, sentences, switches, stages, everywhere, table, picked, said }) {
-  return element(
+/** All parts of the page. */
+function createView({ boxes, box, switches, stages }) {
+  const sentences = element("div");
+  const everywhere = element("p", { class: "mask-view-everywhere" });
+  const table = element("table", { class: "batch-table" });
+  const picked = element("p", { class: "mask-view-picked", "aria-live": "polite" });
+  const said = element("p", { class: "mask-view-words", "aria-live": "polite" });
+  const root = element(
     "div",
     { class: "course-widget mask-view" },
     ...box.nodes,
@@ -275,6 +296,7 @@ function layout({ boxes, box, sentences, switches, stages, everywhere, table, pi
     said,
     box.status,
   );
+  return { root, sentences, everywhere, table, picked, said };
 }
 
 function render({ model, el }) {
@@ -290,21 +312,15 @@ function render({ model, el }) {
     model,
     () => Object.fromEntries(boxes.map(({ input }) => [input.name, Number(input.value)])),
     take,
-    () => {
-      for (const { input } of boxes) input.setAttribute("aria-invalid", String(!input.validity.valid));
-      return !boxes.every(({ input }) => input.validity.valid);
-    },
+    () => blamed(boxes),
   );
-  const sentences = element("div");
   const switches = SWITCHES.map((one) => choice(model, ...one, calculate));
   const stages = stageChoice((chosen) => {
     stage = chosen;
     fillCells();
   });
-  const everywhere = element("p", { class: "mask-view-everywhere" });
-  const table = element("table", { class: "batch-table" });
-  const picked = element("p", { class: "mask-view-picked", "aria-live": "polite" });
-  const said = element("p", { class: "mask-view-words", "aria-live": "polite" });
+  const view = createView({ boxes, box, switches, stages });
+  const { table, said } = view;
 
   // A trait may be ahead of `shown` or behind it, while both change.
   const chosen = (trait, count = names.length) => Math.min(model.get(trait), count - 1);
@@ -313,10 +329,8 @@ function render({ model, el }) {
     if (query !== model.get("query") || key !== model.get("key")) write(model, { query, key });
   }
 
-  // Arrow keys move over the cells, Home and End to the ends of a line.
   table.addEventListener("keydown", (event) => {
-    const [query, key] = [chosen("query"), chosen("key")];
-    const to = arrowTarget(event.key, query, key, names.length - 1);
+    const to = arrowTarget(event.key, chosen("query"), chosen("key"), names.length - 1);
     if (!to) return;
     event.preventDefault();
     cells[to[0]]?.[to[1]]?.focus();
@@ -336,12 +350,8 @@ function render({ model, el }) {
 
   /** Another setting: all stages of all queries. */
   function calculate() {
-    const size = names.length;
-    const first = chosen("row", model.get("shown").tokens.length) * size * size;
-    const scores = typed(Float32Array, model.get("shown").scores).subarray(first, first + size * size);
-    const [masks, fill, format] = [model.get("masks"), model.get("fill"), FORMATS[model.get("dtype")]];
-    queries = attended(names, scores, masks, fill, format);
-    everywhere.textContent = `Hatched: forbidden. ${maskedEverywhere(queries)}`;
+    queries = attended(model, names, chosen("row", model.get("shown").tokens.length));
+    view.everywhere.textContent = `Hatched: forbidden. ${maskedEverywhere(queries)}`;
     fillCells();
   }
 
@@ -356,7 +366,7 @@ function render({ model, el }) {
     const found = queries[query];
     markCell(table, cells, query, key);
     fillSteps(table, names, found, query, key);
-    picked.replaceChildren(...factsOf(names, found, query, key));
+    view.picked.replaceChildren(...factsOf(names, found, query, key));
     const sentence = words(found, model.get("fill"), model.get("dtype"));
     if (said.textContent !== sentence) said.textContent = sentence; // the same again is not read aloud
   }
@@ -366,21 +376,15 @@ function render({ model, el }) {
     const shown = model.get("shown");
     for (const { input, show } of boxes) show(shown[input.name], shown[`${input.name}s`], typed);
     rowChoice?.close();
-    rowChoice = choice(
-      model,
-      "row",
-      "Sentence",
-      shown.sentences.map((text, number) => [number, text]),
-      build,
-    );
-    sentences.replaceChildren(rowChoice.node);
+    rowChoice = sentenceChoice(model, build);
+    view.sentences.replaceChildren(rowChoice.node);
     build();
   }
 
   box.start();
   if (!live)
     box.say("A saved view: all switches work. To type other sentences or take another head, run this cell.");
-  el.append(layout({ boxes, box, sentences, switches, stages, everywhere, table, picked, said }));
+  el.append(view.root);
   const pointed = ["change:query", "change:key"];
   for (const event of pointed) model.on(event, point);
   return () => {
