@@ -1,9 +1,13 @@
 # One word for each thing a maintainer does. CONTRIBUTING.md says when.
 .PHONY: check fast test notebooks browser build
 
+# JavaScript and CSS: an installed biome, or npx; the course itself needs neither.
+BIOME := $(if $(shell command -v biome),biome check,$(if $(shell command -v npx),npx --yes @biomejs/biome@2.6.8 check,@echo "JavaScript and CSS are not checked: neither biome nor npx is installed."))
+
 check:      # style, and notebooks against their sources; runs no model
 	ruff check
 	ruff format --check
+	$(BIOME)
 	python tools/build_notebooks.py --check
 
 fast:       # the tests that answer within a minute

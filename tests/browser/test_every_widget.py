@@ -383,7 +383,7 @@ def test_the_state_holds_no_weights(name):
 def test_the_module_fits_into_a_script_element(name):
     module = getattr(widgets, name)._esm
     assert "function render(" in module
-    assert "export default { render }" in module
+    assert "export default {render}" in module
     assert "import " not in module
     assert "</script" not in module
     assert "<!--" not in module

@@ -101,8 +101,9 @@ def test_counts_deep_in_the_tail_are_called_approximate(open_page, next_token):
 def test_a_failing_script_leaves_the_still_table(open_page, next_token):
     page = open_page()
     broken = next_token.page().replace(
-        "function render(", "function render() { throw Error('broken'); }\nfunction unused("
+        "function render(", "function render(){throw Error('broken')}function unused("
     )
+    assert broken != next_token.page()
     with page.expect_event("pageerror"):
         page.set_content(document("light", broken))
     expect(page.locator("table")).to_be_visible()

@@ -1,7 +1,9 @@
 import { connect, control, element, uniqueId } from "../core/dom.js";
-import { arithmetic, candidates, decimals, FATES, fateOf, greedySentence } from "./words.js";
+import { decimals } from "../core/numbers.js";
+import { svg } from "../core/svg.js";
+import { afterTyping } from "../core/typing.js";
+import { arithmetic, candidates, FATES, fateOf, greedySentence } from "./words.js";
 
-const TYPING_PAUSE = 400; // milliseconds after the last key before the library searches again
 const ROW = 2.9; // the height of a candidate, in em, with the gap to the next; as in the style sheet
 const NUMBERS = [
   { name: "num_beams", label: "Beams", min: 2, max: 8, step: 1 },
@@ -56,14 +58,16 @@ function settingsPanel(model, changed) {
     nodes: [prompt, others, ends],
     values() {
       const values = { prompt: boxes.prompt.value };
-      for (const { name } of NUMBERS) values[name] = boxes[name].value === "" ? null : Number(boxes[name].value);
+      for (const { name } of NUMBERS)
+        values[name] = boxes[name].value === "" ? null : Number(boxes[name].value);
       return { ...values, early_stopping: STOPPING[radios.findIndex((radio) => radio.checked)][0] };
     },
     show(shown) {
       for (const [name, box] of Object.entries(boxes)) box.value = shown[name];
       for (const radio of radios) radio.checked = radio.value === String(shown.early_stopping);
     },
-    showEnds: (texts) => ends.replaceChildren("Tokens that end a sequence: ", ...(texts.length > 0 ? tokens(texts) : ["none"])),
+    showEnds: (texts) =>
+      ends.replaceChildren("Tokens that end a sequence: ", ...(texts.length > 0 ? tokens(texts) : ["none"])),
     /** @param {string} [name] of the setting that was refused */
     blame(name) {
       for (const [one, box] of Object.entries(boxes)) box.setAttribute("aria-invalid", String(one === name));
@@ -73,19 +77,17 @@ function settingsPanel(model, changed) {
 
 /** A line from each candidate to its parent, in the gap between two columns. */
 function links(step) {
-  const name = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(name, "svg");
   const rows = Math.max(step.length, ...step.map((node) => node.parent + 1));
-  svg.setAttribute("viewBox", `0 0 1 ${rows}`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  svg.style.height = `${rows * ROW}em`;
+  const picture = svg("svg", {
+    viewBox: `0 0 1 ${rows}`,
+    preserveAspectRatio: "none",
+    "aria-hidden": "true",
+  });
+  picture.style.height = `${rows * ROW}em`;
   const line = (node, number, look) => {
-    const path = document.createElementNS(name, "path");
     const [from, to] = [node.parent + 0.5, number + 0.5];
-    path.setAttribute("d", `M0 ${from} C.5 ${from} .5 ${to} 1 ${to}`);
-    path.setAttribute("class", look);
-    svg.append(path);
+    const path = svg("path", { d: `M0 ${from} C.5 ${from} .5 ${to} 1 ${to}`, class: look });
+    picture.append(path);
     return path;
   };
   const lines = step.map((node, number) => line(node, number, `beam-tree-${node.fate}`));
@@ -93,7 +95,7 @@ function links(step) {
   if (best >= 0) lines[best].classList.add("beam-tree-best");
   const greedy = step.findIndex((node) => node.greedy);
   if (greedy >= 0) line(step[greedy], greedy, "beam-tree-greedy");
-  return { svg, lines };
+  return { picture, lines };
 }
 
 /** The tree: a column a step, a button a candidate; `point(step, number)` is called for each one looked at. */
@@ -130,119 +132,170 @@ function drawTree(box, shown, point) {
       element("p", {}, `Step ${at + 1}`),
       ...buttons,
     );
-    const { svg, lines } = at > 0 ? links(step) : { lines: [] };
+    const { picture, lines } = at > 0 ? links(step) : { lines: [] };
     columns.push({ buttons, lines });
-    return svg ? [svg, column] : [column];
+    return picture ? [picture, column] : [column];
   });
   box.replaceChildren(...parts);
   return columns;
 }
 
+/** The candidates from the first step to this one: a list of [step, number]. */
+function lineage(steps, step, number) {
+  const found = [];
+  for (let at = step, one = number; at >= 0; one = steps[at].at(one).parent, at -= 1)
+    found.unshift([at, one]);
+  return found;
+}
+
+/** Left to the parent, right to the best child, up and down in the step; null where the way ends. */
+function arrowTarget(event, columns, { steps }) {
+  const step = columns.findIndex(({ buttons }) => buttons.includes(event.target));
+  if (step < 0) return undefined;
+  const { buttons } = columns[step];
+  const number = buttons.indexOf(event.target);
+  const child = steps[step + 1]?.findIndex((node) => node.parent === number);
+  const to = {
+    ArrowUp: buttons[number - 1],
+    ArrowDown: buttons[number + 1],
+    Home: buttons[0],
+    End: buttons.at(-1),
+    ArrowLeft: columns[step - 1]?.buttons[steps[step][number].parent],
+    ArrowRight: columns[step + 1]?.buttons[child],
+  };
+  return event.key in to ? (to[event.key] ?? null) : undefined;
+}
+
+/** Mark the candidates on the way, and the lines between them; the last one is in the tab order. */
+function markWay(columns, way) {
+  for (const { buttons, lines } of columns)
+    for (const node of [...buttons, ...lines]) node.removeAttribute("data-way");
+  for (const { buttons } of columns) for (const button of buttons) button.tabIndex = -1;
+  for (const [at, one] of way)
+    for (const node of [columns[at].buttons[one], columns[at].lines[one]]) node?.setAttribute("data-way", "");
+  const [step, number] = way.at(-1);
+  columns[step].buttons[number].tabIndex = 0;
+}
+
+/** What the marks in the tree mean: a list of elements. */
+function legendOf(shown) {
+  const fates = new Set(shown.steps.flat().map((node) => node.fate));
+  return [
+    ...Object.keys(FATES)
+      .filter((name) => fates.has(name))
+      .map((name) => element("span", {}, FATES[name].join(" "))),
+    element("span", {}, mark("", "#1"), " result"),
+    element("span", {}, mark("beam-tree-greedy", "G"), " greedy decoding’s path"),
+    element("span", {}, "thick line: path of result 1"),
+  ];
+}
+
+/** The sum of the log probabilities on the way: a list of nodes and strings. */
+function sumOf(nodes) {
+  return [
+    ...nodes.flatMap((node, at) => [
+      at > 0 ? " + " : "",
+      ...tokens([node.text]),
+      ` ${decimals(node.log_prob)}`,
+    ]),
+    nodes.length > 1 ? ` = ${decimals(nodes.at(-1).total)}` : "",
+  ];
+}
+
+function drawResults({ results, greedy }, shown) {
+  const row = (name, one) =>
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      element("td", {}, ...tokens(one.tokens)),
+      element("td", {}, arithmetic(one.total, one.tokens.length, shown.length_penalty, one.score)),
+    );
+  const power = element("sup", {}, "penalty");
+  const head = [["Result"], ["Sequence"], ["Sum / tokens", power, " = score"]];
+  results.replaceChildren(
+    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, ...name)))),
+    element(
+      "tbody",
+      {},
+      ...shown.results.map((one, at) => row(`#${at + 1}`, one)),
+      row(mark("beam-tree-greedy", "G"), shown.greedy),
+    ),
+  );
+  greedy.textContent = greedySentence(shown);
+}
+
+/** All parts of the page below the settings. */
+function createView(settings) {
+  const view = {
+    wrong: element("p", { class: "course-wrong", role: "alert" }),
+    caption: element("p", { class: "beam-tree-caption" }),
+    tree: element("div", { class: "beam-tree-columns", role: "group", "aria-label": "Candidates" }),
+    legend: element("p", { class: "beam-tree-legend" }),
+    path: element("p", { class: "beam-tree-path" }),
+    fate: element("p"),
+    results: element("table", { class: "beam-tree-results" }),
+    greedy: element("p"),
+    status: element("p", { class: "course-status", role: "status" }),
+  };
+  const { wrong, caption, tree, legend, path, fate, results, greedy, status } = view;
+  view.root = element(
+    "div",
+    { class: "course-widget beam-tree" },
+    ...settings.nodes,
+    wrong,
+    caption,
+    tree,
+    legend,
+    element("div", { class: "beam-tree-details", "aria-live": "polite" }, path, fate),
+    results,
+    greedy,
+    status,
+  );
+  return view;
+}
+
 function render({ model, el }) {
   const live = model.get("live");
-  const status = element("p", { class: "course-status", role: "status" });
-  const wrong = element("p", { class: "course-wrong", role: "alert" });
-  const say = (sentence) => (status.textContent = sentence);
-  const line = connect(model, say);
   let shown;
   let columns; // for each step its buttons and the lines that lead to them
-  let pause = null;
+  const typing = afterTyping(ask);
   let edited = false; // the settings hold what has not been answered, or was refused
 
   const settings = settingsPanel(model, () => {
     edited = true;
-    clearTimeout(pause);
-    pause = setTimeout(ask, TYPING_PAUSE);
+    typing.restart();
   });
-  const caption = element("p", { class: "beam-tree-caption" });
-  const tree = element("div", { class: "beam-tree-columns", role: "group", "aria-label": "Candidates" });
-  const legend = element("p", { class: "beam-tree-legend" });
-  const path = element("p", { class: "beam-tree-path" });
-  const fate = element("p");
-  const results = element("table", { class: "beam-tree-results" });
-  const greedy = element("p");
+  const view = createView(settings);
+  const { wrong, caption, tree, legend, path, fate } = view;
+  const say = (sentence) => (view.status.textContent = sentence);
+  const line = connect(model, say);
 
   function ask() {
-    pause = null;
     tree.setAttribute("aria-busy", "true");
     line.ask(settings.values(), ({ error, about }) => {
       tree.removeAttribute("aria-busy");
       wrong.textContent = error ?? "";
       settings.blame(error ? about : null);
-      if (!error) edited = pause !== null;
+      if (!error) edited = typing.waiting();
       take(); // the answer to a request that this one overtook may have come before
     });
   }
 
-  /** The candidates from the first step to this one: a list of [step, number]. */
-  function lineage(step, number) {
-    const found = [];
-    for (let at = step, one = number; at >= 0; one = shown.steps[at].at(one).parent, at -= 1) found.unshift([at, one]);
-    return found;
-  }
-
   function point(step, number) {
-    const way = lineage(step, number);
-    for (const { buttons, lines } of columns)
-      for (const node of [...buttons, ...lines]) node.removeAttribute("data-way");
-    for (const { buttons } of columns) for (const button of buttons) button.tabIndex = -1;
-    for (const [at, one] of way)
-      for (const node of [columns[at].buttons[one], columns[at].lines[one]]) node?.setAttribute("data-way", "");
-    columns[step].buttons[number].tabIndex = 0;
+    const way = lineage(shown.steps, step, number);
+    markWay(columns, way);
     const nodes = way.map(([at, one]) => shown.steps[at][one]);
-    path.replaceChildren(
-      ...nodes.flatMap((node, at) => [
-        at > 0 ? " + " : "",
-        ...tokens([node.text]),
-        ` ${decimals(node.log_prob)}`,
-      ]),
-      nodes.length > 1 ? ` = ${decimals(nodes.at(-1).total)}` : "",
-    );
+    path.replaceChildren(...sumOf(nodes));
     fate.replaceChildren(...fateOf(nodes.at(-1), step, shown));
   }
 
-  /** Left to the parent, right to the best child, up and down in the step. */
   tree.addEventListener("keydown", (event) => {
-    const step = columns.findIndex(({ buttons }) => buttons.includes(event.target));
-    if (step < 0) return;
-    const { buttons } = columns[step];
-    const number = buttons.indexOf(event.target);
-    const child = shown.steps[step + 1]?.findIndex((node) => node.parent === number);
-    const to = {
-      ArrowUp: buttons[number - 1],
-      ArrowDown: buttons[number + 1],
-      Home: buttons[0],
-      End: buttons.at(-1),
-      ArrowLeft: columns[step - 1]?.buttons[shown.steps[step][number].parent],
-      ArrowRight: columns[step + 1]?.buttons[child],
-    };
-    if (!(event.key in to)) return;
+    const to = arrowTarget(event, columns, shown);
+    if (to === undefined) return;
     event.preventDefault();
-    to[event.key]?.focus();
+    to?.focus();
   });
-
-  function drawResults() {
-    const row = (name, one) =>
-      element(
-        "tr",
-        {},
-        element("th", { scope: "row" }, name),
-        element("td", {}, ...tokens(one.tokens)),
-        element("td", {}, arithmetic(one.total, one.tokens.length, shown.length_penalty, one.score)),
-      );
-    const power = element("sup", {}, "penalty");
-    const head = [["Result"], ["Sequence"], ["Sum / tokens", power, " = score"]];
-    results.replaceChildren(
-      element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, ...name)))),
-      element(
-        "tbody",
-        {},
-        ...shown.results.map((one, at) => row(`#${at + 1}`, one)),
-        row(mark("beam-tree-greedy", "G"), shown.greedy),
-      ),
-    );
-    greedy.textContent = greedySentence(shown);
-  }
 
   function take() {
     if (line.overtaken()) return;
@@ -252,45 +305,23 @@ function render({ model, el }) {
     settings.showEnds(shown.ends);
     const step = shown.results[0].tokens.length - 1;
     const number = shown.steps[step].findIndex((node) => node.place === 1);
-    for (const [at, one] of lineage(step, number)) shown.steps[at][one].best = true;
+    for (const [at, one] of lineage(shown.steps, step, number)) shown.steps[at][one].best = true;
     caption.textContent = `Each step weighs ${candidates(shown)} candidates, the highest sum of log probabilities first. ${shown.num_beams} go on.`;
-    const fates = new Set(shown.steps.flat().map((node) => node.fate));
-    legend.replaceChildren(
-      ...Object.keys(FATES)
-        .filter((name) => fates.has(name))
-        .map((name) => element("span", {}, FATES[name].join(" "))),
-      element("span", {}, mark("", "#1"), " result"),
-      element("span", {}, mark("beam-tree-greedy", "G"), " greedy decoding’s path"),
-      element("span", {}, "thick line: path of result 1"),
-    );
+    legend.replaceChildren(...legendOf(shown));
     const focused = tree.contains(document.activeElement);
     columns = drawTree(tree, shown, point);
     point(step, number);
     if (focused) columns[step].buttons[number].focus();
-    drawResults();
+    drawResults(view, shown);
   }
 
   take();
   if (!live)
     say("A saved view: point at a candidate, or move with the arrow keys. To search again, run this cell.");
-  el.append(
-    element(
-      "div",
-      { class: "course-widget beam-tree" },
-      ...settings.nodes,
-      wrong,
-      caption,
-      tree,
-      legend,
-      element("div", { class: "beam-tree-details", "aria-live": "polite" }, path, fate),
-      results,
-      greedy,
-      status,
-    ),
-  );
+  el.append(view.root);
   model.on("change:shown", take);
   return () => {
-    clearTimeout(pause);
+    typing.stop();
     model.off("change:shown", take);
     line.close();
   };

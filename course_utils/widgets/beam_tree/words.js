@@ -1,5 +1,6 @@
 // How the beam tree says what it shows: numbers, arithmetic, what became of a candidate.
 import { element } from "../core/dom.js";
+import { decimals, whole } from "../core/numbers.js";
 
 export const FATES = {
   kept: ["→", "goes on"],
@@ -8,15 +9,10 @@ export const FATES = {
   open: ["…", "left open"],
 };
 
-/** A number as text, with a real minus. */
-export function decimals(number, digits = 2) {
-  return number.toFixed(digits).replace("-", "−");
-}
-
 /** @param {number} number from 1 */
 function ordinal(number) {
   const teen = Math.floor(number / 10) % 10 === 1;
-  return number.toLocaleString("en-US") + ((!teen && { 1: "st", 2: "nd", 3: "rd" }[number % 10]) || "th");
+  return whole.format(number) + ((!teen && { 1: "st", 2: "nd", 3: "rd" }[number % 10]) || "th");
 }
 
 /** The arithmetic of a score: sum / length ^ penalty = score. */
@@ -43,9 +39,13 @@ export function fateOf(node, step, shown) {
     return [
       `Greedy decoding goes here. Of all continuations of the beams this is the ${ordinal(node.rank + 1)}, and only ${weighed} are candidates.`,
     ];
-  if (node.fate === "kept") return [`${rank} It is among the best ${beams} that have not ended, so it goes on.`];
+  if (node.fate === "kept")
+    return [`${rank} It is among the best ${beams} that have not ended, so it goes on.`];
   if (node.fate === "open") {
-    const why = stopping === true ? `${beams} sequences are finished` : "no beam was expected to pass the finished sequences";
+    const why =
+      stopping === true
+        ? `${beams} sequences are finished`
+        : "no beam was expected to pass the finished sequences";
     return [`${rank} It would go on, but the search stopped here: ${why}.`];
   }
   if (node.fate === "pruned") {
@@ -55,7 +55,11 @@ export function fateOf(node, step, shown) {
   }
   const place = node.place ? `: result ${node.place}.` : `, and ${beams} sequences score higher: no result.`;
   const score = node.total / length ** shown.length_penalty;
-  return [`${rank} ${complete}. Its score is `, arithmetic(node.total, length, shown.length_penalty, score), place];
+  return [
+    `${rank} ${complete}. Its score is `,
+    arithmetic(node.total, length, shown.length_penalty, score),
+    place,
+  ];
 }
 
 /** How greedy decoding fared, in words. */
@@ -64,7 +68,8 @@ export function greedySentence({ greedy, results, steps }) {
   const { place, fate } = steps[step].find((node) => node.greedy);
   if (place === 1) return "Greedy decoding finds result 1 too.";
   const [best] = results;
-  const compared = greedy.score > best.score ? "more than" : greedy.score < best.score ? "less than" : "as much as";
+  const compared =
+    greedy.score > best.score ? "more than" : greedy.score < best.score ? "less than" : "as much as";
   const fared = {
     pruned: `Beam search pruned its path in step ${step + 1}.`,
     open: `Beam search stopped on its path after step ${step + 1}.`,

@@ -1,7 +1,6 @@
 // What the views of a padded batch share: the sentences' box with its line to the kernel, and switches.
-import { connect, control, element, uniqueId } from "./dom.js";
-
-const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
+import { connect, control, element, uniqueId, write } from "./dom.js";
+import { afterTyping } from "./typing.js";
 
 /**
  * The learner's sentences, one a line, and the line to the kernel. The kernel answers with the trait `shown`.
@@ -18,7 +17,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   const status = element("p", { class: "course-status", role: "status" });
   const say = (text) => (status.textContent = text);
   const line = connect(model, say);
-  let pause = null;
+  const typing = afterTyping(ask);
   let refusal = ""; // why the kernel refused what the box holds; other sentences are shown then
   let drawn = null;
 
@@ -35,11 +34,10 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   }
 
   function ask() {
-    clearTimeout(pause);
-    pause = null;
+    typing.stop();
     const typed = refusal === "";
     line.ask({ sentences: typed ? lines() : model.get("shown").sentences, ...request() }, ({ error }) => {
-      if (!blamed() && typed && pause === null) refuse(error ?? "");
+      if (!blamed() && typed && !typing.waiting()) refuse(error ?? "");
       else wrong.textContent = error ?? refusal;
       // An answer that was overtaken may have been the same, so that this one changed no trait.
       drawNew(true);
@@ -50,8 +48,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   box.addEventListener("input", () => {
     fit();
     refusal = "";
-    clearTimeout(pause);
-    pause = setTimeout(ask, TYPING_PAUSE);
+    typing.restart();
   });
 
   function drawNew(typed) {
@@ -75,7 +72,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
     /** Draw for the first time. */
     start: () => drawNew(false),
     close() {
-      clearTimeout(pause);
+      typing.stop();
       model.off("change:shown", changed);
       line.close();
     },
@@ -92,7 +89,12 @@ export function choice(model, trait, legend, options, changed) {
   const inputs = [];
   const node = element("fieldset", { class: "batch-switch" }, element("legend", {}, legend));
   for (const [value, label] of options) {
-    const input = control("input", { type: "radio", name, value, onchange: () => write(model, { [trait]: value }) });
+    const input = control("input", {
+      type: "radio",
+      name,
+      value,
+      onchange: () => write(model, { [trait]: value }),
+    });
     inputs.push(input);
     node.append(element("label", {}, input, element("bdi", {}, label)));
   }
@@ -104,7 +106,10 @@ export function choice(model, trait, legend, options, changed) {
 
 /** A check box for a trait. */
 export function tick(model, trait, label, changed) {
-  const input = control("input", { type: "checkbox", onchange: () => write(model, { [trait]: input.checked }) });
+  const input = control("input", {
+    type: "checkbox",
+    onchange: () => write(model, { [trait]: input.checked }),
+  });
   const show = () => (input.checked = model.get(trait));
   return follow(model, trait, element("label", {}, input, label), show, changed);
 }
@@ -117,12 +122,6 @@ function follow(model, trait, node, show, changed) {
   model.on(`change:${trait}`, listener);
   show();
   return { node, close: () => model.off(`change:${trait}`, listener) };
-}
-
-/** Set traits and tell the kernel. */
-export function write(model, traits) {
-  for (const [name, value] of Object.entries(traits)) model.set(name, value);
-  model.save_changes();
 }
 
 /** One row of the batch: the values of its tokens at their places, null at padding. */
@@ -139,10 +138,5 @@ export function tokenName(text) {
 /** Two decimals, a tie to the even one, as Python prints it: 0.125 is "0.12". */
 export function twoDecimals(number) {
   const tie = Number.isInteger(8 * number) && (100 * number) % 1 === 0.5; // only eighths can be exact ties
-  return tie ? (2 * Math.round(50 * number) / 100).toFixed(2) : number.toFixed(2);
-}
-
-/** A table that scrolls by itself where the page is too narrow. */
-export function scrolling(label, table) {
-  return control("div", { class: "batch-scroll", role: "region", "aria-label": label, tabindex: 0 }, table);
+  return tie ? ((2 * Math.round(50 * number)) / 100).toFixed(2) : number.toFixed(2);
 }

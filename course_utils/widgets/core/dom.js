@@ -26,6 +26,17 @@ export function control(tag, attributes = {}, ...children) {
   return element(tag, { "data-lm-suppress-shortcuts": "true", ...attributes }, ...children);
 }
 
+/** A box that scrolls by itself where the page is too narrow. */
+export function scrolling(name, label, ...children) {
+  return control("div", { class: name, role: "region", "aria-label": label, tabindex: 0 }, ...children);
+}
+
+/** Set traits and tell the kernel. */
+export function write(model, traits) {
+  for (const [name, value] of Object.entries(traits)) model.set(name, value);
+  model.save_changes();
+}
+
 let names = 0;
 
 /** A name for `id` and `for` that no other widget in the page has. */

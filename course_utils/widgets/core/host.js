@@ -1,12 +1,12 @@
 // The second host: shows a saved widget in a page without a kernel.
 
 /**
- * A function (view, state) that replaces the still pictures of one saved widget by the widget itself, whose own
- * style is `css` and whose module has the function `render`.
+ * A function (css, render) for a widget with a style of its own and a function `render`; it makes a function
+ * (view, state) that replaces the still pictures of one saved widget by the widget itself.
  * A notebook may hold the same output twice; each gets its own copy of the state.
  */
-function saved(css, render) {
-  return (view, state) => {
+export function host(sharedCss) {
+  return (css, render) => (view, state) => {
     for (const place of document.querySelectorAll(`[data-course-view="${view}"]:not([data-ready])`)) {
       place.dataset.ready = "";
       const style = document.createElement("style");

@@ -7,10 +7,11 @@ import json
 import re
 from pathlib import Path
 
-from .bundle import scope_name, scoped, smaller, style
+from .bundle import bundle, scope_name, scoped, smaller, style
 
 _HERE = Path(__file__).parent
-SHARED_MODULE, SHARED_STYLE = _HERE / "dom.js", _HERE / "style.css"
+SHARED_MODULES = [_HERE / name for name in ("dom.js", "numbers.js", "typing.js")]
+SHARED_STYLE = _HERE / "style.css"
 _HOST = _HERE / "host.js"
 _MODULE = re.compile(r'<script type="module" data-course-module="([\w-]+)">.*?</script>\n', re.DOTALL)
 
@@ -28,16 +29,14 @@ def saved_html(still, module, css, state):
     state:  dict, JSON-able but for bytes
     """
     shared, common = _shared_script()
-    module = (
-        f"const {{ {scope_name(SHARED_MODULE)}, saved }} = await {_arrival(shared)};\n"
-        f"const css = {_as_script(css)};\n{module}"
+    own, script = _named_script(
+        f"const {{ {', '.join([*_used_scopes(module), 'saved'])} }} = await {_arrival(shared)};\n{module}",
+        f"saved({_as_script(css)}, render)",
     )
-    own = f"course-{_digest(module)}"
     values = _as_script(state)
     view = _digest(still + values + own)
     return (
-        f'<div data-course-view="{view}">{still}</div>\n'
-        f"{common}{_named_script(own, module, 'saved(css, render)')}"
+        f'<div data-course-view="{view}">{still}</div>\n{common}{script}'
         f'<script type="module">\n(await {_arrival(own)})("{view}", {values});\n</script>'
     )
 
@@ -58,21 +57,28 @@ def drop_known_modules(page, known):
 @functools.cache
 def _shared_script():
     """The name of the script that all saved widgets share, and the script: (str, str)."""
-    name_of_dom = scope_name(SHARED_MODULE)
-    module = smaller(
-        f"const sharedCss = {_as_script(style(SHARED_STYLE))};\n"
-        f"const {name_of_dom} = {scoped(SHARED_MODULE)};\n{_HOST.read_text(encoding='utf-8')}"
+    scopes = "".join(
+        f"const {scope_name(path)} = {scoped(path, SHARED_MODULES)};\n" for path in SHARED_MODULES
     )
-    name = f"course-{_digest(module)}"
-    return name, _named_script(name, module, f"{{ {name_of_dom}, saved }}")
+    names = ", ".join(map(scope_name, SHARED_MODULES))
+    return _named_script(
+        scopes + bundle(_HOST), f"{{ {names}, saved: host({_as_script(style(SHARED_STYLE))}) }}"
+    )
 
 
-def _named_script(name, module, value):
-    """A script that runs `module` (str) and then gives `value`, an expression of it, to whoever waits."""
-    return (
-        f'<script type="module" data-course-module="{name}">\n{module}\n'
-        f'globalThis["{name}"] = {value};\ndispatchEvent(new Event("{name}"));\n</script>\n'
-    )
+def _used_scopes(module):
+    """The scopes of shared modules that `module` (str) takes names from: list of str."""
+    return [name for name in map(scope_name, SHARED_MODULES) if re.search(rf"= {name};", module)]
+
+
+@functools.lru_cache(maxsize=64)
+def _named_script(module, value):
+    """A script that runs `module` (str) and then gives `value`, an expression of it, to whoever waits: its
+    name and the script, (str, str)."""
+    name = f"course-{_digest(module + value)}"
+    # Only with what it gives is the module whole, so that minifying keeps all that is used.
+    whole = f'{module}\nglobalThis["{name}"] = {value};\ndispatchEvent(new Event("{name}"));\n'
+    return name, f'<script type="module" data-course-module="{name}">{smaller(whole)}</script>\n'
 
 
 def _arrival(name):

@@ -11,8 +11,8 @@ import anywidget
 import traitlets
 
 from ...errors import CourseError
-from .bundle import bundle, style
-from .saved_page import SHARED_MODULE, SHARED_STYLE, saved_html
+from .bundle import bundle, smaller, style
+from .saved_page import SHARED_MODULES, SHARED_STYLE, saved_html
 
 
 class CourseWidget(anywidget.AnyWidget):
@@ -34,7 +34,7 @@ class CourseWidget(anywidget.AnyWidget):
     def __init_subclass__(cls, **kwargs):
         module, sheet = cls.__dict__.get("_esm"), cls.__dict__.get("_css")
         if isinstance(module, Path):
-            cls._esm, cls._own_module = bundle(module), bundle(module, [SHARED_MODULE])
+            cls._esm, cls._own_module = smaller(bundle(module)), bundle(module, SHARED_MODULES)
         elif isinstance(module, str):
             cls._own_module = module
         if isinstance(sheet, Path):

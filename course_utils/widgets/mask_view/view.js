@@ -1,5 +1,5 @@
-import { control, element, typed, uniqueId } from "../core/dom.js";
-import { choice, placed, sentenceBox, tokenName, twoDecimals, write } from "../core/batch.js";
+import { choice, placed, sentenceBox, tokenName, twoDecimals } from "../core/batch.js";
+import { control, element, typed, uniqueId, write } from "../core/dom.js";
 import { attend, FORMATS, fillValue, outcome, spacing } from "./attention.js";
 
 // The name in attend(), its label, and how it reads as a step.
@@ -10,6 +10,20 @@ const STAGES = [
   ["weights", "weights", "softmax"],
 ];
 const FIRST_STAGE = "weights";
+// The switches of a mask: the trait, its legend, its values with their labels.
+const SWITCHES = [
+  ["masks", "Mask", ["causal", "padding", "both"].map((name) => [name, name])],
+  [
+    "fill",
+    "A forbidden place gets",
+    [
+      ["-inf", "−∞"],
+      ["finfo.min", "finfo.min"],
+      ["-1e4", "−10000"],
+    ],
+  ],
+  ["dtype", "Type of number", Object.keys(FORMATS).map((name) => [name, name])],
+];
 
 /** A number in few characters: two decimals, or a power of ten. */
 function short(number) {
@@ -32,7 +46,8 @@ function words({ may, sums, weights, unmasked }, fill, dtype) {
   if (open === keys) return "Nothing is forbidden to this query: its weights are those of its scores.";
   if (open > 0) {
     const leaked = weights.reduce((sum, weight, key) => sum + (may[key] ? 0 : weight), 0);
-    const rest = open === 1 ? "The one that is left gets all the weight" : `The other ${open} share all the weight`;
+    const rest =
+      open === 1 ? "The one that is left gets all the weight" : `The other ${open} share all the weight`;
     return `${keys - open} of ${keys} keys are forbidden and get ${short(leaked)}. ${rest}.`;
   }
   const value = fillValue(fill, FORMATS[dtype]);
@@ -72,13 +87,32 @@ function numberBox(name, live, changed) {
   return { node, input, show };
 }
 
+/** Mark the boxes whose numbers do not exist: true where there is one. */
+function blamed(boxes) {
+  for (const { input } of boxes) input.setAttribute("aria-invalid", String(!input.validity.valid));
+  return !boxes.every(({ input }) => input.validity.valid);
+}
+
+/** Which sentence the table is of. */
+function sentenceChoice(model, changed) {
+  const options = model.get("shown").sentences.map((text, number) => [number, text]);
+  return choice(model, "row", "Sentence", options, changed);
+}
+
 /** Which stage the cells show: radio buttons of this view alone. */
 function stageChoice(changed) {
   const name = uniqueId();
   const node = element("fieldset", { class: "batch-switch" }, element("legend", {}, "Show"));
   for (const [value, label] of STAGES) {
     const checked = value === FIRST_STAGE;
-    node.append(element("label", {}, control("input", { type: "radio", name, value, checked, onchange: () => changed(value) }), label));
+    node.append(
+      element(
+        "label",
+        {},
+        control("input", { type: "radio", name, value, checked, onchange: () => changed(value) }),
+        label,
+      ),
+    );
   }
   return node;
 }
@@ -90,6 +124,179 @@ function fillIn(node, value, stage, may) {
   node.classList.toggle("batch-hatched", !may);
   node.classList.toggle("mask-view-nan", nan);
   node.style.setProperty("--weight", stage === "weights" && !nan ? value : 0);
+}
+
+/** The buttons of a table, [query][key]; `pick(query, key)` is called for the one that is looked at. */
+function cellButtons(length, pick) {
+  const places = Array.from({ length }, (_, at) => at);
+  return places.map((query) =>
+    places.map((key) =>
+      // Safari does not focus a clicked button.
+      control("button", {
+        type: "button",
+        onfocus: () => pick(query, key),
+        onclick: (event) => event.currentTarget.focus(),
+      }),
+    ),
+  );
+}
+
+/** A new table: a row a query, and below them one query step by step. */
+function fillTable(table, names, cells) {
+  const header = (scope, at) =>
+    element(
+      "th",
+      { scope },
+      element("span", { class: "mask-view-number" }, String(at)),
+      tokenName(names[at]),
+    );
+  const line = (head, content) => element("tr", {}, head, ...content.map((one) => element("td", {}, one)));
+  table.replaceChildren(
+    element(
+      "thead",
+      {},
+      element(
+        "tr",
+        {},
+        element("th", { scope: "col" }, "query ↓ key →"),
+        ...names.map((_, key) => header("col", key)),
+      ),
+    ),
+    element("tbody", {}, ...cells.map((buttons, query) => line(header("row", query), buttons))),
+    element(
+      "tbody",
+      { class: "mask-view-steps" },
+      element("tr", {}, element("th", { colspan: names.length + 1, scope: "rowgroup" })),
+      ...STAGES.map(([, , step]) =>
+        line(
+          element("th", { scope: "row" }, step),
+          names.map(() => ""),
+        ),
+      ),
+    ),
+  );
+}
+
+/** All stages of all queries, and which keys each may look at. */
+function attended(model, names, row) {
+  const size = names.length;
+  const first = row * size * size;
+  const scores = typed(Float32Array, model.get("shown").scores).subarray(first, first + size * size);
+  const [masks, fill, format] = [model.get("masks"), model.get("fill"), FORMATS[model.get("dtype")]];
+  return names.map((_, query) => {
+    const may = names.map(
+      (name, key) => (masks === "padding" || key <= query) && (masks === "causal" || name !== null),
+    );
+    return { ...attend(scores.subarray(query * size, (query + 1) * size), may, fill, format), may };
+  });
+}
+
+/** Which queries may look nowhere, in words. */
+function maskedEverywhere(queries) {
+  const nowhere = queries.flatMap(({ may }, query) => (may.some(Boolean) ? [] : [query]));
+  return nowhere.length > 0
+    ? `Masked everywhere: ${nowhere.length > 1 ? "queries" : "query"} ${list(nowhere)}. To the left there is only padding, to the right only the future.`
+    : "Every query may look at some key.";
+}
+
+/** Mark the cell that is looked at, and put it into the tab order. */
+function markCell(table, cells, query, key) {
+  cells.forEach((line, q) => {
+    table.tBodies[0].rows[q].classList.toggle("mask-view-query", q === query);
+    line.forEach((button, k) => {
+      const here = q === query && k === key;
+      button.tabIndex = here ? 0 : -1;
+      if (here) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    });
+  });
+}
+
+/** The query that is looked at, step by step. */
+function fillSteps(table, names, found, query, key) {
+  const [title, ...steps] = table.tBodies[1].rows;
+  title.cells[0].replaceChildren(`Query ${query} `, tokenName(names[query]), ", step by step");
+  steps.forEach((line, index) => {
+    const [name] = STAGES[index];
+    [...line.cells].slice(1).forEach((cell, k) => {
+      fillIn(cell, found[name][k], name, found.may[k]);
+      cell.classList.toggle("mask-view-key", k === key);
+    });
+  });
+}
+
+/** The numbers of the cell that is looked at: a list of nodes and strings. */
+function factsOf(names, found, query, key) {
+  const fact = (name, stage) =>
+    element("span", {}, `${name} `, element("strong", {}, short(found[stage][key])));
+  return [
+    `Query ${query} `,
+    tokenName(names[query]),
+    `, key ${key} `,
+    tokenName(names[key]),
+    ": ",
+    fact("score", "scores"),
+    " ",
+    fact("+ mask", "mask"),
+    " ",
+    fact("= sum", "sums"),
+    ", ",
+    fact("weight", "weights"),
+  ];
+}
+
+/** The numbers of one stage. */
+function fillNumbers(cells, queries, stage) {
+  cells.forEach((line, query) => {
+    const { may, [stage]: values } = queries[query];
+    line.forEach((button, key) => {
+      fillIn(button, values[key], stage, may[key]);
+      button.setAttribute(
+        "aria-label",
+        `${button.textContent}, query ${query}, key ${key}${may[key] ? "" : ", forbidden"}`,
+      );
+    });
+  });
+}
+
+/** Where a key leads from a cell: [query, key], which may lie outside; arrows, Home and End. */
+function arrowTarget(name, query, key, last) {
+  return {
+    ArrowLeft: [query, key - 1],
+    ArrowRight: [query, key + 1],
+    ArrowUp: [query - 1, key],
+    ArrowDown: [query + 1, key],
+    Home: [query, 0],
+    End: [query, last],
+  }[name];
+}
+
+/** All parts of the page. */
+function createView({ boxes, box, switches, stages }) {
+  const sentences = element("div");
+  const everywhere = element("p", { class: "mask-view-everywhere" });
+  const table = element("table", { class: "batch-table" });
+  const picked = element("p", { class: "mask-view-picked", "aria-live": "polite" });
+  const said = element("p", { class: "mask-view-words", "aria-live": "polite" });
+  const root = element(
+    "div",
+    { class: "course-widget mask-view" },
+    ...box.nodes,
+    element(
+      "div",
+      { class: "batch-switches" },
+      sentences,
+      element("div", { class: "mask-view-boxes" }, ...boxes.map(({ node }) => node)),
+    ),
+    element("div", { class: "batch-switches" }, ...switches.map(({ node }) => node)),
+    element("div", { class: "batch-switches" }, stages),
+    everywhere,
+    element("div", { class: "batch-scroll" }, table),
+    picked,
+    said,
+    box.status,
+  );
+  return { root, sentences, everywhere, table, picked, said };
 }
 
 function render({ model, el }) {
@@ -105,25 +312,15 @@ function render({ model, el }) {
     model,
     () => Object.fromEntries(boxes.map(({ input }) => [input.name, Number(input.value)])),
     take,
-    () => {
-      for (const { input } of boxes) input.setAttribute("aria-invalid", String(!input.validity.valid));
-      return !boxes.every(({ input }) => input.validity.valid);
-    },
+    () => blamed(boxes),
   );
-  const sentences = element("div");
-  const switches = [
-    choice(model, "masks", "Mask", [["causal", "causal"], ["padding", "padding"], ["both", "both"]], calculate),
-    choice(model, "fill", "A forbidden place gets", [["-inf", "−∞"], ["finfo.min", "finfo.min"], ["-1e4", "−10000"]], calculate),
-    choice(model, "dtype", "Type of number", Object.keys(FORMATS).map((name) => [name, name]), calculate),
-  ];
+  const switches = SWITCHES.map((one) => choice(model, ...one, calculate));
   const stages = stageChoice((chosen) => {
     stage = chosen;
     fillCells();
   });
-  const everywhere = element("p", { class: "mask-view-everywhere" });
-  const table = element("table", { class: "batch-table" });
-  const picked = element("p", { class: "mask-view-picked", "aria-live": "polite" });
-  const said = element("p", { class: "mask-view-words", "aria-live": "polite" });
+  const view = createView({ boxes, box, switches, stages });
+  const { table, said } = view;
 
   // A trait may be ahead of `shown` or behind it, while both change.
   const chosen = (trait, count = names.length) => Math.min(model.get(trait), count - 1);
@@ -132,14 +329,8 @@ function render({ model, el }) {
     if (query !== model.get("query") || key !== model.get("key")) write(model, { query, key });
   }
 
-  // Arrow keys move over the cells, Home and End to the ends of a line.
   table.addEventListener("keydown", (event) => {
-    const [query, key] = [chosen("query"), chosen("key")];
-    const to = {
-      ArrowLeft: [query, key - 1], ArrowRight: [query, key + 1],
-      ArrowUp: [query - 1, key], ArrowDown: [query + 1, key],
-      Home: [query, 0], End: [query, names.length - 1],
-    }[event.key];
+    const to = arrowTarget(event.key, chosen("query"), chosen("key"), names.length - 1);
     if (!to) return;
     event.preventDefault();
     cells[to[0]]?.[to[1]]?.focus();
@@ -151,55 +342,21 @@ function render({ model, el }) {
     const length = Math.max(...tokens.map((own) => own.length));
     names = placed(tokens[chosen("row", tokens.length)], length, "left");
     const focused = table.contains(document.activeElement);
-    const header = (scope, at) => element("th", { scope }, element("span", { class: "mask-view-number" }, String(at)), tokenName(names[at]));
-    cells = names.map((_, query) =>
-      names.map((_, key) =>
-        // Safari does not focus a clicked button.
-        control("button", { type: "button", onfocus: () => pick(query, key), onclick: (event) => event.currentTarget.focus() }),
-      ),
-    );
-    const line = (head, content) => element("tr", {}, head, ...content.map((one) => element("td", {}, one)));
-    table.replaceChildren(
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "query ↓ key →"), ...names.map((_, key) => header("col", key)))),
-      element("tbody", {}, ...cells.map((buttons, query) => line(header("row", query), buttons))),
-      element(
-        "tbody",
-        { class: "mask-view-steps" },
-        element("tr", {}, element("th", { colspan: length + 1, scope: "rowgroup" })),
-        ...STAGES.map(([, , step]) => line(element("th", { scope: "row" }, step), names.map(() => ""))),
-      ),
-    );
+    cells = cellButtons(length, pick);
+    fillTable(table, names, cells);
     calculate();
     if (focused) cells[chosen("query")][chosen("key")].focus();
   }
 
   /** Another setting: all stages of all queries. */
   function calculate() {
-    const size = names.length;
-    const first = chosen("row", model.get("shown").tokens.length) * size * size;
-    const scores = typed(Float32Array, model.get("shown").scores).subarray(first, first + size * size);
-    const [masks, fill, format] = [model.get("masks"), model.get("fill"), FORMATS[model.get("dtype")]];
-    queries = names.map((_, query) => {
-      const may = names.map((name, key) => (masks === "padding" || key <= query) && (masks === "causal" || name !== null));
-      return { ...attend(scores.subarray(query * size, (query + 1) * size), may, fill, format), may };
-    });
-    const nowhere = queries.flatMap(({ may }, query) => (may.some(Boolean) ? [] : [query]));
-    const found =
-      nowhere.length > 0
-        ? `Masked everywhere: ${nowhere.length > 1 ? "queries" : "query"} ${list(nowhere)}. To the left there is only padding, to the right only the future.`
-        : "Every query may look at some key.";
-    everywhere.textContent = `Hatched: forbidden. ${found}`;
+    queries = attended(model, names, chosen("row", model.get("shown").tokens.length));
+    view.everywhere.textContent = `Hatched: forbidden. ${maskedEverywhere(queries)}`;
     fillCells();
   }
 
   function fillCells() {
-    cells.forEach((line, query) => {
-      const { may, [stage]: values } = queries[query];
-      line.forEach((button, key) => {
-        fillIn(button, values[key], stage, may[key]);
-        button.setAttribute("aria-label", `${button.textContent}, query ${query}, key ${key}${may[key] ? "" : ", forbidden"}`);
-      });
-    });
+    fillNumbers(cells, queries, stage);
     point();
   }
 
@@ -207,29 +364,9 @@ function render({ model, el }) {
   function point() {
     const [query, key] = [chosen("query"), chosen("key")];
     const found = queries[query];
-    cells.forEach((line, q) => {
-      table.tBodies[0].rows[q].classList.toggle("mask-view-query", q === query);
-      line.forEach((button, k) => {
-        const here = q === query && k === key;
-        button.tabIndex = here ? 0 : -1;
-        if (here) button.setAttribute("aria-current", "true");
-        else button.removeAttribute("aria-current");
-      });
-    });
-    const [title, ...steps] = table.tBodies[1].rows;
-    title.cells[0].replaceChildren(`Query ${query} `, tokenName(names[query]), ", step by step");
-    steps.forEach((line, index) => {
-      const [name] = STAGES[index];
-      [...line.cells].slice(1).forEach((cell, k) => {
-        fillIn(cell, found[name][k], name, found.may[k]);
-        cell.classList.toggle("mask-view-key", k === key);
-      });
-    });
-    const fact = (name, stage) => element("span", {}, `${name} `, element("strong", {}, short(found[stage][key])));
-    picked.replaceChildren(
-      `Query ${query} `, tokenName(names[query]), `, key ${key} `, tokenName(names[key]), ": ",
-      fact("score", "scores"), " ", fact("+ mask", "mask"), " ", fact("= sum", "sums"), ", ", fact("weight", "weights"),
-    );
+    markCell(table, cells, query, key);
+    fillSteps(table, names, found, query, key);
+    view.picked.replaceChildren(...factsOf(names, found, query, key));
     const sentence = words(found, model.get("fill"), model.get("dtype"));
     if (said.textContent !== sentence) said.textContent = sentence; // the same again is not read aloud
   }
@@ -239,28 +376,15 @@ function render({ model, el }) {
     const shown = model.get("shown");
     for (const { input, show } of boxes) show(shown[input.name], shown[`${input.name}s`], typed);
     rowChoice?.close();
-    rowChoice = choice(model, "row", "Sentence", shown.sentences.map((text, number) => [number, text]), build);
-    sentences.replaceChildren(rowChoice.node);
+    rowChoice = sentenceChoice(model, build);
+    view.sentences.replaceChildren(rowChoice.node);
     build();
   }
 
   box.start();
-  if (!live) box.say("A saved view: all switches work. To type other sentences or take another head, run this cell.");
-  el.append(
-    element(
-      "div",
-      { class: "course-widget mask-view" },
-      ...box.nodes,
-      element("div", { class: "batch-switches" }, sentences, element("div", { class: "mask-view-boxes" }, ...boxes.map(({ node }) => node))),
-      element("div", { class: "batch-switches" }, ...switches.map(({ node }) => node)),
-      element("div", { class: "batch-switches" }, stages),
-      everywhere,
-      element("div", { class: "batch-scroll" }, table),
-      picked,
-      said,
-      box.status,
-    ),
-  );
+  if (!live)
+    box.say("A saved view: all switches work. To type other sentences or take another head, run this cell.");
+  el.append(view.root);
   const pointed = ["change:query", "change:key"];
   for (const event of pointed) model.on(event, point);
   return () => {

@@ -1,7 +1,7 @@
 // The bars of the next-token widget: each token's probability, what it was, and how often it was drawn.
 
 import { arrowKeys, control, element } from "../core/dom.js";
-import { percent, whole } from "./settings.js";
+import { percent, whole } from "../core/numbers.js";
 
 const AXIS_END = 2; // of counts as multiples of their mean
 const DEVIATIONS = 2; // on both sides of the mean: about 95 of 100 counts lie within

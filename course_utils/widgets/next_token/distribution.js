@@ -125,7 +125,7 @@ function nearest(scores, weights, to, mass) {
   while (high < to && scores[high] > mean) high++;
   let low = high;
   let farthest = 0;
-  for (let held = 0; high - low < to;) {
+  for (let held = 0; high - low < to; ) {
     const above = low > 0 ? distance(low - 1) : Infinity;
     const below = high < to ? distance(high) : Infinity;
     const next = Math.min(above, below);
@@ -164,7 +164,7 @@ function penalized(sorted, penalty, { merged, places }) {
     while (next < seen.length && !(changed[next] <= logits[place])) put(seen[next], changed[next++]);
     if (place < logits.length) put(place, logits[place]);
   }
-  const moved = (values) => values && values.map((_, i) => values[places[i]]);
+  const moved = (values) => values?.map((_, i) => values[places[i]]);
   return { logits: merged, places, counts: moved(counts), widths: moved(widths) };
 }
 

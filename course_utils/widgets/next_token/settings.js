@@ -1,6 +1,7 @@
 // The settings of the next-token widget: its sliders, and in the full set its draws.
 
-import { control, element, uniqueId } from "../core/dom.js";
+import { control, element, uniqueId, write } from "../core/dom.js";
+import { percent, roughly, whole } from "../core/numbers.js";
 
 // In the order in which generate() applies them; the full set has those marked `all` too.
 const SLIDERS = [
@@ -32,15 +33,6 @@ const SLIDERS = [
 ];
 const DRAWS = [0, 1, 100, 1000, 10000];
 const MOST_SEED = 2 ** 32 - 1;
-
-export const whole = new Intl.NumberFormat("en-US");
-const roughly = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
-
-/** @param {number} share 0 to 1 */
-export function percent(share) {
-  if (share > 0 && share < 0.0001) return "<0.01 %";
-  return `${(100 * share).toFixed(2)} %`;
-}
 
 /** A number of tokens, said to be approximate where it is. */
 export function tokenCount({ tokens, approximate }) {
@@ -82,8 +74,7 @@ export function sliderPanel(model, changed) {
       changed();
     });
     input.addEventListener("change", () => {
-      model.set(name, values[name]);
-      model.save_changes();
+      write(model, { [name]: values[name] });
     });
     const fromPython = () => {
       if (model.get(name) === values[name]) return;
@@ -132,16 +123,15 @@ export function seedBox(model, changed, disabled) {
     input.value = model.get("seed");
     changed();
   };
-  const write = (seed) => {
-    model.set("seed", Math.min(Math.max(Math.trunc(seed) || 0, 0), MOST_SEED));
-    model.save_changes();
+  const choose = (seed) => {
+    write(model, { seed: Math.min(Math.max(Math.trunc(seed) || 0, 0), MOST_SEED) });
     take(); // also where the seed is the old one, to start again from it
   };
-  input.addEventListener("change", () => write(Number(input.value)));
+  input.addEventListener("change", () => choose(Number(input.value)));
   input.value = model.get("seed");
   model.on("change:seed", take);
   const next = control("button", { type: "button", class: "course-action" }, "Next seed");
-  next.addEventListener("click", () => write((model.get("seed") + 1) % (MOST_SEED + 1)));
+  next.addEventListener("click", () => choose((model.get("seed") + 1) % (MOST_SEED + 1)));
   return {
     nodes: [element("label", { for: id }, "Seed"), input],
     next,
@@ -158,8 +148,7 @@ export function drawsChoice(model, changed) {
   );
   const node = element("fieldset", { class: "next-token-draws" }, element("legend", {}, "Draws"), ...labels);
   node.addEventListener("change", (event) => {
-    model.set("draws", Number(event.target.value));
-    model.save_changes();
+    write(model, { draws: Number(event.target.value) });
   });
   const show = () => {
     for (const input of inputs) input.checked = Number(input.value) === model.get("draws");

@@ -1,6 +1,6 @@
 // Quiz and Predict. The questions come in one piece of JSON; what the learner answered is kept in the
 // trait `given`, so that every view of the widget shows the same and the kernel can keep it.
-import { control, element, uniqueId } from "../core/dom.js";
+import { control, element, uniqueId, write } from "../core/dom.js";
 
 const RIGHT = "✔";
 const WRONG = "✘";
@@ -42,8 +42,7 @@ function answerStore(model, id) {
     get: () => model.get("given")[id],
     set(answer) {
       const tries = (model.get("given")[id]?.tries ?? 0) + 1;
-      model.set("given", { ...model.get("given"), [id]: { ...answer, tries } });
-      model.save_changes();
+      write(model, { given: { ...model.get("given"), [id]: { ...answer, tries } } });
     },
   };
 }
@@ -98,7 +97,12 @@ function explanations(question) {
   const items = question.options.map(([text, why, good]) =>
     element("li", {}, headed(`${good ? RIGHT : WRONG} ${text}`, ""), line(why)),
   );
-  const node = element("details", {}, control("summary", {}, "All options explained"), element("ul", {}, ...items));
+  const node = element(
+    "details",
+    {},
+    control("summary", {}, "All options explained"),
+    element("ul", {}, ...items),
+  );
   node.hidden = true;
   return node;
 }
@@ -194,7 +198,11 @@ function form(number, question, children, submit) {
     if (event.key === "Enter" && event.target.localName === "input") onsubmit(event);
   }
   const legend = element("legend", {}, ...rich(number + question.text));
-  return element("form", { novalidate: true, onsubmit, onkeydown }, element("fieldset", {}, legend, ...children));
+  return element(
+    "form",
+    { novalidate: true, onsubmit, onkeydown },
+    element("fieldset", {}, legend, ...children),
+  );
 }
 
 // A list of options and a field for a number have the same members: `value()` is the answer or null,
@@ -203,7 +211,9 @@ function form(number, question, children, submit) {
 /** The options as native radio buttons or checkboxes. */
 function optionList(question) {
   const name = uniqueId();
-  const inputs = question.options.map(() => control("input", { type: question.several ? "checkbox" : "radio", name }));
+  const inputs = question.options.map(() =>
+    control("input", { type: question.several ? "checkbox" : "radio", name }),
+  );
   const rows = question.options.map(([text], position) =>
     element("label", { class: "question-option" }, inputs[position], element("span", {}, ...rich(text))),
   );
@@ -218,9 +228,20 @@ function optionList(question) {
 }
 
 function numberField({ unit }) {
-  const input = control("input", { type: "number", step: "any", autocomplete: "off", class: "question-number" });
+  const input = control("input", {
+    type: "number",
+    step: "any",
+    autocomplete: "off",
+    class: "question-number",
+  });
   return {
-    node: element("label", { class: "question-option" }, "Your guess: ", input, element("span", {}, ...rich(unit))),
+    node: element(
+      "label",
+      { class: "question-option" },
+      "Your guess: ",
+      input,
+      element("span", {}, ...rich(unit)),
+    ),
     prompt: "Type a number first.",
     value: () => (Number.isFinite(input.valueAsNumber) ? { number: input.valueAsNumber } : null),
     show: (answer) => (input.value = answer.number),

@@ -1,6 +1,7 @@
-import { arrowKeys, connect, control, element, uniqueId } from "../core/dom.js";
+import { arrowKeys, connect, control, element, scrolling, uniqueId } from "../core/dom.js";
+import { percent, roughly, whole } from "../core/numbers.js";
+import { afterTyping } from "../core/typing.js";
 
-const TYPING_PAUSE = 400; // milliseconds after the last key before the model is asked
 // The classes of probability, each with the lowest that belongs to it.
 const CLASSES = [
   [0.5, "50 % or more"],
@@ -9,15 +10,6 @@ const CLASSES = [
   [0.001, "0.1 to 1 %"],
   [0, "under 0.1 %"],
 ];
-
-const whole = new Intl.NumberFormat("en-US");
-const roughly = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
-
-/** @param {number} share 0 to 1 */
-function percent(share) {
-  if (share > 0 && share < 0.0001) return "<0.01 %";
-  return `${(100 * share).toFixed(2)} %`;
-}
 
 function bitsText(bits) {
   return Number.isFinite(bits) ? bits.toFixed(2) : "∞";
@@ -99,47 +91,151 @@ function allTokens(tokens) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
+/** All parts of the page. */
+function createView(live) {
+  const id = uniqueId();
+  const view = {
+    box: control("textarea", { id, rows: 1, dir: "auto", spellcheck: "false", readonly: !live }),
+    wrong: element("p", { class: "course-wrong", role: "alert" }),
+    chips: element("div", {
+      class: "scored-text-tokens",
+      role: "group",
+      "aria-label": "The tokens of the text",
+    }),
+    panel: element("div", { class: "scored-text-details", "aria-live": "polite" }),
+    note: element("p", { class: "scored-text-note" }),
+    numbers: scrolling("scored-text-scroll", "All tokens"),
+    status: element("p", { class: "course-status", role: "status" }),
+    figures: Object.fromEntries(
+      ["scored", "total", "mean", "perplexity"].map((name) => [
+        name,
+        element("dd", { class: `scored-text-${name}` }),
+      ]),
+    ),
+  };
+  const { box, wrong, chips, panel, note, numbers, status, figures } = view;
+  arrowKeys(chips, "button");
+  const figure = (name, label) => element("div", {}, element("dt", {}, label), figures[name]);
+  view.root = element(
+    "div",
+    { class: "course-widget scored-text" },
+    element("label", { for: id }, "Text"),
+    box,
+    wrong,
+    chips,
+    legend(),
+    panel,
+    element(
+      "dl",
+      { class: "scored-text-figures" },
+      figure("scored", "Tokens scored"),
+      figure("total", "Surprise in all"),
+      figure("mean", "Surprise a token"),
+      figure("perplexity", "Perplexity"),
+    ),
+    note,
+    element("details", {}, control("summary", {}, "All tokens as a table"), numbers),
+    status,
+  );
+  return view;
+}
+
+/** The classes of probability. */
+function legend() {
+  const swatch = (name, label) =>
+    element(
+      "span",
+      {},
+      element("span", { class: `scored-text-token scored-text-${name}`, "aria-hidden": "true" }, "ab"),
+      label,
+    );
+  return element(
+    "p",
+    { class: "scored-text-legend" },
+    "Probability: ",
+    ...CLASSES.map(([, label], level) => swatch(level, label)),
+    swatch("first", "none"),
+  );
+}
+
+/** The text as chips, a button a token; the one that had the focus keeps it. */
+function drawChips({ chips, panel }, tokens, added) {
+  const point = (button, place) => {
+    for (const other of chips.querySelectorAll("button")) other.removeAttribute("aria-current");
+    button.setAttribute("aria-current", "true");
+    panel.replaceChildren(...details(tokens[place], place, added));
+  };
+  const rest = tokens.slice(1);
+  const most = tokens.indexOf(rest.reduce((one, other) => (other.surprise > one.surprise ? other : one)));
+  const focused = [...chips.querySelectorAll("button")].indexOf(document.activeElement);
+  const at = focused >= 0 ? Math.min(focused, tokens.length - 1) : most;
+  const buttons = tokens.map((token, place) => {
+    const show = () => point(button, place);
+    const button = control(
+      "button",
+      {
+        type: "button",
+        tabindex: place === at ? 0 : -1,
+        class: `scored-text-token scored-text-${token.level ?? "first"}`,
+        onfocus: show,
+        onmouseenter: show,
+        onclick: () => button.focus(), // Safari does not focus a clicked button
+      },
+      element("bdi", {}, token.label),
+    );
+    return button;
+  });
+  chips.replaceChildren(
+    ...buttons.flatMap((button, place) =>
+      tokens[place].label.endsWith("⏎")
+        ? [button, element("span", { class: "scored-text-break" })]
+        : [button],
+    ),
+  );
+  if (focused >= 0) buttons[at].focus();
+  else point(buttons[at], at);
+}
+
+/** The figures of the whole text. */
+function drawFigures({ figures, note }, tokens, added) {
+  const rest = tokens.slice(1);
+  const total = rest.reduce((sum, { surprise }) => sum + surprise, 0);
+  const mean = total / rest.length;
+  const about = threeDigits(2 ** mean);
+  figures.scored.textContent = `${rest.length} of ${tokens.length}`;
+  figures.total.textContent = `${bitsText(total)} bits`;
+  figures.mean.textContent = `${bitsText(mean)} bits`;
+  figures.perplexity.textContent = about;
+  note.textContent =
+    `The first token has no probability${added ? ": the tokenizer puts it before every text" : ""}. ` +
+    (total === Infinity
+      ? "The model holds a token of this text impossible."
+      : `Perplexity ${about}: 2 to the power of ${bitsText(mean)}. On average the model was as unsure as ` +
+        `among ${about} equally likely tokens.`);
+}
+
 function render({ model, el }) {
   const live = model.get("live");
-  const status = element("p", { class: "course-status", role: "status" });
-  const wrong = element("p", { class: "course-wrong", role: "alert" });
-  const say = (sentence) => (status.textContent = sentence);
+  const view = createView(live);
+  const { box, wrong } = view;
+  const say = (sentence) => (view.status.textContent = sentence);
   const line = connect(model, say);
-  const textId = uniqueId();
-  const box = control("textarea", { id: textId, rows: 1, dir: "auto", spellcheck: "false", readonly: !live });
-  let pause = null;
+  const typing = afterTyping(ask);
   let edited = false; // the box holds a text that has not been answered, or was refused
   let drawn = null;
 
   function ask() {
-    pause = null;
     line.ask({ text: box.value }, ({ error }) => {
       box.setAttribute("aria-invalid", String(Boolean(error)));
       wrong.textContent = error ?? "";
-      if (!error) edited = pause !== null;
+      if (!error) edited = typing.waiting();
       take(true); // the answer to a request that this one overtook may have come before
     });
   }
   box.addEventListener("input", () => {
     edited = true;
-    clearTimeout(pause);
-    pause = setTimeout(ask, TYPING_PAUSE);
+    typing.restart();
   });
-
-  const chips = element("div", { class: "scored-text-tokens", role: "group", "aria-label": "The tokens of the text" });
-  const panel = element("div", { class: "scored-text-details", "aria-live": "polite" });
-  const note = element("p", { class: "scored-text-note" });
-  const numbers = control("div", { class: "scored-text-scroll", role: "region", "aria-label": "All tokens", tabindex: 0 });
-  const figures = Object.fromEntries(
-    ["scored", "total", "mean", "perplexity"].map((name) => [name, element("dd", { class: `scored-text-${name}` })]),
-  );
-  arrowKeys(chips, "button");
-
-  function point(button, ...about) {
-    for (const other of chips.querySelectorAll("button")) other.removeAttribute("aria-current");
-    button.setAttribute("aria-current", "true");
-    panel.replaceChildren(...details(...about));
-  }
 
   /** @param {boolean} typed whether the page asked for what came, and not Python */
   function take(typed) {
@@ -153,89 +249,19 @@ function render({ model, el }) {
       wrong.textContent = "";
     }
     const tokens = scored(shown);
-    const rest = tokens.slice(1);
-    const most = tokens.indexOf(rest.reduce((one, other) => (other.surprise > one.surprise ? other : one)));
-    const focused = [...chips.querySelectorAll("button")].indexOf(document.activeElement);
-    const at = focused >= 0 ? Math.min(focused, tokens.length - 1) : most;
-    const buttons = tokens.map((token, place) => {
-      const show = () => point(button, token, place, shown.added);
-      const button = control(
-        "button",
-        {
-          type: "button",
-          tabindex: place === at ? 0 : -1,
-          class: `scored-text-token scored-text-${token.level ?? "first"}`,
-          onfocus: show,
-          onmouseenter: show,
-          onclick: () => button.focus(), // Safari does not focus a clicked button
-        },
-        element("bdi", {}, token.label),
-      );
-      return button;
-    });
-    chips.replaceChildren(
-      ...buttons.flatMap((button, place) =>
-        tokens[place].label.endsWith("⏎") ? [button, element("span", { class: "scored-text-break" })] : [button],
-      ),
-    );
-    if (focused >= 0) buttons[at].focus();
-    else point(buttons[at], tokens[at], at, shown.added);
-
-    const total = rest.reduce((sum, { surprise }) => sum + surprise, 0);
-    const mean = total / rest.length;
-    const perplexity = 2 ** mean;
-    const about = threeDigits(perplexity);
-    figures.scored.textContent = `${rest.length} of ${tokens.length}`;
-    figures.total.textContent = `${bitsText(total)} bits`;
-    figures.mean.textContent = `${bitsText(mean)} bits`;
-    figures.perplexity.textContent = about;
-    note.textContent =
-      `The first token has no probability${shown.added ? ": the tokenizer puts it before every text" : ""}. ` +
-      (total === Infinity
-        ? "The model holds a token of this text impossible."
-        : `Perplexity ${about}: 2 to the power of ${bitsText(mean)}. On average the model was as unsure as ` +
-          `among ${about} equally likely tokens.`);
-    numbers.replaceChildren(allTokens(tokens));
+    drawChips(view, tokens, shown.added);
+    drawFigures(view, tokens, shown.added);
+    view.numbers.replaceChildren(allTokens(tokens));
   }
 
   take(false);
-  if (!live) say("A saved view: point at a token, or move with the arrow keys. To type another text, run this cell.");
-  const swatch = (name, label) =>
-    element("span", {}, element("span", { class: `scored-text-token scored-text-${name}`, "aria-hidden": "true" }, "ab"), label);
-  const figure = (name, label) => element("div", {}, element("dt", {}, label), figures[name]);
-  el.append(
-    element(
-      "div",
-      { class: "course-widget scored-text" },
-      element("label", { for: textId }, "Text"),
-      box,
-      wrong,
-      chips,
-      element(
-        "p",
-        { class: "scored-text-legend" },
-        "Probability: ",
-        ...CLASSES.map(([, label], level) => swatch(level, label)),
-        swatch("first", "none"),
-      ),
-      panel,
-      element(
-        "dl",
-        { class: "scored-text-figures" },
-        figure("scored", "Tokens scored"),
-        figure("total", "Surprise in all"),
-        figure("mean", "Surprise a token"),
-        figure("perplexity", "Perplexity"),
-      ),
-      note,
-      element("details", {}, control("summary", {}, "All tokens as a table"), numbers),
-      status,
-    ),
-  );
-  const changed = () => take(line.waiting() || pause !== null);
+  if (!live)
+    say("A saved view: point at a token, or move with the arrow keys. To type another text, run this cell.");
+  el.append(view.root);
+  const changed = () => take(line.waiting() || typing.waiting());
   model.on("change:shown", changed);
   return () => {
-    clearTimeout(pause);
+    typing.stop();
     model.off("change:shown", changed);
     line.close();
   };

@@ -1,22 +1,14 @@
 // What the stepper draws of one step, each part from the state alone.
-import { arrowKeys, control, element, uniqueId } from "../core/dom.js";
+import { arrowKeys, control, element, scrolling, uniqueId } from "../core/dom.js";
+import { percent as shareText, whole } from "../core/numbers.js";
 
 const BARS = 10;
 
-const whole = new Intl.NumberFormat("en-US");
-
-/** @param {number} share above 0 (what is removed has none), to 1 */
-export function percent(share) {
-  return share < 0.0001 ? "<0.01 %" : `${(100 * share).toFixed(2)} %`;
-}
+/** @param {number} share to 1; what is removed has none, so that 0 is a small one */
+const percent = (share) => shareText(share || Number.MIN_VALUE);
 
 const tokenText = (text) => element("bdi", { class: "stepper-token" }, text);
 const filler = () => element("span", { class: "stepper-token stepper-filler" }, "pad");
-
-/** A table that scrolls by itself where the page is too narrow. */
-function scrolling(label, table) {
-  return control("div", { class: "stepper-scroll", role: "region", "aria-label": label, tabindex: 0 }, table);
-}
 
 /**
  * Every row's text: its prompt, then a button for each step that was taken.
@@ -44,12 +36,24 @@ export function tokenRows(shown, turns, view, on) {
         element("bdi", {}, over && token === shown.pad ? "pad" : shown.labels[token]),
       );
       const reason = over ? null : turn.reasons[row];
-      return reason ? [button, element("span", { class: "stepper-reason" }, `finished: ${reason}`)] : [button];
+      return reason
+        ? [button, element("span", { class: "stepper-reason" }, `finished: ${reason}`)]
+        : [button];
     });
-    const text = element("div", { class: "stepper-text", role: "group", "aria-label": `Text of row ${row}, one button a step` }, ...prompt, ...steps);
+    const text = element(
+      "div",
+      { class: "stepper-text", role: "group", "aria-label": `Text of row ${row}, one button a step` },
+      ...prompt,
+      ...steps,
+    );
     arrowKeys(text, "button");
     if (shown.rows.length === 1) return text;
-    const radio = control("input", { type: "radio", name, checked: row === view.row, onchange: () => on.row(row) });
+    const radio = control("input", {
+      type: "radio",
+      name,
+      checked: row === view.row,
+      onchange: () => on.row(row),
+    });
     return element("div", { class: "stepper-row" }, element("label", {}, radio, `Row ${row}`), text);
   });
 }
@@ -74,8 +78,15 @@ export function givenTable({ cache, given }, row, { labels }) {
   const own = values(mask).slice(cache);
   const cached = (text) => (cache ? [element("td", { class: "stepper-cached" }, text)] : []);
   const line = (name, first, cells) =>
-    element("tr", {}, element("th", { scope: "row" }, name), ...cached(first), ...cells.map((cell) => element("td", {}, cell)));
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, name),
+      ...cached(first),
+      ...cells.map((cell) => element("td", {}, cell)),
+    );
   return scrolling(
+    "stepper-scroll",
     "The model’s inputs",
     element(
       "table",
@@ -83,7 +94,11 @@ export function givenTable({ cache, given }, row, { labels }) {
       element(
         "tbody",
         {},
-        line("token", `${cache} in the cache`, ids.map((id, at) => (own[at] ? tokenText(labels[id]) : filler()))),
+        line(
+          "token",
+          `${cache} in the cache`,
+          ids.map((id, at) => (own[at] ? tokenText(labels[id]) : filler())),
+        ),
         line("id", "", ids.map(String)),
         line("position", "", positions ? positions.map(String) : ids.map(() => "none")),
         line("mask", beginning(mask, cache), own.map(String)),
@@ -121,7 +136,11 @@ export function stageList({ names }, { kept, mass, entropy }, selected, select) 
       ),
     ),
   );
-  const legend = element("p", { class: "stepper-legend" }, "Tokens kept, their share of the logits’ distribution, entropy");
+  const legend = element(
+    "p",
+    { class: "stepper-legend" },
+    "Tokens kept, their share of the logits’ distribution, entropy",
+  );
   return [legend, element("ol", { class: "stepper-stages" }, ...lines)];
 }
 
@@ -163,7 +182,13 @@ export function barList({ names }, { top, shares }, stage, turn, row, labels, ch
     list.append(element("li", {}, button));
   });
   arrowKeys(list, "button");
-  const legend = element("p", { class: "stepper-legend" }, ...(stage === 0 ? ["From the model’s logits alone"] : ["After ", stageName(names, stage), ". Line: from the logits alone"]));
+  const legend = element(
+    "p",
+    { class: "stepper-legend" },
+    ...(stage === 0
+      ? ["From the model’s logits alone"]
+      : ["After ", stageName(names, stage), ". Line: from the logits alone"]),
+  );
   return [legend, list];
 }
 
@@ -181,11 +206,17 @@ export function branchTree(shown, path, view, go, live) {
   const one = (branch, number) => {
     const { parent, start, row, seed } = branch;
     const at = row ?? view.row;
-    const chip = (turns) => element("bdi", { class: "stepper-token" }, shown.labels[turns[start].tokens[row]]);
+    const chip = (turns) =>
+      element("bdi", { class: "stepper-token" }, shown.labels[turns[start].tokens[row]]);
     const head =
       parent === null
         ? [shown.sampling ? `Seed ${seed}:` : "Most likely:"]
-        : [`Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}:`, chip(path(number)), "for", chip(path(parent))];
+        : [
+            `Step ${start}${shown.rows.length > 1 ? `, row ${row}` : ""}:`,
+            chip(path(number)),
+            "for",
+            chip(path(parent)),
+          ];
     const button = control(
       "button",
       { type: "button", "aria-current": number === view.branch ? "true" : null, onclick: () => go(number) },
@@ -196,9 +227,44 @@ export function branchTree(shown, path, view, go, live) {
     return element("li", {}, button, ...(inner ? [inner] : []));
   };
   const below = (parent) => {
-    const items = shown.branches.flatMap((branch, number) => (branch.parent === parent ? [one(branch, number)] : []));
+    const items = shown.branches.flatMap((branch, number) =>
+      branch.parent === parent ? [one(branch, number)] : [],
+    );
     return items.length ? element("ul", {}, ...items) : null;
   };
-  const hint = element("p", { class: "stepper-legend" }, "Choose another token above, at any step, to begin a branch.");
+  const hint = element(
+    "p",
+    { class: "stepper-legend" },
+    "Choose another token above, at any step, to begin a branch.",
+  );
   return live && shown.branches.length === 1 ? [below(null), hint] : [below(null)];
+}
+
+/** How the token of a step came to be chosen: a list of nodes and strings. */
+export function sentence(shown, view, turns) {
+  const turn = turns[view.step];
+  const row = shown.rows.length > 1 ? `Row ${view.row}: ` : "";
+  if (turn.shares[view.row] === null) {
+    const reason = turns[view.step - 1].reasons[view.row];
+    return [
+      `${row}finished before this step (${reason}). The model computes this row all the same; what it says is not used.`,
+    ];
+  }
+  let owner = shown.branches[view.branch];
+  while (owner.start > view.step) owner = shown.branches[owner.parent];
+  const yours = owner.row === view.row && owner.start === view.step;
+  const how = yours
+    ? "was chosen by you"
+    : shown.sampling
+      ? `was drawn with seed ${owner.seed}`
+      : "is the most likely";
+  const share = turn.shares[view.row].at(-1);
+  const token = element("bdi", { class: "stepper-token" }, shown.labels[turn.tokens[view.row]]);
+  const reason = turn.reasons[view.row];
+  return [
+    row,
+    token,
+    ` ${how}, ${share === null ? "though it was removed" : `at ${percent(share)}`}.`,
+    reason ? ` This finishes the row: ${reason}.` : "",
+  ];
 }

@@ -1,10 +1,12 @@
 import { arrowKeys, connect, control, element, uniqueId } from "../core/dom.js";
+import { whole } from "../core/numbers.js";
+import { afterTyping } from "../core/typing.js";
 
 const TYPING_PAUSE = 150; // milliseconds after the last key before the kernel is asked
 const COLORS = 4;
 
 function count(number, noun) {
-  return `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
+  return `${whole.format(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** What is known of one token: id, spelling, bytes, merges. */
@@ -56,7 +58,7 @@ function mergeTable(merges, code) {
       "tbody",
       {},
       ...merges.map(([left, right, result, rank]) =>
-        cells("td", code(left), code(right), code(result), rank.toLocaleString("en-US")),
+        cells("td", code(left), code(right), code(result), whole.format(rank)),
       ),
     ),
   );
@@ -142,23 +144,21 @@ function render({ model, el }) {
     spellcheck: "false",
     readonly: !live,
   });
-  let pause = null;
+  const typing = afterTyping(ask, TYPING_PAUSE);
   let shown = null; // what is drawn
   let edited = false; // the box holds a text that has not been answered, or was refused
   function ask() {
-    pause = null;
     line.ask({ text: text.value }, ({ error }) => {
       text.setAttribute("aria-invalid", String(Boolean(error)));
       wrong.textContent = error ?? "";
       // An answer that was overtaken may have been the same, so that this one changed no trait.
       if (shown !== model.get("shown")) take();
-      if (!error) edited = pause !== null;
+      if (!error) edited = typing.waiting();
     });
   }
   text.addEventListener("input", () => {
     edited = true;
-    clearTimeout(pause);
-    pause = setTimeout(ask, TYPING_PAUSE);
+    typing.restart();
   });
 
   const columns = model.get("shown").tokenizers.map(() => column(live));
@@ -185,7 +185,7 @@ function render({ model, el }) {
   );
   model.on("change:shown", take);
   return () => {
-    clearTimeout(pause);
+    typing.stop();
     model.off("change:shown", take);
     line.close();
   };

@@ -289,7 +289,7 @@ def test_text_and_html_are_plain(model, gpt2):
     assert "<img" not in tree.still()
     assert "</script" not in tree._esm
     assert "import " not in tree._esm
-    assert "export default { render }" in tree._esm
+    assert "export default {render}" in tree._esm
 
 
 def test_a_saved_page_is_small(tree):
