@@ -252,7 +252,7 @@ merge(list("strawberry"), rank)
 
 # %% [markdown]
 # `stra` is an entry, and yet it does not appear. `course_utils` has its own version of this lesson's encoder, which
-# shows its work: each merge with its rank.
+# shows its work: below each entry that a merge made stands the rank of that merge.
 
 # %%
 from course_utils.plots import tree
@@ -260,7 +260,7 @@ from course_utils.tokens import BytePairEncoder
 
 (work,) = BytePairEncoder.from_tokenizer(gpt2).encode_and_show_work("strawberry")
 print(f"st + ra would have been {rank['st', 'ra']:,}")
-tree(lesson.merge_tree(work), "The merges of strawberry: each box was made by the merge of that rank")
+tree(lesson.merge_tree(work), "The merges of strawberry, with their ranks")
 
 # %% [markdown]
 # After `er`, `st` and `ra`, two pairs compete for the `ra`: `st` + `ra` with rank 11,788, and `ra` + `w` with rank
@@ -698,7 +698,7 @@ list(zip(encoding.tokens(), encoding.offset_mapping))
 # The snowman is one character and three bytes in two tokens, and the offsets of both include it. So offsets may
 # overlap, and a token may not be a whole number of characters.
 #
-# Byte-level BPE is one of three families. **WordPiece** (BERT) takes the longest entry that fits, the rule that we
+# Byte-level BPE is one of three common families. **WordPiece** (BERT) takes the longest entry that fits, the rule that we
 # rejected; the parts inside a word begin with `##`. **Unigram** (T5) gives each entry a log probability, and takes
 # the split with the highest sum. We give these two the parts of `strawberry` that we have met:
 
@@ -729,8 +729,8 @@ grid(cells, "One word, three families", ["", "token"], list(rows))
 print(wordpiece.encode("straw é").tokens, gpt2.tokenize("straw é"))
 
 # %% [markdown]
-# `[UNK]` cannot be decoded: what it stood for is lost. That is the reason for starting from bytes. The ids depend on
-# all of this, so a model can be used only with the tokenizer that it was trained with.
+# One part without an entry makes the whole word `[UNK]`, and what it stood for cannot be decoded. Starting from bytes
+# avoids this. The ids depend on all of these choices, so a model can be used only with the tokenizer that it was trained with.
 
 # %% [markdown]
 # ## Recap
@@ -740,7 +740,8 @@ print(wordpiece.encode("straw é").tokens, gpt2.tokenize("straw é"))
 # - A word is split by replaying the merges in the order of training, not by taking the longest entry. Merges stay
 #   within pieces.
 # - 50,257 = 256 bytes + 50,000 merges + `<|endoftext|>`.
-# - Special tokens are matched before anything else; other scripts and emoji cost more tokens, some of which are parts
+# - Special tokens are matched before anything else, in any text.
+# - The pattern and the merges decide what a text costs: other scripts and emoji cost more tokens, some of which are parts
 #   of a character; digits depend on the tokenizer.
 # - WordPiece takes the longest entry, Unigram the most probable split. Some tokenizers add a begin token.
 
