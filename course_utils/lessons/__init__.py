@@ -27,7 +27,7 @@ LESSONS = (
     _lesson(
         "01",
         "How does text become integers?",
-        exercises="to-text learn-merges shorten",
+        exercises="to-text merge-word learn-merges shorten",
         predictions="predict-space predict-strawberry predict-pieces predict-special predict-hindi",
         quiz="quiz-symbol quiz-order quiz-whole quiz-user-text",
     ),

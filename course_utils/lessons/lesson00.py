@@ -74,7 +74,7 @@ def check_most_likely(answer):
 quiz = (
     Question(
         "00/quiz-distribution",
-        "What does the model return for a text?",
+        "What does the model return for the token that comes after a text?",
         options=(
             Option("The next word", "It returns a number for every token. Choosing one is a separate step, which the model does not do."),
             Option("One number for every token of the vocabulary", "49,152 logits here, which softmax turns into probabilities.", right=True),

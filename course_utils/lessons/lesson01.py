@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from functools import cache
+from itertools import accumulate, pairwise
 
 from ..checks.exercise import Mistake, exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Prediction, Question
@@ -142,7 +143,7 @@ predict_hindi = NumberPrediction(
     key=139,
     tolerance=25,
     unit="tokens",
-    why="More tokens than characters: each character is three bytes, and few pairs of bytes were merged.",
+    why="More tokens than characters: each character is three bytes, the pattern cuts words at vowel signs, and few pairs of bytes were merged.",
     wrong=(
         (
             (1, 30),
@@ -230,6 +231,55 @@ def check_to_text(answer):
     return "Symbols became bytes, and bytes became text, including emoji and half an emoji."
 
 
+@exercise("01/merge-word", title="Merge the symbols of a word", minutes=12, difficulty=2)
+def check_merge_word(answer):
+    """Byte-pair encoding of one word: the pair of lowest rank first, until no pair has a rank."""
+    chain = {("b", "c"): 0, ("a", "b"): 1, ("bc", "d"): 2, ("ab", "c"): 3}
+    for symbols, rank in [
+        (list("strawberry"), _ranks_within("strawberry")),
+        (list("abcd"), chain),
+        (list("lowest"), {("e", "s"): 0, ("es", "t"): 1, ("l", "o"): 2, ("lo", "w"): 3}),
+        (list("abxab"), {("a", "b"): 0}),
+        (list("aaa"), {("a", "a"): 0}),
+        (["xa", "b", "a", "b"], {("a", "b"): 0}),
+        (list("the"), {("t", "x"): 0}),
+        (["a"], {("a", "b"): 0}),
+        ([], {("a", "b"): 0}),
+    ]:
+        want = _merge_word(symbols, rank)
+        got = answer(symbols, rank)
+        expect_equal(
+            list(got) if isinstance(got, tuple | Iterator) else got,
+            want,
+            (symbols, rank),
+            "Merge the pair with the lowest rank, and repeat until no pair has a rank.",
+            mistakes=[
+                ("".join(symbols), "This is one string. Return a list of tokens."),
+                (" ".join(want), "This is one string. Return a list of tokens."),
+                (symbols if symbols != want else None, "Nothing was merged. Look up each pair of neighbours, as a tuple, in `rank`."),
+                (_merge_word(symbols, rank, choose=lambda ranked: max(ranked, key=lambda one: (one[0], -one[1]))), "The highest rank was merged first. Rank 0 was learned first: take the lowest."),
+                (_merge_word(symbols, rank, times=1), "Only one merge was made. Repeat until no pair has a rank."),
+                (_merge_word(symbols, rank, choose=lambda ranked: min(ranked, key=lambda one: one[1])), "The leftmost pair was merged first. Of all pairs in the word, take the one with the lowest rank."),
+                (_longest_entries(symbols, rank), "This takes the longest entry that fits. Merge pairs, in the order of their ranks."),
+                (_one_pass(symbols, rank), "Only the pairs of the beginning were looked at. A merge makes new pairs: collect them again after each."),
+                (_merge_word(symbols, rank, choose=lambda ranked: min(ranked, key=lambda one: (one[0], -one[1]))), "Of equal pairs, the last was merged first. Go from left to right."),
+                (_merged_in_text(symbols, rank), "A merge used part of a longer symbol: `a` + `b` must leave `xa` + `b` alone. Compare whole symbols."),
+                (["".join(symbols)] if len(symbols) > 1 else None, "Everything was merged into one. Stop when no pair has a rank."),
+                (_merge_word(symbols, _gpt2_ranks()), "These are the merges of GPT-2's own ranks. Use the `rank` that your function is given."),
+            ],
+        )  # fmt: skip
+    return "Your function merges in the order in which the merges were learned. The encoder below runs on it."
+
+
+def yours_or_ours(answer):
+    """`answer`, the learner's `merge_word`, if it passes its check; the course's own function if not."""
+    try:
+        passed = bool(check_merge_word(answer))
+    except AssertionError:  # COURSE_STRICT=1
+        passed = False
+    return answer if passed else _merge_word
+
+
 @exercise("01/learn-merges", title="Learn merges from word counts", minutes=20, difficulty=3)
 def check_learn_merges(answer):
     """Byte-pair encoding's training, on counts without ties."""
@@ -314,6 +364,65 @@ def check_shorten(answer):
             ],
         )  # fmt: skip
     return "This is the longest beginning that fits, in whole characters, even where a longer text takes fewer tokens."
+
+
+def _merge_word(symbols, rank, choose=min, times=None):
+    """The tokens of one word: list of str. The last two arguments are mistakes: another choice among the
+    (rank, index) of the pairs that have a rank, and a limit to the number of merges."""
+    symbols, made = list(symbols), 0
+    while made != times:
+        ranked = [(rank[pair], at) for at, pair in enumerate(pairwise(symbols)) if pair in rank]
+        if not ranked:
+            break
+        _, at = choose(ranked)
+        symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
+        made += 1
+    return symbols
+
+
+def _longest_entries(symbols, rank):
+    entries = {*symbols, *("".join(pair) for pair in rank)}
+    word, parts = "".join(symbols), []
+    while word:
+        parts.append(next(word[:n] for n in range(len(word), 0, -1) if word[:n] in entries or n == 1))
+        word = word[len(parts[-1]) :]
+    return parts
+
+
+def _one_pass(symbols, rank):
+    """The mistake of ordering the pairs once, before the first merge."""
+    symbols = list(symbols)
+    for pair in sorted({pair for pair in pairwise(symbols) if pair in rank}, key=rank.get):
+        symbols = _join(symbols, pair)
+    return symbols
+
+
+def _merged_in_text(symbols, rank):
+    symbols = list(symbols)
+    while ranked := [pair for pair in pairwise(symbols) if pair in rank]:
+        symbols = _replace_in_text(symbols, min(ranked, key=rank.get))
+    return symbols
+
+
+@cache
+def _gpt2_ranks():
+    return BytePairEncoder.from_tokenizer(_gpt2()).ranks
+
+
+def _ranks_within(word):
+    """GPT-2's pairs that can occur in `word`, in GPT-2's order: dict from pair to rank, from 0 without gaps."""
+    pairs = (pair for pair in _gpt2_ranks() if "".join(pair) in word)
+    return {pair: rank for rank, pair in enumerate(pairs)}
+
+
+def merge_tree(piece):
+    """The merges of a `tokens.Piece` as `plots.tree` takes them: the word on top, then its tokens."""
+    nodes = [(symbol, "", []) for symbol in piece.symbols]
+    for merge in piece.merges:
+        starts = list(accumulate((len(text) for text, _, _ in nodes), initial=0))
+        at = starts.index(merge.start)
+        nodes[at : at + 2] = [(merge.result, f"{merge.rank:,}", nodes[at : at + 2])]
+    return ("".join(piece.symbols), f"{len(nodes)} tokens", nodes)
 
 
 def _as_pairs(merges):
@@ -440,7 +549,7 @@ quiz = (
         "01/quiz-user-text",
         "Your service encodes what strangers type. How do you keep `<|endoftext|>` from ending the document?",
         options=(
-            Option("Call the tokenizer with `split_special_tokens=True`", "Then those characters are encoded like any others.", right=True),
+            Option("Call the tokenizer with `split_special_tokens=True`", "Then those characters are encoded like any others. This holds for raw text: in a chat prompt it would split the template's markers too.", right=True),
             Option("Nothing to do: only the model can produce special tokens", "The tokenizer looks for them in every text."),
             Option("Call the tokenizer with `add_special_tokens=False`", "That stops the tokenizer from adding its own at the ends. It still finds those in the text."),
             Option("Decode with `skip_special_tokens=True`", "That only hides them in the output. The model has still read them."),

@@ -29,12 +29,15 @@ check_machine()
 #
 # SmolLM2 is a small but capable language model with the Llama architecture. The first time you run this cell, it
 # prepares the model: a download of 93 MB, which unpacks to 0.5 GB. After that it needs no network.
+#
+# It is the *instruct* version, SmolLM2-135M-Instruct, which was trained further to answer in a chat. Its end token
+# `<|im_end|>` ends a chat turn. Most lessons give it bare text, which it continues like any language model.
 
 # %%
 from course_utils import load
 
 model, tokenizer = load()
-print(f"{type(model).__name__} with {model.num_parameters():,} parameters")
+print(f"{type(model).__name__} with {model.num_parameters():,} parameters, end token {tokenizer.eos_token}")
 
 # %% [markdown]
 # ## 3. The next token
@@ -57,7 +60,8 @@ NextToken(model, tokenizer, "The capital of France is")
 
 # %% [markdown]
 # The model returns one number for each token, a **logit**, and *softmax* turns the logits into probabilities. The
-# rest happens in this page; a later lesson takes every slider apart. In PyTorch, it takes three lines:
+# rest happens in this page; lesson 06 takes every slider apart. In PyTorch, it takes three lines. The model returns a
+# row of logits after *each* token of each text; `[0, -1]` is the first text's last row.
 
 # %%
 import torch
@@ -67,8 +71,10 @@ with torch.no_grad():
     logits = model(**inputs).logits[0, -1]  # (vocab,): one for each token that may come next
 
 # %%
-for p, id in zip(*logits.softmax(-1).topk(3)):
-    print(f"{p:.2f} {tokenizer.decode(id)!r}")
+from course_utils.plots import grouped_bars
+
+bars = {tokenizer.decode(id): {"p": round(100 * p.item(), 1)} for p, id in zip(*logits.softmax(-1).topk(5))}
+grouped_bars(bars, "The five most likely next tokens", "probability in %")
 
 # %% [markdown]
 # **Temperature** divides the logits before the softmax. At temperature 1, ` Paris` has a probability of 0.77. What is
@@ -86,7 +92,16 @@ for temperature in (1, 2):
 # %% [markdown]
 # The ratio of two probabilities is e to the difference of their logits, so dividing by 2 takes its square root.
 # ` Paris` is still first, but each of the 49,151 others has come closer, and together they take most of the
-# probability.
+# probability. The picture shows who gains and who loses as the temperature rises:
+
+# %%
+from course_utils.plots import lines
+
+steps = [0.25 + 0.05 * n for n in range(56)]
+ordered = [(logits / step).softmax(-1).sort(descending=True).values for step in steps]  # each (vocab,)
+shares = {"Paris": slice(0, 1), "the next nine": slice(1, 10), "all others": slice(10, None)}
+curves = {name: [100 * p[part].sum().item() for p in ordered] for name, part in shares.items()}
+lines(steps, curves, "Who gets the probability?", "temperature", "%")
 
 # %% [markdown]
 # ## 4. How this course works
@@ -153,7 +168,7 @@ Progress()
 # | | Lesson | Minutes |
 # | --- | --- | --- |
 # | 00 | Does it run? | 10 |
-# | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 30 |
+# | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 45 |
 # | 02 | [Why pad, and on which side?](02_padding.ipynb) | 45, exercises 25 |
 # | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 25 |
 # | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 50, exercises 30 |
@@ -172,7 +187,7 @@ Progress()
 #
 # - This machine has what the course needs, and the model runs on it.
 # - A model gives each token in its vocabulary a probability of coming next.
-# - The sliders (temperature, top-k, top-p and min-p) change that distribution, not the model.
+# - The sliders change that distribution, not the model. A higher temperature makes it flatter.
 # - Predict, run, check; hints and solutions are folded below each exercise.
 
 # %%

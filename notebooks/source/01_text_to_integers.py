@@ -1,18 +1,19 @@
 # %% [markdown]
 # # How does text become integers?
 #
-# **By the end, 25 lines of Python and GPT-2's own tables will give exactly GPT-2's ids for a thousand strings in
-# eleven languages, and you will be able to say what each line is for.**
+# **By the end, your own merging inside about 30 lines of Python will give exactly GPT-2's ids for a thousand strings
+# in eleven languages, and you will be able to say what each line is for.**
 #
 # You will be able to
 #
 # - say what an extra space does to the ids of a text,
 # - read an entry such as `Ġworld` or `Ã©` as the bytes that it stands for,
-# - merge a word by hand, and say where "take the longest entry" goes wrong,
+# - merge a word by hand and in code, and say where "take the longest entry" goes wrong,
 # - account for each of GPT-2's 50,257 entries,
-# - predict what digits, other scripts, emoji and special tokens turn into.
+# - predict what digits, other scripts, emoji and special tokens turn into,
+# - name the other families of tokenizers, and what they do differently.
 #
-# *45 minutes, and another 30 for the exercises. You need: lesson 00, and Python. No PyTorch yet.*
+# *45 minutes, and another 45 for the exercises. You need: lesson 00, and Python. No PyTorch yet.*
 
 # %% [markdown]
 # ## 1. A model reads row numbers
@@ -42,14 +43,18 @@ print("with a leading space:", gpt2(" Hello world").input_ids, sep="\n")
 # Only the first id changed. The tokenizer can also show each entry as the vocabulary spells it, its *token*:
 
 # %%
-for text in ("Hello world", " Hello world"):
-    print(gpt2.tokenize(text))
+from course_utils.plots import arrows
+
+text = "Hello world Hello"
+rows = {"token": gpt2.tokenize(text), "id": [str(id) for id in gpt2(text).input_ids]}
+print("tokens and ids of", repr(text))
+arrows(rows, [(n, n) for n in range(3)], "Two entries for one word")
 
 # %% [markdown]
-# The space belongs to the word after it, and is shown as `Ġ`. So `Hello` at the start of a text and `Hello` after a
-# space are two entries, with two rows in the table. The model has to learn that they mean the same thing.
-
-# %% [markdown]
+# In GPT-2's vocabulary a space belongs to the word after it, and is shown as `Ġ`. So `Hello` at the start of a text
+# and `Hello` after a space are two entries, with two rows in the table. The model has to learn that they mean the
+# same thing.
+#
 # Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry? And how
 # is a word split that has no entry of its own? We take them in that order, and build the tokenizer as we go.
 
@@ -77,9 +82,9 @@ bytes([240, 159]).decode()  # the first half of 🙂
 bytes([240, 159]).decode(errors="replace")
 
 # %% [markdown]
-# GPT-2 starts from these 256 bytes. But its tables are stored as text. In the list of merges, a space separates two
-# entries, so an entry cannot contain a space; nor can text contain half an emoji. So each byte is written as one
-# printable **symbol**.
+# GPT-2 starts from these 256 bytes, but its tables are text files. A line of the list of merges is two entries with a
+# space between them, so no entry may contain a space. And a text file cannot hold half an emoji. So each byte is
+# written as one printable **symbol**.
 
 # %%
 printable = [*range(33, 127), *range(161, 173), *range(174, 256)]  # "!" to "~", "¡" to "¬", "®" to "ÿ"
@@ -91,9 +96,24 @@ len(printable), len(others), symbol[ord(" ")]
 # For 188 bytes, the symbol is the character with the same number: 72 is `H`, 195 is `Ã`. The other 68 numbers have no
 # visible character, so they take the characters from U+0100 on. The space, byte 32, is the 33rd of them: U+0100 + 32
 # = U+0120, which is `Ġ`. It means nothing more than that.
+#
+# The first picture has five rows of the map, 16 bytes a row. In the second, a text goes through it: each column is one
+# byte.
 
 # %%
-"".join(symbol[byte] for byte in " Hé".encode())
+from course_utils.plots import grid
+
+kinds = ["its own character", "moved to U+0100 and on"]
+starts = (0, 32, 112, 128, 160)
+cells = [[(symbol[byte], kinds[byte in others]) for byte in range(start, start + 16)] for start in starts]
+grid(cells, "Bytes and their symbols", kinds, [str(start) for start in starts], [f"+{n}" for n in range(16)])
+
+# %%
+pairs = [(character, byte) for character in " Hé €" for byte in character.encode()]
+kinds = ["one byte", "one of several bytes"]
+shades = [kinds[not character.isascii()] for character, _ in pairs]
+rows = [[repr(c) for c, _ in pairs], [str(byte) for _, byte in pairs], [symbol[byte] for _, byte in pairs]]
+grid([list(zip(row, shades)) for row in rows], "From characters to symbols", kinds, ["character", "byte", "symbol"])
 
 # %% [markdown]
 # So `Ã©` is not corrupted text: it is the two bytes of `é`, each written as a symbol. GPT-2's first 256 entries are
@@ -116,13 +136,13 @@ def to_text(tokens: list[str]) -> str:
     raise NotImplementedError
 
 # %% tags=["solution"]
-byte = {symbol: byte for byte, symbol in symbol.items()}  # the map, reversed
+byte_of = {character: number for number, character in symbol.items()}  # the map, reversed
 
 
 def to_text(tokens: list[str]) -> str:
     """Return the text that tokens such as ["Hello", "Ġworld"] stand for."""
     symbols = "".join(tokens)
-    return bytes(byte[s] for s in symbols).decode(errors="replace")
+    return bytes(byte_of[s] for s in symbols).decode(errors="replace")
 
 # %% [markdown] tags=["solution"]
 # The order matters: first collect all bytes, then decode once. Decoding token by token looks right for English and
@@ -142,8 +162,7 @@ lesson.check_to_text(to_text)
 #
 # Byte-pair encoding makes texts shorter by adding entries. Training starts from bytes, finds the pair of neighbours
 # that occurs most often, and joins it into one new entry. Then it repeats this; for GPT-2, 50,000 times.
-
-# %% [markdown]
+#
 # The result of training is the list of those merges. Inside `gpt2`, a Rust library does the work, and it can export
 # its whole state as one JSON document. The list is in there:
 
@@ -159,9 +178,7 @@ len(merges), merges[:4]
 # with id 256 + *n*. That explains the whole vocabulary except for one entry:
 
 # %%
-all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items())
-
-# %%
+print(all(vocabulary[left + right] == 256 + n for (left, right), n in rank.items()))
 print(f"{len(gpt2)} = 256 bytes + {len(merges)} merges + 1, which is {gpt2.convert_ids_to_tokens(50256)}")
 
 # %% [markdown]
@@ -177,7 +194,7 @@ def longest_match(word):
         word = word[n:]
     return parts
 
-# %%
+
 longest_match("strawberry")
 
 # %%
@@ -190,8 +207,20 @@ print("GPT-2's tokens:", gpt2.tokenize("strawberry"), sep="\n")
 # The library does not look for long entries. It *replays training*: of all neighbouring pairs in the word that have a
 # rank, it merges the one that was learned first, and repeats until no pair has a rank.
 
-# %%
-def merge_word(symbols):
+# %% [markdown]
+# ### Exercise 2: Merge the symbols of a word · difficulty 2 of 3 · 12 minutes
+#
+# Write that rule; the rest of the lesson runs on it. `rank` maps a pair to its rank, as above. If the best pair occurs
+# more than once, go from left to right: `a`, `a`, `a` becomes `aa`, `a`. Leave the list that you are given unchanged.
+
+# %% tags=["exercise"]
+def merge_word(symbols: list[str], rank: dict[tuple[str, str], int]) -> list[str]:
+    """Return the tokens that merging by rank makes of the symbols of one word."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def merge_word(symbols: list[str], rank: dict[tuple[str, str], int]) -> list[str]:
+    """Return the tokens that merging by rank makes of the symbols of one word."""
     symbols = list(symbols)
     while len(symbols) > 1:
         pairs = list(zip(symbols, symbols[1:]))
@@ -202,43 +231,60 @@ def merge_word(symbols):
         symbols[at : at + 2] = ["".join(best)]
     return symbols
 
+# %% [markdown] tags=["solution"]
+# The pairs are looked up again after each merge, because a merge takes two pairs away and makes new ones. `index`
+# finds the leftmost of equal pairs. For long pieces this is slow; the library keeps the pairs in a priority queue.
+
+# %% tags=["check"]
+lesson.check_merge_word(merge_word)
+
+# %% [markdown] tags=["hints"]
+# - `list(zip(symbols, symbols[1:]))` gives the pairs of neighbours. Which of them are in `rank`?
+# - `min(pairs, key=...)` finds the pair with the lowest rank. Give a pair without a rank a number above all ranks.
+# - Replace the two symbols with the joined one, then collect the pairs again. Stop when the best pair has no rank.
+
+# %% [markdown]
+# From here on, `merge` is your function if it passed the check, and otherwise the course's own.
+
 # %%
-merge_word("strawberry")
+merge = lesson.yours_or_ours(merge_word)
+merge(list("strawberry"), rank)
 
 # %% [markdown]
 # `stra` is an entry, and yet it does not appear. `course_utils` has its own version of this lesson's encoder, which
-# shows its work: each merge with its rank, in the order in which it was made.
+# shows its work: below each entry that a merge made stands the rank of that merge.
 
 # %%
+from course_utils.plots import tree
 from course_utils.tokens import BytePairEncoder
 
 (work,) = BytePairEncoder.from_tokenizer(gpt2).encode_and_show_work("strawberry")
-print([(merge.result, merge.rank) for merge in work.merges])
-print(f"st + ra would have been {rank['st', 'ra']}")
+print(f"st + ra would have been {rank['st', 'ra']:,}")
+tree(lesson.merge_tree(work), "The merges of strawberry, with their ranks")
 
 # %% [markdown]
 # After `er`, `st` and `ra`, two pairs compete for the `ra`: `st` + `ra` with rank 11,788, and `ra` + `w` with rank
 # 1,575. `raw` was learned first, so it wins. The order decides, not the length.
-
-# %% [markdown]
+#
 # The widget below does this for GPT-2 and for SmolLM2, the small model from lesson 00. Type your own text. Point at a
 # chip or focus it (Tab, then the arrow keys) to see its bytes and its merges. A space is shown as `·`.
 
 # %%
 smollm2 = load_tokenizer("smollm2-135m")
-TokenChips(" strawberry, Strawberry, strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
+TokenChips("strawberry, strawberry, Strawberry", {"GPT-2": gpt2, "SmolLM2": smollm2})
 
 # %% [markdown]
-# The same fruit three times. For GPT-2 each is a single token, and the capital letter gives it another id; SmolLM2
-# even splits that one in two. An id does not list its letters, so a model can answer "how many r are in strawberry?"
-# only from what it has memorised.
+# The same fruit three times, and three different lists of ids. For GPT-2, it is three tokens at the start of the text
+# and one after a space; a capital letter gives it another id, and SmolLM2 splits that one in two. An id does not list
+# its letters, so a model can answer "how many r are in strawberry?" only from what it has memorised.
 
 # %% [markdown]
-# ### Exercise 2: Learn merges from word counts · difficulty 3 of 3 · 20 minutes
+# ### Exercise 3: Learn merges from word counts · difficulty 3 of 3 · 20 minutes
 #
 # Write the training loop. A text is given as `counts`: how often each word occurs in it. Start from single
 # characters. Count every pair of neighbours within words, join the most frequent pair wherever it occurs, and count
-# again. If two pairs are equally frequent, take either. Stop after `number` merges, or when no pair is left.
+# again. Join from left to right: `a`, `a`, `a` becomes `aa`, `a`. If two pairs are equally frequent, take either. Stop
+# after `number` merges, or when no pair is left.
 
 # %% tags=["exercise"]
 def learn_merges(counts: dict[str, int], number: int) -> list[tuple[str, str]]:
@@ -298,12 +344,26 @@ lesson.check_learn_merges(learn_merges)
 import regex  # like re, but also knows \p{L} (any letter) and \p{N} (any number)
 
 pattern = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-pattern.findall("I don't owe you 20 dollars!")
 
 # %% [markdown]
 # Read it as a list of alternatives: an English ending such as `'t`; a run of letters, of digits, or of neither, each
-# with an optional leading space, which is how a space joins the word after it. `\s+(?!\S)` takes a run of white
-# space, except for its last character if more text follows; `(?!…)` is a *negative lookahead*:
+# with an optional leading space, which is how a space joins the word after it:
+
+# %%
+def kind(piece):
+    word = piece.strip()
+    if word.startswith("'"):
+        return "ending"
+    return "letters" if word.isalpha() else "digits" if word.isdigit() else "neither"
+
+
+pieces = pattern.findall("I don't owe you 20 dollars!")
+row = [(piece.replace(" ", "·"), kind(piece)) for piece in pieces]
+grid([row], "Pieces; a dot is a space", ["letters", "ending", "neither", "digits"])
+
+# %% [markdown]
+# White space is the rest of the pattern. `\s+(?!\S)` takes a run of it, except for the last character if more text
+# follows; `(?!…)` is a *negative lookahead*:
 
 # %%
 pattern.findall("a   b\n\nc  ")
@@ -311,19 +371,16 @@ pattern.findall("a   b\n\nc  ")
 # %% [markdown]
 # The third space joins `b`. Nothing takes the second line feed, so it is a piece of its own. At the end of a text,
 # the run stays whole.
-
-# %% [markdown]
+#
 # What if we leave out the pattern and merge each of these texts as one long piece?
 
 # %%
 texts = ["I don't owe you 20 dollars!", "It rained. We left.", "It rained.\n\nWe left.", "She said 'they left'"]
-
-# %%
 Predict(lesson.predict_pieces)
 
 # %% tags=["answer"]
 def merge_pieces(pieces):
-    return [token for piece in pieces for token in merge_word(symbol[b] for b in piece.encode())]
+    return [token for piece in pieces for token in merge([symbol[b] for b in piece.encode()], rank)]
 
 
 print("same tokens with and without pieces?")
@@ -337,13 +394,11 @@ for text in texts:
 # %%
 print(merge_pieces(pattern.findall("said 'they")), merge_pieces(["said 'they"]))
 print(merge_pieces(pattern.findall("left.\n\nWe")), merge_pieces(["left.\n\nWe"]))
+print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
 
 # %% [markdown]
 # `'t` has an entry because of `don't`, and two line feeds have one because they share a piece unless a word directly
-# follows. So an empty line is one token at the end of a text, and two before a word.
-
-# %%
-print(gpt2.tokenize("It rained.\n\n"), gpt2.tokenize("It rained.\n\nWe"))
+# follows. So an empty line is one token at the end of a text, and two before a word: see the last line.
 
 # %% [markdown]
 # ## 5. The whole encoder
@@ -356,15 +411,20 @@ def encode_plain(text):
     ids = []
     for piece in pattern.findall(text):
         symbols = [symbol[byte] for byte in piece.encode()]
-        ids += [vocabulary[token] for token in merge_word(symbols)]
+        ids += [vocabulary[token] for token in merge(symbols, rank)]
     return ids
 
-# %%
+
 encode_plain("Hello world"), encode_plain(" Hello world")
 
 # %% [markdown]
 # These are the ids that we started with. One entry is left to explain: the last one, `<|endoftext|>`, which separated
-# documents in training. What if those 13 characters appear in a text?
+# documents in training. GPT-2 has no other special token, so that one entry has three jobs.
+#
+# What if those 13 characters appear in a text?
+
+# %%
+gpt2.bos_token, gpt2.eos_token, gpt2.unk_token  # begin, end, unknown
 
 # %%
 Predict(lesson.predict_special)
@@ -400,16 +460,20 @@ from course_utils.texts import varied_texts
 
 samples = varied_texts(1000)
 same = sum(encode(text) == gpt2(text).input_ids for text in samples)
-lines = sum(len(inspect.getsource(part).splitlines()) for part in (merge_word, encode_plain, encode))
-print(f"{same} of {len(samples)} strings have the library's ids, with {lines} lines and two patterns")
-assert same == 1000 and lines <= 25
+lines = sum(len(inspect.getsource(part).splitlines()) for part in (merge, encode_plain, encode))
+print(f"{same} of {len(samples)} strings have the library's ids")
+print(f"{lines} lines of functions, and 9 that set up the tables and the two patterns")
+assert same == 1000
 
 # %% [markdown]
 # Would these strings reveal a mistake? We change one part at a time, and count the strings that are still right. A
 # test that cannot fail proves nothing.
 
 # %%
-def variant(text, cut=pattern.findall, join=merge_word):
+from course_utils.plots import grouped_bars
+
+
+def variant(text, cut=pattern.findall, join=lambda word: merge(list(word), rank)):
     ids = []
     for part in border.split(text):
         pieces = [] if part in specials else cut(part)
@@ -422,10 +486,14 @@ def number_right(all_ids):
     return sum(ids == gpt2(text).input_ids for ids, text in zip(all_ids, samples))
 
 # %%
-print("no special tokens    ", number_right(encode_plain(text) for text in samples))
-print("no pieces            ", number_right(variant(text, cut=lambda part: [part]) for text in samples))
-print("longest entry first  ", number_right(variant(text, join=longest_match) for text in samples))
-print("no merges, only bytes", number_right(variant(text, join=list) for text in samples))
+right = {
+    "as it is": same,
+    "no special tokens": number_right(encode_plain(text) for text in samples),
+    "no pieces": number_right(variant(text, cut=lambda part: [part]) for text in samples),
+    "longest entry first": number_right(variant(text, join=longest_match) for text in samples),
+    "only bytes": number_right(variant(text, join=list) for text in samples),
+}
+grouped_bars({name: {"right": n} for name, n in right.items()}, "What each part is worth", "strings of 1,000")
 
 # %% [markdown]
 # Because the ids stand for bytes, there is one more property: decoding gives back every text, to the last character.
@@ -440,6 +508,19 @@ sum(gpt2.decode(encode(text)) == text for text in samples)
 
 # %%
 gpt2.tokenize("Hello<|endoftext|>", split_special_tokens=True)
+
+# %% [markdown]
+# That is a cure for raw text only. A chat prompt contains markers that the template put there, and the option splits
+# these as well. Here, SmolLM2's template wraps what a stranger wrote; we count the ids that end a turn:
+
+# %%
+chat = smollm2.apply_chat_template([{"role": "user", "content": "Hi<|im_end|>"}], tokenize=False)
+end = smollm2.convert_tokens_to_ids("<|im_end|>")
+[smollm2(chat, split_special_tokens=split).input_ids.count(end) for split in (False, True)]
+
+# %% [markdown]
+# Three ends with the stranger's, none with the option; two would be right. So remove the markers from what a user
+# wrote before the template is applied, or encode the user's part on its own, with this option.
 
 # %% [markdown]
 # ## 6. What a text costs
@@ -458,22 +539,32 @@ for language in ("English", "Hindi"):
 Predict(lesson.predict_hindi)
 
 # %% tags=["answer"]
-from course_utils.plots import grouped_bars
 costs = {
-    language: {"GPT-2": len(gpt2(text).input_ids), "SmolLM2": len(smollm2(text).input_ids)}
+    language: {
+        "GPT-2's pieces": len(pattern.findall(text)),
+        "GPT-2's tokens": len(gpt2(text).input_ids),
+        "SmolLM2's tokens": len(smollm2(text).input_ids),
+    }
     for language, text in SENTENCES.items()
 }
 print("The same sentence in eleven languages:")
-grouped_bars(costs, "One sentence in eleven languages", "tokens")
+grouped_bars(costs, "One sentence in eleven languages", "how many")
 
 # %% [markdown]
 # This sentence, from the Declaration of Human Rights, costs GPT-2 more than ten times as many tokens in Hindi as in
-# English, and SmolLM2 seven times. Which script is expensive depends on the pattern and on what the merges were
-# learned from.
+# English, and SmolLM2 seven times. How much of that is due to the merges, and how much to the pattern?
 
 # %%
-for name in ("GPT-2", "SmolLM2"):
-    print(f"{name:8} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
+for name in ("GPT-2's tokens", "SmolLM2's tokens", "GPT-2's pieces"):
+    print(f"{name:16} {costs['Hindi'][name] / costs['English'][name]:.1f} times")
+
+hindi = SENTENCES["Hindi"]
+print(len(hindi.split()), "words are cut into", len(pattern.findall(hindi)), "pieces:", pattern.findall(hindi)[:4])
+
+# %% [markdown]
+# Vowel signs such as `ी` are marks, not letters, so `\p{L}` does not match them and words are cut there. A merge may
+# not cross a piece, so no list of merges could bring this sentence below 55 tokens. From
+# there to 139, the reason is what the merges were learned from.
 
 # %% [markdown]
 # An emoji is often a single character of three or four bytes, or several characters in a row. A frequent one has
@@ -501,7 +592,7 @@ print([byte for byte in range(256) if symbol[byte] not in entries])
 smollm2.decode(smollm2("a\x04b").input_ids), gpt2.decode(gpt2("a\x04b").input_ids)
 
 # %% [markdown]
-# ### Exercise 3: Fit a prompt into a limit of tokens · difficulty 2 of 3 · 8 minutes
+# ### Exercise 4: Fit a prompt into a limit of tokens · difficulty 2 of 3 · 8 minutes
 #
 # A context has room for `limit` tokens. Return the longest beginning of `text`, in whole characters, that GPT-2
 # encodes into at most that many tokens.
@@ -563,15 +654,96 @@ len(today), today("Hello world").input_ids == gpt2(" Hello world").input_ids
 # id that it has elsewhere. Most of the time you will want `from_pretrained`, which reads all of this from a folder.
 
 # %% [markdown]
+# ## 8. What other tokenizers do
+#
+# Neither GPT-2's tokenizer nor SmolLM2's adds anything to a text. Many others (Llama's, Gemma's) put a **begin token**
+# in front. GPT-2's class can do it too:
+
+# %%
+begins = GPT2Tokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in merges], add_bos_token=True)
+print(begins("Hello world").input_ids)
+print(begins("Hello world", add_special_tokens=False).input_ids)
+print(begins("<|endoftext|>Hello world").input_ids)  # the text has one already
+
+# %% [markdown]
+# The last line has the begin token twice. This happens when a chat template writes it into the text and the tokenizer
+# adds another. `add_special_tokens=False` prevents it.
+#
+# A limit can be set in the call. The begin token is part of the count, and `truncation_side` says which end is lost;
+# for a prompt, the end is usually what matters:
+
+# %%
+for side in ("right", "left"):
+    begins.truncation_side = side
+    print(side, begins("one two three four", truncation=True, max_length=3).tokens())
+
+# %% [markdown]
+# A token can be added, too. Then `len` counts it and `vocab_size` does not, and the model has no row for its id until
+# `resize_token_embeddings` makes one:
+
+# %%
+begins.add_tokens(["<user>"])
+print(len(begins), begins.vocab_size, begins("<user>").input_ids)
+begins.decode([[15496, 995], [50257]])  # a list of lists gives a list of texts, as batch_decode does
+
+# %% [markdown]
+# **Offsets** tell where each token comes from: the indices of its first character and of the one after its last. Use
+# them to mark a word in a text, or to find the tokens of an answer:
+
+# %%
+encoding = gpt2("Hé, ☃!", return_offsets_mapping=True)
+list(zip(encoding.tokens(), encoding.offset_mapping))
+
+# %% [markdown]
+# The snowman is one character and three bytes in two tokens, and the offsets of both include it. So offsets may
+# overlap, and a token may not be a whole number of characters.
+#
+# Byte-level BPE is one of three common families. **WordPiece** (BERT) takes the longest entry that fits, the rule that we
+# rejected; the parts inside a word begin with `##`. **Unigram** (T5) gives each entry a log probability, and takes
+# the split with the highest sum. We give these two the parts of `strawberry` that we have met:
+
+# %%
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+parts = {"st": -3, "raw": -4, "berry": -4, "stra": -6, "wb": -7, "erry": -6}  # log probabilities, made up
+entries = ["[UNK]", *parts, *("##" + part for part in parts)]
+wordpiece = Tokenizer(models.WordPiece({entry: id for id, entry in enumerate(entries)}, unk_token="[UNK]"))
+wordpiece.pre_tokenizer = pre_tokenizers.Whitespace()
+unigram = Tokenizer(models.Unigram([("<unk>", 0), ("▁", -1), *parts.items()], unk_id=0))
+unigram.pre_tokenizer = pre_tokenizers.Metaspace()  # writes a space as ▁
+
+# %%
+rows = {
+    "byte-level BPE": merge(list("strawberry"), rank),
+    "WordPiece": wordpiece.encode("strawberry").tokens,
+    "Unigram": unigram.encode("strawberry").tokens,
+}
+cells = [[(token, "token") for token in row] + [("", "")] * (4 - len(row)) for row in rows.values()]
+grid(cells, "One word, three families", ["", "token"], list(rows))
+
+# %% [markdown]
+# `▁` (U+2581) is how SentencePiece, the program that most Unigram vocabularies come from, writes a space. It is not
+# `Ġ`, and it adds one at the start. And a vocabulary of characters, unlike one of bytes, can meet something unknown:
+
+# %%
+print(wordpiece.encode("straw é").tokens, gpt2.tokenize("straw é"))
+
+# %% [markdown]
+# One part without an entry makes the whole word `[UNK]`, and what it stood for cannot be decoded. Starting from bytes
+# avoids this. The ids depend on all of these choices, so a model can be used only with the tokenizer that it was trained with.
+
+# %% [markdown]
 # ## Recap
 #
-# - A space belongs to the word after it, so a leading space changes the first id; further spaces are tokens.
+# - In byte-level BPE a space belongs to the word after it, so a leading space changes the first id.
 # - `Ġ` and `Ã©` are bytes written as symbols: 188 bytes keep their character, the other 68 take those from U+0100 on.
 # - A word is split by replaying the merges in the order of training, not by taking the longest entry. Merges stay
 #   within pieces.
 # - 50,257 = 256 bytes + 50,000 merges + `<|endoftext|>`.
-# - Special tokens are matched before anything else; other scripts and emoji cost more tokens, some of which are parts
+# - Special tokens are matched before anything else, in any text.
+# - The pattern and the merges decide what a text costs: other scripts and emoji cost more tokens, some of which are parts
 #   of a character; digits depend on the tokenizer.
+# - WordPiece takes the longest entry, Unigram the most probable split. Some tokenizers add a begin token.
 
 # %%
 Quiz(lesson.quiz)

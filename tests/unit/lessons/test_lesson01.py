@@ -9,8 +9,8 @@ import pytest
 
 from course_utils import load_tokenizer
 from course_utils.lessons import lesson01
-from course_utils.tokens import byte_symbols
-from prove import private_progress, prove_exercise, prove_questions
+from course_utils.tokens import BytePairEncoder, byte_symbols
+from prove import private_progress, prove_exercise, prove_questions, stub
 
 BYTE = {symbol: byte for byte, symbol in byte_symbols().items()}
 
@@ -106,6 +106,167 @@ def test_to_text():
 
 
 # ---- exercise 2 --------------------------------------------------------------------------------------
+
+
+def merge_one_at_a_time(symbols, rank):
+    symbols = list(symbols)
+    while found := [(rank[p], i) for i, p in enumerate(pairwise(symbols)) if p in rank]:
+        _, at = min(found)
+        symbols = [*symbols[:at], symbols[at] + symbols[at + 1], *symbols[at + 2 :]]
+    return symbols
+
+
+def merge_a_pair_everywhere(symbols, rank):
+    word = tuple(symbols)
+    while len(word) > 1:
+        best = min(pairwise(word), key=lambda pair: rank.get(pair, len(rank)))
+        if best not in rank:
+            break
+        word = tuple(join_pair(list(word), *best))
+    return word
+
+
+def merge_lazily(symbols, rank):
+    yield from merge_one_at_a_time(symbols, rank)
+
+
+def merge_recursively(symbols, rank):
+    ranked = [pair for pair in pairwise(symbols) if pair in rank]
+    return (
+        merge_recursively(join_pair(symbols, *min(ranked, key=rank.get)), rank) if ranked else list(symbols)
+    )
+
+
+def as_one_string(symbols, rank):
+    return " ".join(merge_one_at_a_time(symbols, rank))
+
+
+def merge_nothing(symbols, rank):
+    return list(symbols)
+
+
+def ordered(symbols, rank, choose):
+    symbols = list(symbols)
+    while found := [(rank[p], i) for i, p in enumerate(pairwise(symbols)) if p in rank]:
+        at = choose(found)[1]
+        symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
+    return symbols
+
+
+def highest_rank(symbols, rank):
+    return ordered(symbols, rank, lambda found: max(found, key=lambda one: (one[0], -one[1])))
+
+
+def leftmost(symbols, rank):
+    return ordered(symbols, rank, lambda found: found[0])
+
+
+def last_of_equals(symbols, rank):
+    return ordered(symbols, rank, lambda found: min(found, key=lambda one: (one[0], -one[1])))
+
+
+def one_merge(symbols, rank):
+    ranked = [pair for pair in pairwise(symbols) if pair in rank]
+    if not ranked:
+        return symbols
+    at = list(pairwise(symbols)).index(min(ranked, key=rank.get))
+    return [*symbols[:at], symbols[at] + symbols[at + 1], *symbols[at + 2 :]]
+
+
+def longest_entries(symbols, rank):
+    entries, word, parts = {"".join(pair) for pair in rank}, "".join(symbols), []
+    while word:
+        n = max((n for n in range(1, len(word) + 1) if word[:n] in entries), default=1)
+        parts.append(word[:n])
+        word = word[n:]
+    return parts
+
+
+def pairs_of_the_beginning(symbols, rank):
+    for pair in sorted(set(pairwise(symbols)) & set(rank), key=rank.get):
+        symbols = join_pair(symbols, *pair)
+    return symbols
+
+
+def merge_in_text(symbols, rank):
+    text = " ".join(symbols)
+    while ranked := [pair for pair in pairwise(text.split()) if pair in rank]:
+        best = min(ranked, key=rank.get)
+        text = text.replace(" ".join(best), "".join(best))
+    return text.split()
+
+
+def join_all(symbols, rank):
+    return ["".join(symbols)] if symbols else []
+
+
+def ranks_from_outside(symbols, rank):
+    return merge_one_at_a_time(symbols, BytePairEncoder.from_tokenizer(gpt2()).ranks)
+
+
+def merge_in_place(symbols, rank):
+    symbols[:] = merge_one_at_a_time(symbols, rank)
+    return symbols
+
+
+def merge_without_an_end(symbols, rank):
+    symbols = list(symbols)
+    while True:
+        best = min(pairwise(symbols), key=lambda pair: rank.get(pair, float("inf")))
+        if best not in rank:
+            return symbols
+        symbols = join_pair(symbols, *best)
+
+
+def test_merge_word():
+    prove_exercise(
+        lesson01.check_merge_word,
+        right=[merge_one_at_a_time, merge_a_pair_everywhere, merge_lazily, merge_recursively],
+        wrong=[
+            (as_one_string, "this is one string"),
+            (merge_nothing, "nothing was merged"),
+            (highest_rank, "the highest rank was merged first"),
+            (leftmost, "the leftmost pair was merged first"),
+            (last_of_equals, "the last was merged first"),
+            (one_merge, "only one merge was made"),
+            (longest_entries, "the longest entry that fits"),
+            (pairs_of_the_beginning, "only the pairs of the beginning"),
+            (merge_in_text, "part of a longer symbol"),
+            (join_all, "merged into one"),
+            (ranks_from_outside, "GPT-2's own ranks"),
+            (merge_in_place, "changes its input"),
+            (merge_without_an_end, "ValueError"),
+        ],
+    )
+
+
+def test_the_lesson_runs_on_the_learners_function_if_it_passes(monkeypatch):
+    words = ["strawberry", "lowest", "aaaa"]
+    ranks = BytePairEncoder.from_tokenizer(gpt2()).ranks
+    with private_progress():
+        assert lesson01.yours_or_ours(merge_a_pair_everywhere) is merge_a_pair_everywhere
+        monkeypatch.setenv("COURSE_STRICT", "1")
+        for answer in (leftmost, stub):
+            ours = lesson01.yours_or_ours(answer)
+            assert [ours(list(w), ranks) for w in words] == [merge_one_at_a_time(w, ranks) for w in words]
+
+
+def test_merge_tree_has_the_merges_as_nodes():
+    (piece,) = BytePairEncoder.from_tokenizer(gpt2()).encode_and_show_work("berry")
+    word, _, nodes = lesson01.merge_tree(piece)
+
+    def ranks(node):
+        text, note, children = node
+        assert text == ("".join(child[0] for child in children) or text)
+        return [note] * bool(note) + [rank for child in children for rank in ranks(child)]
+
+    assert word == "berry"
+    assert [text for text, _, _ in nodes] == [token.symbol for token in piece.tokens]
+    made = sorted(f"{merge.rank:,}" for merge in piece.merges)
+    assert sorted(rank for node in nodes for rank in ranks(node)) == made
+
+
+# ---- exercise 3 --------------------------------------------------------------------------------------
 
 
 def learn(counts, number, weight=True, replace=True, join=None, least=1, unique=False):
@@ -254,7 +415,7 @@ def test_learn_merges_is_checked_on_counts_without_ties(counts, number):
     assert learn(counts, number) == learn(reversed_order, number)
 
 
-# ---- exercise 3 --------------------------------------------------------------------------------------
+# ---- exercise 4 --------------------------------------------------------------------------------------
 
 
 @cache
