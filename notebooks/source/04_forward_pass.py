@@ -233,7 +233,8 @@ def project(x, weights, name, heads, cache=None):
 #
 # From here on it is lesson 03's attention, for all heads at once: attention scores, divided by the square root of one
 # head's size; plus `mask`; softmax; times the values. Then the heads are put side by side again, and one more matrix,
-# `c_proj`, mixes them. Call `project`, and hand on `cache` to it.
+# `c_proj`, mixes them. Call `project`, and hand on `cache` to it. (To try it out,
+# `additive_mask(joined_mask(torch.ones_like(ids)))` is a mask for our seven ids.)
 
 # %% tags=["exercise"]
 def attention(x, weights, name: str, heads: int, mask, cache=None) -> torch.Tensor:
@@ -273,6 +274,9 @@ lesson.check_attention(attention)
 # %% [markdown]
 # **MLP.** Each token's vector goes up to four times the width, through a nonlinear function, and down again. The
 # function is `gelu_new`, GELU approximated with tanh. Without it, the two matrices could be replaced by one.
+#
+# (From here on, attention is yours if it passes its check, and the course's own until then. Run the cell again when
+# yours passes.)
 
 # %%
 from torch.nn.functional import gelu
