@@ -518,7 +518,7 @@ for before, after in zip(short.layers, long.layers):
 print(f"{max(change.abs().max().item() for change in changes):.4f}")
 
 # %% [markdown]
-# None changes, in any layer. A token in a decoder sees itself and the tokens before it. Later tokens cannot affect
+# None of them changes, in any layer. A token in a decoder sees itself and the tokens before it. Later tokens cannot affect
 # it, so its keys and values are final once they are computed: a **cache** may keep them. Queries are not kept. A
 # token needs its query only once, in the pass in which it is new.
 
@@ -550,7 +550,7 @@ class Cache:
 # %% [markdown]
 # With a cache, `input_ids` has only the **new** ids. `attention_mask` still covers the whole text, including the
 # cached tokens. The new tokens are the last ones, and so are their positions and their rows of the mask. We read a
-# prompt of four tokens, and then three more:
+# prompt of four tokens, and then three more. In each pass only the cells with a q are computed:
 
 # %%
 growing, rows = Cache(), []
@@ -657,7 +657,7 @@ lesson.check_decode(decode)
 # %% [markdown]
 # ### The same, but not equal
 #
-# `generate()` keeps a cache unless you tell it not to, and in float32 it writes the same text either way. bfloat16
+# `generate()` keeps a cache unless you tell it not to. Here, in float32, it writes the same text either way. bfloat16
 # keeps two or three digits. There a cached pass and a fresh one differ visibly, and where two tokens are nearly equally
 # likely, the text may turn another way:
 
@@ -675,8 +675,8 @@ for name, one in (("float32", smollm2), ("bfloat16", coarse)):
     print(*map(repr, smollm2_tokenizer.batch_decode(texts)), sep="\n")
 
 # %% [markdown]
-# Neither text is wrong: both passes compute the same function, and both round. Lesson 12 tells such a difference from
-# a bug. The test to remember: in float64 rounding all but vanishes, and a bug stays.
+# Neither text is wrong: both passes compute the same function, and both round. To tell such a difference from a bug,
+# run both in float64: rounding all but vanishes there, and a bug stays.
 
 # %% [markdown]
 # ### One cache, used twice

@@ -229,7 +229,7 @@ library.version_map(topic="elsewhere")
 library.version_map().summary
 
 # %% [markdown]
-# The page also runs with other versions of transformers. There, an entry that does not hold has ✘ in place of ✔, and
+# The page up to here also runs with other versions of transformers. There, an entry that does not hold has ✘ in place of ✔, and
 # says what was found instead.
 
 # %% [markdown]
@@ -242,6 +242,9 @@ library.version_map().summary
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
+from course_utils import needs_transformers
+
+needs_transformers("5.24")  # the first release that calls the cache `cache`
 torch.set_grad_enabled(False)
 small, small_tokenizer = load("tiny-gpt2")
 text = "The capital of France is Paris."
@@ -251,10 +254,13 @@ plain = small(ids).logits
 # %% [markdown]
 # ### The configuration
 #
-# S3 prints `GPT2Config()` of 4.41.2. Every value still holds, and three lines are new:
+# S3 prints `GPT2Config()` of 4.41.2. Every value still holds, and three lines are new. The activations that it lists
+# all exist, too:
 
 # %%
 import json
+
+from transformers.activations import ACT2FN
 
 printed = """{"activation_function": "gelu_new", "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1,
 "eos_token_id": 50256, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
@@ -264,6 +270,7 @@ printed = """{"activation_function": "gelu_new", "attn_pdrop": 0.1, "bos_token_i
 "summary_type": "cls_index", "summary_use_proj": true, "use_cache": true, "vocab_size": 50257}"""
 then, today = json.loads(printed), GPT2Config().to_dict()
 assert all(today[name] == value for name, value in then.items())
+assert all(name in ACT2FN for name in ("relu", "silu", "gelu", "tanh", "gelu_new"))
 {name: today[name] for name in ("add_cross_attention", "pad_token_id", "tie_word_embeddings")}
 
 # %% [markdown]
