@@ -14,11 +14,11 @@ from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from course_utils.lessons import lesson04
 from course_utils.lessons.lesson04 import forward_pass
-from course_utils.lessons.lesson04.forward_checks import (
+from course_utils.lessons.lesson04.forward_mistakes import (
     WRONG_ATTENTION,
     WRONG_PASSES,
-    _attention,
-    _pass,
+    attention_with,
+    pass_with,
 )
 from course_utils.lessons.lesson04.kv_cache import tiny
 from course_utils.lessons.lesson04.parameter_count import SMOLLM2, on_meta
@@ -342,7 +342,7 @@ def attends(**wrong):
     def answer(x, weights, name, heads, mask, cache=None):
         if cache is not None:
             return forward_pass.attention(x, weights, name, heads, mask, cache)
-        return _attention(x, weights, name, mask, **wrong)
+        return attention_with(x, weights, name, mask, **wrong)
 
     return answer
 
@@ -388,6 +388,18 @@ def attention_of_zeros(x, weights, name, heads, mask, cache=None):
     return torch.zeros_like(x)
 
 
+def attention_of_nan(x, weights, name, heads, mask, cache=None):
+    query, key, value = forward_pass.project(x, weights, name, heads, cache)
+    scores = (query @ key.transpose(-1, -2)).masked_fill(mask == 0, float("-inf"))
+    return forward_pass.linear(
+        (scores.softmax(-1) @ value).transpose(1, 2).flatten(2), weights, f"{name}.c_proj"
+    )
+
+
+def raises(x, weights, name, heads, mask, cache=None):
+    return weights["c_attn"]
+
+
 def test_attention():
     prove_exercise(
         lesson04.check_attention,
@@ -402,6 +414,8 @@ def test_attention():
             (heads_joined_too_early, "were not moved back before they were joined"),
             (two_results, "return the layer's result alone"),
             (attention_of_zeros, "is not that of gpt-2's layer"),
+            (attention_of_nan, "the result has nan"),
+            (raises, "`weights of 41 names`"),
         ],
     )
 
@@ -427,7 +441,7 @@ def passes(**wrong):
     def answer(weights, config, input_ids, attention_mask, cache=None):
         if cache is not None:
             return forward_pass.forward(weights, config, input_ids, attention_mask, cache)
-        return _pass(weights, config, input_ids, attention_mask, **wrong)
+        return pass_with(weights, config, input_ids, attention_mask, **wrong)
 
     return answer
 

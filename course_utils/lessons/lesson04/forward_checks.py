@@ -9,14 +9,27 @@ from ...checks.exercise import Mistake, exercise
 from ...checks.sandbox import NotYet
 from ...masks import additive_mask, joined_mask, pad, position_ids
 from . import forward_pass as ours
+from .forward_mistakes import HEADS, WRONG_ATTENTION, WRONG_PASSES, attention_with, pass_with
 
 ROWS = ([5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17])
-HEADS = 4
+
+
+class Weights(dict):
+    """A model's weights by name, which a message shows in a word."""
+
+    def __repr__(self):
+        return f"weights of {len(self)} names"
+
+
+def small_gpt2():
+    """A GPT-2 of 3 layers in float64 whose every weight counts, and its Weights: copies, so that no answer harms it."""
+    model = _model()
+    state = model.state_dict().items()
+    return model, Weights({name.removeprefix("transformer."): weight.clone() for name, weight in state})
 
 
 @functools.cache
-def small_gpt2():
-    """A GPT-2 of 3 layers in float64 whose every weight counts, and its weights by the lesson's names."""
+def _model():
     sizes = {"vocab_size": 60, "n_positions": 30, "n_embd": 24, "n_layer": 3, "n_head": HEADS}
     state = torch.random.get_rng_state()
     torch.manual_seed(4)
@@ -25,10 +38,7 @@ def small_gpt2():
         for weight in model.parameters():
             weight += 0.3 * torch.randn_like(weight)
     torch.random.set_rng_state(state)
-    weights = {
-        name.removeprefix("transformer."): weight.detach() for name, weight in model.state_dict().items()
-    }
-    return model, weights
+    return model.requires_grad_(False)
 
 
 def _close(one, other):
@@ -90,66 +100,15 @@ def check_attention(answer):
                 got[token],
                 want[token],
                 [
-                    (lambda wrong=wrong: _attention(x, weights, name, added, **wrong)[token], text)
+                    (lambda wrong=wrong: attention_with(x, weights, name, added, **wrong)[token], text)
                     for wrong, text in WRONG_ATTENTION
                 ],
-                "The result is not that of GPT-2's layer. The steps are: attention scores, divided by the square root of a head's size; plus the mask; softmax over the keys; times the values; heads joined; `c_proj`.",
+                "The result has NaN. `mask` is added: it holds 0 where a token may look, and a very negative number elsewhere."
+                if got[token].isnan().any()
+                else "The result is not that of GPT-2's layer. The steps are: attention scores, divided by the square root of a head's size; plus the mask; softmax over the keys; times the values; heads joined; `c_proj`.",
             )
     _require_handed_on(answer, weights)
     return "Equal to GPT-2's own layer, with padding and without, and it hands on the cache."
-
-
-def _attention(x, weights, name, mask, scale=None, masked="added", dim=-1, join="", out="", keys="", plus=""):
-    """Attention with parts replaced; right by default."""
-    query, key, value = ours.project(x, weights, name, HEADS)
-    if keys == "query and key swapped":
-        query, key = key, query
-    if keys == "value and key swapped":
-        key, value = value, key
-    scores = query @ key.transpose(-1, -2) / (query.shape[-1] ** 0.5 if scale is None else scale)
-    if masked == "added":
-        mixing = (scores + mask).softmax(dim)
-    elif masked == "afterwards":
-        mixing = scores.softmax(dim) * (mask == 0)
-    else:
-        mixing = scores.softmax(dim) if masked == "never" else (scores * mask).softmax(dim)
-    if masked == "no softmax":
-        mixing = scores * (mask == 0)
-    mixed = mixing @ value
-    if join == "reshaped":
-        joined = mixed.reshape(x.shape)
-    elif join == "interleaved":
-        joined = mixed.permute(0, 2, 3, 1).flatten(2)
-    else:
-        joined = mixed.transpose(1, 2).flatten(2)
-    matrix, bias = weights[f"{name}.c_proj.weight"], weights[f"{name}.c_proj.bias"]
-    result = {
-        "": joined @ matrix + bias,
-        "none": joined,
-        "no bias": joined @ matrix,
-        "turned": joined @ matrix.T + bias,
-    }[out]
-    return result + x if plus else result  # fmt: skip
-
-
-WRONG_ATTENTION = [
-    ({"scale": 1.0}, "The attention scores are not scaled. Divide them by the square root of a head's size, `query.shape[-1] ** 0.5`."),
-    ({"scale": 24**0.5}, "The attention scores are divided by the square root of the whole width. It is the size of *one head* that counts: `query.shape[-1]`."),
-    ({"scale": 6.0}, "The attention scores are divided by a head's size. Divide by its square root."),
-    ({"masked": "never"}, "The mask has no effect: tokens look at later ones. Add it to the attention scores before the softmax."),
-    ({"masked": "afterwards"}, "The mask is applied after the softmax, so the weights no longer sum to 1. Add it to the attention scores."),
-    ({"masked": "times"}, "The attention scores are multiplied by the mask. It is additive: 0 where a token may look, and a very negative number elsewhere."),
-    ({"masked": "no softmax"}, "There is no softmax: the masked attention scores themselves mix the values."),
-    ({"dim": -2}, "The softmax runs over the queries. Each query's weights over the keys should sum to 1: `softmax(-1)`."),
-    ({"join": "reshaped"}, "The heads are reshaped together without being moved back, so numbers of different tokens get mixed. Undo `split_heads`: `.transpose(1, 2).flatten(2)`."),
-    ({"join": "interleaved"}, "The heads' numbers are interleaved. A token's heads stand one after the other: `.transpose(1, 2).flatten(2)`."),
-    ({"out": "none"}, "The last matrix is missing: `c_proj` mixes the heads."),
-    ({"out": "no bias"}, "The bias of `c_proj` is missing. `linear` adds it."),
-    ({"out": "turned"}, "The matrix of `c_proj` is transposed. GPT-2 keeps it as (from, to): `x @ weight`."),
-    ({"keys": "query and key swapped"}, "Queries and keys are swapped. Row by row, `query @ key.transpose(-1, -2)` has a query's scores over the keys."),
-    ({"keys": "value and key swapped"}, "Keys and values are swapped: the keys make the scores, and the values are mixed."),
-    ({"plus": "x"}, "The input is added already. The block does that; return only what attention adds."),
-]  # fmt: skip
 
 
 def _require_handed_on(answer, weights):
@@ -202,69 +161,13 @@ def check_forward(answer):
                 got[token],
                 want[token],
                 [
-                    (lambda wrong=wrong: _pass(weights, config, ids, mask, **wrong)[token], text)
+                    (lambda wrong=wrong: pass_with(weights, config, ids, mask, **wrong)[token], text)
                     for wrong, text in WRONG_PASSES
                 ],
                 "The logits are not GPT-2's. The order is: `embed`; in each layer `x = x + attention(…)` of the normed stream, then `x = x + mlp(…)` of it, normed anew; `ln_f`; the head.",
             )
     _require_pieces(answer, model, weights)
     return "Equal to transformers' GPT-2 at every token, in one pass or in two with a cache."
-
-
-def _pass(weights, config, ids, mask, residual=True, norms=("ln_1", "ln_2", "ln_f"), layers=None, number=None, kept=False, parallel=False, order="", head="", padding=True, causal=True, positions=True, parts=("attention", "mlp")):  # fmt: skip
-    """The pass with parts replaced; right by default."""
-
-    def normed(x, name):
-        return ours.norm(x, weights, name) if name.rpartition(".")[2] in norms else x
-
-    x = ours.embed(weights, ids, mask if positions else torch.ones_like(mask))
-    seen = mask if padding else torch.ones_like(mask)
-    added = additive_mask(joined_mask(seen, causal=causal), x.dtype)
-    for layer in range(config.n_layer if layers is None else layers):
-        name = f"h.{layer if number is None else number}"
-
-        def attend(x, name=name):
-            return ours.attention(normed(x, f"{name}.ln_1"), weights, f"{name}.attn", HEADS, added)
-
-        def think(x, name=name):
-            return ours.mlp(normed(x, f"{name}.ln_2"), weights, f"{name}.mlp")
-
-        steps = [step for step, part in ((attend, "attention"), (think, "mlp")) if part in parts]
-        if parallel:
-            x = x + sum(step(x) for step in steps)
-            continue
-        for step, norm in zip(steps[::-1] if order else steps, ("ln_1", "ln_2"), strict=False):
-            if kept:
-                x = normed(x, f"{name}.{norm}")
-                x = x + (ours.attention(x, weights, f"{name}.attn", HEADS, added) if norm == "ln_1" else ours.mlp(x, weights, f"{name}.mlp"))  # fmt: skip
-            else:
-                x = x + step(x) if residual is True or residual == step.__name__ else step(x)
-    logits = normed(x, "ln_f") @ weights["wte.weight"].T
-    return logits.log_softmax(-1) if head == "log" else logits.softmax(-1) if head == "probs" else logits
-
-
-WRONG_PASSES = [
-    ({"norms": ("ln_1", "ln_2")}, "The final norm, `ln_f`, is missing before the head."),
-    ({"norms": ("ln_2", "ln_f")}, "The norm before attention, `ln_1`, is missing."),
-    ({"norms": ("ln_1", "ln_f")}, "The norm before the MLP, `ln_2`, is missing."),
-    ({"norms": ("ln_f",)}, "Attention and the MLP read the stream as it is. Each reads it normed: `ln_1` and `ln_2`."),
-    ({"residual": False}, "Each part's result *replaces* the stream. Add it: `x = x + …`."),
-    ({"residual": "attend"}, "The MLP's result replaces the stream. Add it: `x = x + …`."),
-    ({"residual": "think"}, "Attention's result replaces the stream. Add it: `x = x + …`."),
-    ({"kept": True}, "The normed vectors have become the stream. Norm a copy for each part, and add the part's result to the stream as it was."),
-    ({"parallel": True}, "Attention and the MLP read the same stream. The MLP should read it after attention was added."),
-    ({"order": "reversed"}, "The MLP comes before attention. It is the other way round."),
-    ({"parts": ("attention",)}, "The MLP is missing."),
-    ({"parts": ("mlp",)}, "Attention is missing."),
-    ({"layers": 1}, "Only one layer is run. There are `config.n_layer`."),
-    ({"layers": 2}, "The last layer is not run: `range(config.n_layer)` goes through all."),
-    ({"number": 0}, "Every layer uses the weights of layer 0. Put the number into the name: `f\"h.{layer}\"`."),
-    ({"padding": False}, "Tokens look at the padding. Build the mask from `attention_mask`."),
-    ({"causal": False}, "Tokens look at later ones. `joined_mask` joins the causal mask with that of the padding."),
-    ({"positions": False}, "The positions count the padding. `embed(weights, input_ids, attention_mask)` counts tokens only."),
-    ({"head": "log"}, "These are log probabilities. Return the logits as they are."),
-    ({"head": "probs"}, "These are probabilities. Return the logits as they are."),
-]  # fmt: skip
 
 
 def _require_pieces(answer, model, weights):
