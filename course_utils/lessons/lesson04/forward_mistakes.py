@@ -8,40 +8,44 @@ from . import forward_pass as ours
 HEADS = 4
 
 
-def attention_with(x, weights, name, mask, scale=None, masked="added", dim=-1, join="", out="", keys="", plus="", layer=""):  # fmt: skip
-    """Attention with parts replaced; right by default."""
-    query, key, value = ours.project(x, weights, "h.0.attn" if layer == "in" else name, HEADS)
-    name = "h.0.attn" if layer == "out" else name
-    if keys == "query and key swapped":
+def attention_with(x, weights, name, mask, **wrong):
+    """What attention adds to the stream with parts of it replaced, [batch, length, width].
+
+    scale: what the attention scores are divided by; dim: over which softmax runs
+    masked, join, out: how the mask is used, the heads are joined and `c_proj` is applied
+    swapped: two of query, key and value; layer: "in" or "out", what uses the weights of layer 0
+    residual: True adds the input
+    """
+    query, key, value = ours.project(x, weights, "h.0.attn" if wrong.get("layer") == "in" else name, HEADS)
+    if wrong.get("swapped") == "query and key":
         query, key = key, query
-    if keys == "value and key swapped":
+    if wrong.get("swapped") == "key and value":
         key, value = value, key
-    scores = query @ key.transpose(-1, -2) / (query.shape[-1] ** 0.5 if scale is None else scale)
-    if masked == "added":
-        mixing = (scores + mask).softmax(dim)
-    elif masked == "afterwards":
-        mixing = scores.softmax(dim) * (mask == 0)
-    else:
-        mixing = scores.softmax(dim) if masked == "never" else (scores * mask).softmax(dim)
-    if masked == "turned round":
-        mixing = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim)
-    if masked == "no softmax":
-        mixing = scores * (mask == 0)
+    scores = query @ key.transpose(-1, -2) / wrong.get("scale", query.shape[-1] ** 0.5)
+    dim, allowed = wrong.get("dim", -1), mask == 0
+    mixing = {
+        "added": lambda: (scores + mask).softmax(dim),
+        "never": lambda: scores.softmax(dim),
+        "afterwards": lambda: scores.softmax(dim) * allowed,
+        "turned round": lambda: scores.masked_fill(allowed, torch.finfo(scores.dtype).min).softmax(dim),
+        "times": lambda: (scores * mask).softmax(dim),
+        "no softmax": lambda: scores * allowed,
+    }[wrong.get("masked", "added")]()
     mixed = mixing @ value
-    if join == "reshaped":
-        joined = mixed.reshape(x.shape)
-    elif join == "interleaved":
-        joined = mixed.permute(0, 2, 3, 1).flatten(2)
-    else:
-        joined = mixed.transpose(1, 2).flatten(2)
+    joined = {
+        "in order": lambda: mixed.transpose(1, 2).flatten(2),
+        "reshaped": lambda: mixed.reshape(x.shape),
+        "interleaved": lambda: mixed.permute(0, 2, 3, 1).flatten(2),
+    }[wrong.get("join", "in order")]()
+    name = "h.0.attn" if wrong.get("layer") == "out" else name
     matrix, bias = weights[f"{name}.c_proj.weight"], weights[f"{name}.c_proj.bias"]
     result = {
-        "": joined @ matrix + bias,
-        "none": joined,
-        "no bias": joined @ matrix,
-        "turned": joined @ matrix.T + bias,
-    }[out]
-    return result + x if plus else result  # fmt: skip
+        "linear": lambda: joined @ matrix + bias,
+        "none": lambda: joined,
+        "no bias": lambda: joined @ matrix,
+        "turned": lambda: joined @ matrix.T + bias,
+    }[wrong.get("out", "linear")]()
+    return result + x if wrong.get("residual") else result
 
 
 WRONG_ATTENTION = [
@@ -61,48 +65,57 @@ WRONG_ATTENTION = [
     ({"out": "none"}, "The last matrix is missing: `c_proj` mixes the heads."),
     ({"out": "no bias"}, "The bias of `c_proj` is missing. `linear` adds it."),
     ({"out": "turned"}, "The matrix of `c_proj` is transposed. GPT-2 keeps it as (from, to): `x @ weight`."),
-    ({"keys": "query and key swapped"}, "Queries and keys are swapped. Row by row, `query @ key.transpose(-1, -2)` has a query's scores over the keys."),
-    ({"keys": "value and key swapped"}, "Keys and values are swapped: the keys make the scores, and the values are mixed."),
+    ({"swapped": "query and key"}, "Queries and keys are swapped. Row by row, `query @ key.transpose(-1, -2)` has a query's scores over the keys."),
+    ({"swapped": "key and value"}, "Keys and values are swapped: the keys make the scores, and the values are mixed."),
     ({"layer": "in"}, "Query, key and value come from the weights of layer 0. Hand on `name` to `project`."),
     ({"layer": "out"}, "`c_proj` is that of layer 0. Put the layer's name before it: `f\"{name}.c_proj\"`."),
-    ({"plus": "x"}, "The input is added already. The block does that; return only what attention adds."),
+    ({"residual": True}, "The input is added already. The block does that; return only what attention adds."),
 ]  # fmt: skip
 
 
-def pass_with(weights, config, ids, mask, residual=True, norms=("ln_1", "ln_2", "ln_f"), layers=None, number=None, kept=(), parallel=False, order="", head="", padding=True, causal=True, positions=True, parts=("attention", "mlp"), only=None, often=False, lost=False):  # fmt: skip
-    """The pass with parts replaced; right by default."""
+def pass_with(weights, config, ids, mask, **wrong):
+    """The logits with parts of the pass replaced, [batch, length, vocab].
 
-    def normed(x, name):
-        if only and not name.startswith("ln_f"):
-            name = name[:-4] + only
-        return ours.norm(x, weights, name) if name.rpartition(".")[2] in norms else x
+    norms: those that are applied, of "ln_1", "ln_2", "ln_f"; only: the one that both parts use
+    kept: the norms whose result becomes the stream; often: True norms with `ln_f` after each layer
+    residual: the parts whose result is added to the stream; parts: those that run, in order
+    parallel: True lets both read the same stream; lost: True keeps the MLP's result in the last layer only
+    layers: how many run; number: the layer whose weights all use
+    padding, causal, positions: False ignores them; head: "log" or "probs", what is made of the logits
+    """
+    norms, residual = (
+        wrong.get("norms", ("ln_1", "ln_2", "ln_f")),
+        wrong.get("residual", ("attention", "mlp")),
+    )
 
-    x = ours.embed(weights, ids, mask if positions else torch.ones_like(mask))
-    seen = mask if padding else torch.ones_like(mask)
-    added = additive_mask(joined_mask(seen, causal=causal), x.dtype)
-    for layer in range(config.n_layer if layers is None else layers):
-        name = f"h.{layer if number is None else number}"
+    def normed(x, layer, norm):
+        return ours.norm(x, weights, layer + wrong.get("only", norm)) if norm in norms else x
 
-        def attend(x, name=name):
-            return ours.attention(normed(x, f"{name}.ln_1"), weights, f"{name}.attn", HEADS, added)
+    def run(part, x, layer):
+        if part == "mlp":
+            return ours.mlp(normed(x, layer, "ln_2"), weights, f"{layer}mlp")
+        return ours.attention(normed(x, layer, "ln_1"), weights, f"{layer}attn", HEADS, added)
 
-        def think(x, name=name):
-            return ours.mlp(normed(x, f"{name}.ln_2"), weights, f"{name}.mlp")
-
-        steps = [step for step, part in ((attend, "attention"), (think, "mlp")) if part in parts]
-        if parallel:
-            x = x + sum(step(x) for step in steps)
-            continue
-        for step, norm in zip(steps[::-1] if order else steps, ("ln_1", "ln_2"), strict=False):
-            added_to = normed(x, f"{name}.{norm}") if norm in kept else x
-            result = added_to + step(x) if residual is True or residual == step.__name__ else step(x)
-            if not (lost and step is think and layer < config.n_layer - 1):
-                x = result
-        x = normed(x, "ln_f") if often else x
-    if often:
-        return x @ weights["wte.weight"].T
-    logits = normed(x, "ln_f") @ weights["wte.weight"].T
-    return logits.log_softmax(-1) if head == "log" else logits.softmax(-1) if head == "probs" else logits
+    ones = torch.ones_like(mask)
+    x = ours.embed(weights, ids, mask if wrong.get("positions", True) else ones)
+    seen = mask if wrong.get("padding", True) else ones
+    added = additive_mask(joined_mask(seen, causal=wrong.get("causal", True)), x.dtype)
+    count = wrong.get("layers", config.n_layer)
+    for number in range(count):
+        layer, start = f"h.{wrong.get('number', number)}.", x
+        for part in wrong.get("parts", ("attention", "mlp")):
+            norm = "ln_2" if part == "mlp" else "ln_1"
+            result = run(part, start if wrong.get("parallel") else x, layer)
+            if wrong.get("lost") and part == "mlp" and number < count - 1:
+                continue
+            stream = normed(x, layer, norm) if norm in wrong.get("kept", ()) else x
+            x = stream + result if part in residual else result
+        if wrong.get("often"):
+            x = ours.norm(x, weights, "ln_f")
+    if "ln_f" in norms and not wrong.get("often"):
+        x = ours.norm(x, weights, "ln_f")
+    logits = x @ weights["wte.weight"].T
+    return {"log": logits.log_softmax(-1), "probs": logits.softmax(-1)}.get(wrong.get("head"), logits)
 
 
 WRONG_PASSES = [
@@ -110,9 +123,9 @@ WRONG_PASSES = [
     ({"norms": ("ln_2", "ln_f")}, "The norm before attention, `ln_1`, is missing."),
     ({"norms": ("ln_1", "ln_f")}, "The norm before the MLP, `ln_2`, is missing."),
     ({"norms": ("ln_f",)}, "Attention and the MLP read the stream as it is. Each reads it normed: `ln_1` and `ln_2`."),
-    ({"residual": False}, "Each part's result *replaces* the stream. Add it: `x = x + …`."),
-    ({"residual": "attend"}, "The MLP's result replaces the stream. Add it: `x = x + …`."),
-    ({"residual": "think"}, "Attention's result replaces the stream. Add it: `x = x + …`."),
+    ({"residual": ()}, "Each part's result *replaces* the stream. Add it: `x = x + …`."),
+    ({"residual": ("attention",)}, "The MLP's result replaces the stream. Add it: `x = x + …`."),
+    ({"residual": ("mlp",)}, "Attention's result replaces the stream. Add it: `x = x + …`."),
     ({"kept": ("ln_1", "ln_2")}, "The normed vectors have become the stream. Norm a copy for each part, and add the part's result to the stream as it was."),
     ({"kept": ("ln_1",)}, "Attention's result is added to the normed vectors. Add it to the stream as it was."),
     ({"kept": ("ln_2",)}, "The MLP's result is added to the normed vectors. Add it to the stream as it was."),
@@ -121,7 +134,7 @@ WRONG_PASSES = [
     ({"often": True}, "`ln_f` is applied after every layer. It comes once, after the last."),
     ({"lost": True}, "The MLP's result reaches the stream in the last layer only. Keep it in `x`: `x = x + mlp(…)`."),
     ({"parallel": True}, "Attention and the MLP read the same stream. The MLP should read it after attention was added."),
-    ({"order": "reversed"}, "The MLP comes before attention. It is the other way round."),
+    ({"parts": ("mlp", "attention")}, "The MLP comes before attention. It is the other way round."),
     ({"parts": ("attention",)}, "The MLP is missing."),
     ({"parts": ("mlp",)}, "Attention is missing."),
     ({"layers": 1}, "Only one layer is run. There are `config.n_layer`."),
