@@ -48,8 +48,8 @@ LESSONS = (
     _lesson(
         "04",
         "What does one forward pass return?",
-        exercises="count decode endings loop",
-        predictions="predict-head predict-last-hidden predict-head-mask predict-unchanged predict-twice predict-cost",
+        exercises="count attention forward decode endings loop",
+        predictions="predict-head predict-last-hidden predict-unchanged predict-twice predict-cost",
         quiz="quiz-untied quiz-first-hidden quiz-attentions quiz-memory quiz-mask",
     ),
     _lesson(

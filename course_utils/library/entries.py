@@ -24,11 +24,11 @@ KINDS = {
 
 # Where we met each old name.
 SEEN = {
-    "S0": "a blog note on calling generate(), of about 4.37",
+    "S0": "a blog note on calling generate(), of about 4.37 (语言模型transformers调用部分)",
     "S1": "a blog's walk-through of generate(), of 4.41",
-    "S2": "an article on batches and attention masks",
-    "S3": "a blog's summary of GPT-2's classes, of 4.41",
-    "S4": "a translation of the library's own pages, of 4.37",
+    "S2": "an article on batches and attention masks of GPT-2",
+    "S3": "a blog's summary of GPT-2's classes, of 4.41 (huggingface笔记:gpt2)",
+    "S4": "a translation of the library's own pages, of 4.37 (developer.aliyun.com/article/1564966)",
     "older": "older tutorials",
 }
 
@@ -474,7 +474,8 @@ ENTRIES = (
         "cache", "changed", by="5.20", fails="ValueError",
         old="cache.crop(3)",
         now="cache.crop(-1)",
-        note="Give the number of tokens to drop, as a negative number. The number to keep is refused.",
+        note="Give the number of tokens to drop, as a negative number: of 4 tokens, `crop(-1)` keeps 3, as"
+        " `crop(3)` did. The number to keep is refused.",
         holds="(cache.crop(-1), cache.get_seq_length())[1] == input_ids.shape[1] - 1",
     ),
     OldName(

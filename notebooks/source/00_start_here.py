@@ -171,13 +171,13 @@ Progress()
 # | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 45 |
 # | 02 | [Why pad, and on which side?](02_padding.ipynb) | 45, exercises 25 |
 # | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 25 |
-# | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 50, exercises 30 |
+# | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 60, exercises 55 |
 # | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 70, exercises 50 |
 # | 06 | [How is the next token chosen?](06_decoding.ipynb) | 60, exercises 45 |
 # | 07 | [How likely was that?](07_scores.ipynb) | 35, exercises 25 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
-# | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 15 |
+# | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 #
 # Each lesson asks one question. The last ones ask why no gradient comes back through `generate()`, and what to
 # do about it.

@@ -1,8 +1,6 @@
 """Lesson 04: predictions and quiz; its exercises are in modules of their own. The helpers compute the answers."""
 
 import functools
-import logging
-import warnings
 
 import torch
 from transformers import GPT2Config
@@ -11,16 +9,20 @@ from ...checks.quiz import NumberPrediction, Option, Prediction, Question
 from ...models import load
 from ...releases import as_argument, cache_of
 from ..fixtures import tiny
+from .forward_checks import check_attention, check_forward, usable_attention, usable_forward
 from .kv_cache import check_decode, check_repaired, check_score_endings, ids_of
 from .parameter_count import SMOLLM2, check_llama_parameters, on_meta
 
 __all__ = [
-    "TITLE",
+    "check_attention",
     "check_decode",
+    "check_forward",
     "check_llama_parameters",
     "check_repaired",
     "check_score_endings",
     "quiz",
+    "usable_attention",
+    "usable_forward",
 ]
 
 
@@ -52,18 +54,6 @@ predict_last_hidden = Prediction(
         Option("The logits of a model without the last block", "There is one more entry than there are layers, so the last one includes the last block.", value="without block"),
     ),
     proof=lambda: _last_hidden(),
-)  # fmt: skip
-
-predict_head_mask = Prediction(
-    "04/predict-head-mask",
-    "`model(ids, head_mask=torch.zeros(4, 4))`, an argument that the model no longer has. What happens?",
-    options=(
-        Option("A TypeError", "In older versions, an unknown name raised a TypeError. Today it is handed on.", value="TypeError"),
-        Option("A warning, and the same logits as without it", "The logits are the same. But there is no warning.", value="warning"),
-        Option("The same logits as without it, and no message", "Unknown arguments are handed on from function to function, and in the end nobody uses them.", right=True, value="silence"),
-        Option("Different logits, as if all heads were switched off", "That was so in older versions, where attention was eager.", value="other logits"),
-    ),
-    proof=lambda: _head_mask(),
 )  # fmt: skip
 
 predict_unchanged = Prediction(
@@ -123,25 +113,6 @@ def _last_hidden():
             if torch.allclose(model.lm_head(normed), out.logits, atol=1e-5)
             else "without block"
         )
-
-
-def _head_mask():
-    model, _ = tiny()
-    plain = model(ids_of()).logits
-    said, listener = [], logging.Handler()
-    listener.emit = said.append
-    logger = logging.getLogger("transformers")
-    logger.addHandler(listener)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            masked = model(ids_of(), head_mask=torch.zeros(4, 4, device=model.device)).logits
-    except TypeError:
-        return "TypeError"
-    finally:
-        logger.removeHandler(listener)
-    if not torch.equal(plain, masked):
-        return "other logits"
-    return "warning" if caught or said else "silence"
 
 
 def _unchanged():

@@ -86,6 +86,7 @@ def _new_ids(got, rows, steps, prompt):
 @exercise("04/decode", title="Decode with a cache", minutes=6, difficulty=2)
 def check_decode(answer):
     """Greedy ids on two architectures, and in each pass after the first a single id."""
+    spare = False
     for name, text, steps in [
         ("tiny-gpt2", TEXT, 5),
         ("tiny-llama", "My dog is", 4),
@@ -99,6 +100,7 @@ def check_decode(answer):
         got = _new_ids(result, 1, steps, ids.shape[1])
         if got == want:
             _require_cache(passes, ids.shape[1])
+            spare = spare or len(passes) > steps
             continue
         first, later = _first_two(passes)
         found = f"For `{text!r}` and {steps} steps: got the ids `{got[0]}`, expected `{want[0]}`."
@@ -106,6 +108,10 @@ def check_decode(answer):
             raise Mistake(
                 f"{found} The first pass reads {first.ids} ids of the prompt, which has {ids.shape[1]}."
             )
+        if got == [row[1:] for row in _greedy(model, ids, steps + 1)]:
+            raise Mistake(f"{found} The first new token is lost. The pass that reads the prompt gives it already.")  # fmt: skip
+        if got == _greedy(model, torch.cat([ids, ids[:, -1:]], dim=1), steps):
+            raise Mistake(f"{found} The prompt's last id is read twice. It is in the cache after the first pass: give the second one the first new id.")  # fmt: skip
         if got[0][0] != want[0][0]:
             raise Mistake(f"{found} Even the first id is different. Take the most likely token at the last index: `logits[:, -1:].argmax(-1)`.")  # fmt: skip
         if later.cached == 0 and later.ids == 1:
@@ -123,7 +129,8 @@ def check_decode(answer):
         raise Mistake(
             f"{found} Check which id goes into the next pass: it should be the one that was chosen last."
         )
-    return "The ids are those of generate(), and each pass after the first reads one id."
+    more = " The last pass is one too many: nobody needs the logits after the last token." if spare else ""
+    return f"The ids are those of generate(), and each pass after the first reads one id.{more}"
 
 
 def _first_two(passes):
@@ -143,7 +150,7 @@ def _require_cache(passes, prompt):
             raise Mistake(f"The ids are right, but pass {number} reads {one.ids} ids per row, the whole text again. Pass on the cache, and give only the new id.")  # fmt: skip
 
 
-@exercise("04/endings", title="Compute the log probabilities of several endings", minutes=8, difficulty=2)
+@exercise("04/endings", title="Compute the log probabilities of several endings", minutes=12, difficulty=2)
 def check_score_endings(answer):
     """Log probabilities of endings of one and of several tokens, with a single pass over the prompt."""
     for name, text, endings in [

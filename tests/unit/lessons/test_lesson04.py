@@ -1,7 +1,10 @@
 """Lesson 04: its checks against right and wrong answers, its questions against their proofs, and its rebuilt
 forward pass against transformers, on other configurations than the lesson's."""
 
+import ast
 import copy
+import functools
+import inspect
 
 import numpy
 import pytest
@@ -10,11 +13,19 @@ from torch.nn.functional import gelu
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from course_utils.lessons import lesson04
+from course_utils.lessons.lesson04 import forward_pass
+from course_utils.lessons.lesson04.forward_mistakes import (
+    WRONG_ATTENTION,
+    WRONG_PASSES,
+    attention_with,
+    pass_with,
+)
 from course_utils.lessons.lesson04.kv_cache import tiny
 from course_utils.lessons.lesson04.parameter_count import SMOLLM2, on_meta
 from course_utils.masks import additive_mask, joined_mask, pad, position_ids
-from lesson_code import definitions
-from prove import prove_exercise, prove_questions
+from lesson_code import SOURCES, definitions
+from lesson_source import read_source
+from prove import private_progress, prove_exercise, prove_questions, stub
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +35,7 @@ def no_gradients():  # as in the lesson
 
 
 def test_questions():
-    assert len(prove_questions(lesson04)) == 11
+    assert len(prove_questions(lesson04)) == 10
 
 
 # ---- the lesson's own functions ----------------------------------------------------------------------
@@ -35,8 +46,37 @@ def forward():
     """The lesson's forward pass with a cache, put together from its cells."""
     known = {"torch": torch, "gelu": gelu, "position_ids": position_ids}
     known |= {"additive_mask": additive_mask, "joined_mask": joined_mask}
-    names = ("norm", "linear", "split_heads", "mlp", "attention", "forward")
-    return definitions("04", *names, **known)[-1]
+    return definitions("04", *PARTS, **known)[-1]
+
+
+PARTS = ("embed", "norm", "linear", "split_heads", "project", "mlp", "attention", "forward")
+
+
+@pytest.mark.parametrize("name", [*PARTS, "Cache"])
+def test_the_course_runs_on_what_the_lesson_shows(name):
+    assert shown_body(lesson_definition(name)) == shown_body(
+        ast.parse(inspect.getsource(getattr(forward_pass, name))).body[0]
+    )
+
+
+def lesson_definition(name):
+    """The lesson's last definition of a function or class, the solution and not the stub."""
+    (path,) = SOURCES.glob("04_*.py")
+    cells = [
+        cell
+        for cell in read_source(path)
+        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", [])
+    ]
+    nodes = [node for cell in cells for node in ast.parse(cell.source).body]
+    return [node for node in nodes if getattr(node, "name", None) == name][-1]
+
+
+def shown_body(definition):
+    """The statements of a function or class as text, without docstrings."""
+    for node in ast.walk(definition):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return [ast.unparse(statement).replace(", strict=True", "") for statement in definition.body]
 
 
 def random_gpt2(**options):
@@ -69,7 +109,8 @@ def test_rebuilt_logits_are_the_librarys_on_padded_batches(forward, options, sid
 def test_rebuilt_logits_are_the_librarys_in_any_pieces(forward, options, pieces):
     model, weights = random_gpt2(**options)
     ids = torch.tensor([ROWS[0]])
-    ours, cache, theirs, library_cache = [], {}, [], DynamicCache(config=model.config)
+    ours, cache, theirs = [], forward_pass.Cache(), []
+    library_cache = DynamicCache(config=model.config)
     for new in ids.split(pieces, dim=1):
         mask = torch.ones(1, library_cache.get_seq_length() + new.shape[1], dtype=torch.long)
         ours.append(forward(weights, model.config, new, mask, cache))
@@ -77,7 +118,7 @@ def test_rebuilt_logits_are_the_librarys_in_any_pieces(forward, options, pieces)
     whole = model(ids).logits
     torch.testing.assert_close(torch.cat(ours, 1), torch.cat(theirs, 1), atol=1e-10, rtol=0)
     torch.testing.assert_close(torch.cat(ours, 1), whole, atol=1e-10, rtol=0)
-    keys, values = cache["h.2.attn"]
+    keys, values = cache.kept["h.2.attn"]
     torch.testing.assert_close(keys, library_cache.layers[2].keys, atol=1e-10, rtol=0)
     torch.testing.assert_close(values, library_cache.layers[2].values, atol=1e-10, rtol=0)
 
@@ -271,7 +312,216 @@ def test_count_of_the_exercise_is_smollm2s():
     assert on_meta("Llama", **SMOLLM2).num_parameters() == 134_515_008
 
 
-# ---- exercise 2 --------------------------------------------------------------------------------------
+# ---- exercises 2 and 3 -------------------------------------------------------------------------------
+
+
+def own_steps(x, weights, name, heads, mask, cache=None):
+    """Without the lesson's helpers: einsum, masked_fill instead of adding, one matrix a head."""
+    width = x.shape[-1]
+    query, key, value = (x @ weights[f"{name}.c_attn.weight"] + weights[f"{name}.c_attn.bias"]).split(
+        width, dim=-1
+    )
+    query, key, value = (
+        part.reshape(*part.shape[:2], heads, -1).permute(0, 2, 1, 3) for part in (query, key, value)
+    )
+    if cache is not None:
+        key, value = cache.update(name, key, value)
+    scores = torch.einsum("bhqs,bhks->bhqk", query, key) * query.shape[-1] ** -0.5
+    mixing = scores.masked_fill(mask < 0, torch.finfo(scores.dtype).min).softmax(-1)
+    joined = torch.cat([(mixing @ value)[:, head] for head in range(heads)], dim=-1)
+    return joined @ weights[f"{name}.c_proj.weight"] + weights[f"{name}.c_proj.bias"]
+
+
+def by_sdpa(x, weights, name, heads, mask, cache=None):
+    query, key, value = forward_pass.project(x, weights, name, heads, cache)
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(x.dtype))
+    return forward_pass.linear(mixed.transpose(1, 2).flatten(2), weights, f"{name}.c_proj")
+
+
+def attends(**wrong):
+    def answer(x, weights, name, heads, mask, cache=None):
+        if cache is not None:
+            return forward_pass.attention(x, weights, name, heads, mask, cache)
+        return attention_with(x, weights, name, mask, **wrong)
+
+    return answer
+
+
+def cache_forgotten(x, weights, name, heads, mask, cache=None):
+    return forward_pass.attention(x, weights, name, heads, mask[..., -x.shape[1] :])
+
+
+def kept_twice(x, weights, name, heads, mask, cache=None):
+    forward_pass.project(x, weights, name, heads, cache)
+    return forward_pass.attention(x, weights, name, heads, mask[..., : x.shape[1]])
+
+
+def kept_under_one_name(x, weights, name, heads, mask, cache=None):
+    query, key, value = forward_pass.project(x, weights, name, heads)
+    if cache is not None:
+        key, value = cache.update("attn", key, value)
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
+    return forward_pass.linear(
+        (scores.softmax(-1) @ value).transpose(1, 2).flatten(2), weights, f"{name}.c_proj"
+    )
+
+
+def heads_apart(x, weights, name, heads, mask, cache=None):
+    query, key, value = forward_pass.project(x, weights, name, heads, cache)
+    return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask).softmax(-1) @ value
+
+
+def weights_only(x, weights, name, heads, mask, cache=None):
+    query, key, _ = forward_pass.project(x, weights, name, heads, cache)
+    return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask).softmax(-1)
+
+
+def heads_joined_too_early(x, weights, name, heads, mask, cache=None):
+    return heads_apart(x, weights, name, heads, mask, cache).flatten(2)
+
+
+def two_results(x, weights, name, heads, mask, cache=None):
+    return forward_pass.attention(x, weights, name, heads, mask, cache), None
+
+
+def attention_of_zeros(x, weights, name, heads, mask, cache=None):
+    return torch.zeros_like(x)
+
+
+def attention_of_nan(x, weights, name, heads, mask, cache=None):
+    query, key, value = forward_pass.project(x, weights, name, heads, cache)
+    scores = (query @ key.transpose(-1, -2)).masked_fill(mask == 0, float("-inf"))
+    return forward_pass.linear(
+        (scores.softmax(-1) @ value).transpose(1, 2).flatten(2), weights, f"{name}.c_proj"
+    )
+
+
+def raises(x, weights, name, heads, mask, cache=None):
+    return weights["c_attn"]
+
+
+def test_attention():
+    prove_exercise(
+        lesson04.check_attention,
+        right=[forward_pass.attention, own_steps, by_sdpa],
+        wrong=[
+            *((attends(**wrong), sentence.partition(".")[0]) for wrong, sentence in WRONG_ATTENTION),
+            (cache_forgotten, "`cache` is not handed on: `project"),
+            (kept_under_one_name, "and holds something else"),
+            (kept_twice, "with 3 cached tokens and 2 new ones it is not"),
+            (heads_apart, "the heads are still apart"),
+            (weights_only, "these are the weights of attention"),
+            (heads_joined_too_early, "were not moved back before they were joined"),
+            (two_results, "return the layer's result alone"),
+            (attention_of_zeros, "is not that of gpt-2's layer"),
+            (attention_of_nan, "the result has nan"),
+            (raises, "`weights of 41 names`"),
+        ],
+    )
+
+
+def with_a_list_of_blocks(weights, config, input_ids, attention_mask, cache=None):
+    x = forward_pass.embed(weights, input_ids, attention_mask)
+    mask = additive_mask(joined_mask(attention_mask, queries=input_ids.shape[1]), torch.float64)
+
+    def block(x, name):
+        middle = x + own_steps(
+            forward_pass.norm(x, weights, f"{name}.ln_1"), weights, f"{name}.attn", config.n_head, mask, cache
+        )
+        return middle + forward_pass.mlp(
+            forward_pass.norm(middle, weights, f"{name}.ln_2"), weights, f"{name}.mlp"
+        )
+
+    x = functools.reduce(block, [f"h.{layer}" for layer in range(config.n_layer)], x)
+    last = torch.nn.functional.layer_norm(x, x.shape[-1:], weights["ln_f.weight"], weights["ln_f.bias"])
+    return torch.nn.functional.linear(last, weights["lm_head.weight"])
+
+
+def passes(**wrong):
+    def answer(weights, config, input_ids, attention_mask, cache=None):
+        if cache is not None:
+            return forward_pass.forward(weights, config, input_ids, attention_mask, cache)
+        return pass_with(weights, config, input_ids, attention_mask, **wrong)
+
+    return answer
+
+
+def pass_without_cache(weights, config, input_ids, attention_mask, cache=None):
+    return forward_pass.forward(weights, config, input_ids, attention_mask[:, -input_ids.shape[1] :])
+
+
+def first_layers_cache(weights, config, input_ids, attention_mask, cache=None):
+    logits = forward_pass.forward(weights, config, input_ids, attention_mask[:, -input_ids.shape[1] :])
+    if cache is not None:
+        forward_pass.forward(weights, config, input_ids, attention_mask, cache)
+    return logits
+
+
+def hidden_states(weights, config, input_ids, attention_mask, cache=None):
+    return forward_pass.embed(weights, input_ids, attention_mask)
+
+
+def last_row(weights, config, input_ids, attention_mask, cache=None):
+    return forward_pass.forward(weights, config, input_ids, attention_mask, cache)[:, -1]
+
+
+def logits_in_a_dictionary(*arguments):
+    return {"logits": forward_pass.forward(*arguments)}
+
+
+def logits_of_zero(weights, config, input_ids, attention_mask, cache=None):
+    return torch.zeros(*input_ids.shape, config.vocab_size)
+
+
+def test_forward():
+    prove_exercise(
+        lesson04.check_forward,
+        right=[forward_pass.forward, with_a_list_of_blocks],
+        wrong=[
+            *((passes(**wrong), sentence) for wrong, sentence in WRONG_PASSES),
+            (pass_without_cache, "`cache` is not handed on to `attention`"),
+            (first_layers_cache, "with 4 cached tokens and 2 new ones they are not"),
+            (hidden_states, "the head is still missing"),
+            (last_row, "return those of every index"),
+            (logits_in_a_dictionary, "return the logits, a tensor"),
+            (logits_of_zero, "the logits are not gpt-2's"),
+        ],
+    )
+
+
+def test_later_cells_run_on_an_answer_that_passes(capsys):
+    with private_progress():
+        assert lesson04.usable_attention(own_steps) is own_steps
+        assert lesson04.usable_forward(with_a_list_of_blocks, own_steps) is with_a_list_of_blocks
+    assert (
+        capsys.readouterr().out
+        == "The cells below run on your attention().\nThe cells below run on your forward().\n"
+    )
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("answer", [stub, attends(scale=1.0)])
+def test_later_cells_run_on_the_courses_own_where_an_answer_does_not_pass(answer, strict, capsys):
+    with private_progress(strict):
+        attention = lesson04.usable_attention(answer)
+        forward = lesson04.usable_forward(stub, own_steps)
+        assert lesson04.usable_attention(attention).func is forward_pass.attention
+    assert "the course's own attention() until yours passes" in capsys.readouterr().out
+    model, weights = random_gpt2()
+    ids = torch.tensor([ROWS[0]])
+    ours = forward(weights, model.config, ids, torch.ones_like(ids))
+    torch.testing.assert_close(ours, model(ids).logits, atol=1e-10, rtol=0)
+    assert forward.keywords == {"attention": own_steps}
+
+
+def test_the_courses_own_functions_are_no_answers():
+    with private_progress():
+        attention = lesson04.usable_attention(stub)
+        assert lesson04.check_attention(attention).outcome == "not yet"
+        assert lesson04.check_forward(lesson04.usable_forward(stub, attention)).outcome == "not yet"
+
+
+# ---- exercise 4 --------------------------------------------------------------------------------------
 
 
 def by_given(model, input_ids, steps):
@@ -342,6 +592,23 @@ def without_cache(model, input_ids, steps):
     for _ in range(steps):
         ids = torch.cat([ids, model(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
     return ids[:, input_ids.shape[1] :]
+
+
+def first_lost(model, input_ids, steps):
+    out = model(input_ids)
+    cache, given, chosen = out.cache, out.logits[:, -1:].argmax(-1), []
+    for _ in range(steps):
+        given = model(given, cache=cache).logits[:, -1:].argmax(-1)
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
+
+
+def last_id_again(model, input_ids, steps):
+    cache, given, chosen = model(input_ids).cache, input_ids[:, -1:], []
+    for _ in range(steps):
+        given = model(given, cache=cache).logits[:, -1:].argmax(-1)
+        chosen.append(given)
+    return torch.cat(chosen, dim=1)
 
 
 def forgetful(model, input_ids, steps):
@@ -457,6 +724,8 @@ def test_decode():
             (without_cache, "the whole text again"),
             (forgetful, "it does not know the prompt"),
             (read_twice, "the text is read twice"),
+            (first_lost, "the first new token is lost"),
+            (last_id_again, "the prompt's last id is read twice"),
             (always_the_prompts_cache, "without anything written since"),
             (read_at_the_first_place, "even the first id is different"),
             (always_from_position_0, "has position 0, after 7 cached tokens"),
@@ -476,7 +745,7 @@ def test_decode():
     )
 
 
-# ---- exercise 3 --------------------------------------------------------------------------------------
+# ---- exercise 5 --------------------------------------------------------------------------------------
 
 
 def log_probs(predicting, ending):
@@ -651,7 +920,7 @@ def test_score_endings():
     )
 
 
-# ---- exercise 4 --------------------------------------------------------------------------------------
+# ---- exercise 6 --------------------------------------------------------------------------------------
 
 
 def loop(model, input_ids, attention_mask, steps, first=position_ids, mask=None, positions=None, cached=True):
@@ -867,6 +1136,12 @@ def test_solutions_of_the_lesson():
     assert lesson04.check_score_endings(endings)
     assert lesson04.check_repaired(repaired)
     assert lesson04.check_llama_parameters(llama)
+
+
+def test_a_pass_too_many_is_right_and_named():
+    with private_progress():
+        assert "one too many" in lesson04.check_decode(one_pass_more).message
+        assert "one too many" not in lesson04.check_decode(by_given).message
 
 
 def test_a_check_leaves_the_model_as_it_was():
