@@ -66,7 +66,7 @@ def test_nothing_is_stored_that_belongs_to_one_machine(path):
 
 @each_notebook
 def test_size(path):
-    assert path.stat().st_size <= 150_000
+    assert path.stat().st_size <= 200_000
 
 
 @each_notebook
