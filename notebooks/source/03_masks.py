@@ -130,6 +130,15 @@ print(inverted * float("-inf"))
 # model writes plausible nonsense. Of all wrong masks, those that cause neither an error nor NaN are the worst.
 
 # %% [markdown]
+# Does the mask cut the gradient? It is a constant, so the gradient passes through the sum. A forbidden attention score
+# gets a gradient of 0 only because its *weight* is 0:
+
+# %%
+learned = torch.tensor([3.0, 1, 2], requires_grad=True)
+(learned + torch.tensor([0, 0, torch.finfo(torch.float32).min])).softmax(-1)[0].backward()
+learned.grad
+
+# %% [markdown]
 # ## 3. Which number?
 #
 # −∞, the most negative float, −10,000: you will see all three in code. Does it matter which? That depends on the row.
@@ -545,6 +554,17 @@ assert torch.equal(given_to_eager.cpu(), additive_mask(allowed, torch.float32, "
 # %%
 model.set_attn_implementation("sdpa")
 print(mask_received(model, input_ids=batch["input_ids"][1:2]))
+
+# %% [markdown]
+# A mask of your own, with all four dimensions, is passed on as it is. Here is a **sliding window**: each query may
+# attend to its own token and the two before it.
+
+# %%
+near = torch.ones(8, 8, dtype=torch.bool).triu(-2)  # (query, key)
+window = joined_mask(batch["attention_mask"]) & near
+received = mask_received(model, input_ids=batch["input_ids"], attention_mask=window)
+assert torch.equal(received.cpu(), window)
+print(window[1, 0].int())
 
 # %% [markdown]
 # All of it is built in one file, `masking_utils.py`. These are the last lines for eager:
