@@ -82,7 +82,7 @@ lesson.check_pad_left(pad_left)
 gpt2(sentences, padding=True, return_tensors="pt")
 
 # %% [markdown]
-# The message offers two solutions. A new token would need a new row in the model's table. So we take the one special
+# The message offers two solutions. A new token needs a new row in the model's table (below). We take the one special
 # token that GPT-2 has, end-of-text, and tell the tokenizer which side to pad.
 
 # %%
@@ -95,6 +95,19 @@ batch.input_ids  # (batch, length)
 batch.attention_mask  # (batch, length)
 
 # %% [markdown]
+# Here are both tensors in one picture: the text of each id, and what the mask says of it.
+
+# %%
+from course_utils.plots import grid, heatmap, number_lines
+
+kinds = ("padding, mask 0", "token, mask 1")
+cells = [
+    [(gpt2.decode(id) if keep else str(id.item()), kinds[keep]) for id, keep in zip(*row)]
+    for row in zip(batch.input_ids, batch.attention_mask)
+]
+grid(cells, "Three prompts, padded on the left", kinds[::-1], rows=["row 0", "row 1", "row 2"])
+
+# %% [markdown]
 # Row 0 got three padding tokens, row 2 got five. The course's own `pad` does what the exercise asks for, and returns
 # the same two tensors:
 
@@ -103,6 +116,38 @@ from course_utils.masks import pad
 
 for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
     assert torch.equal(ours, theirs)
+
+# %% [markdown]
+# ### Too long, and a pad token of one's own
+#
+# The opposite of padding is **truncation**: `max_length` cuts what is too long. `truncation_side` says where. For a
+# prompt, the left end is usually the one to lose: the model continues the right one.
+
+# %%
+for side in ("right", "left"):
+    cutter = load_tokenizer("gpt2")
+    cutter.truncation_side = side
+    cut = cutter(sentences[1], truncation=True, max_length=4)
+    print(f"{side:5}  {gpt2.decode(cut.input_ids)!r}")
+
+# %% [markdown]
+# A new pad token gets the next free id, 50257. The model's table ends at 50256, so looking it up is an error:
+
+# %%
+own = load_tokenizer("gpt2")
+own.add_special_tokens({"pad_token": "<pad>"})
+enlarged, _ = load("tiny-gpt2")
+try:
+    torch.nn.functional.embedding(torch.tensor([own.pad_token_id]), enlarged.get_input_embeddings().weight.cpu())
+except IndexError as error:
+    print(own.pad_token_id, "IndexError:", error)
+
+# %% [markdown]
+# `resize_token_embeddings` adds the row. No training has touched it, which does no harm as long as the mask hides it.
+
+# %%
+enlarged.resize_token_embeddings(len(own), mean_resizing=False)
+enlarged.get_input_embeddings().weight.shape  # (vocab, size)
 
 # %% [markdown]
 # ## 3. Two rules that contradict each other
@@ -131,7 +176,8 @@ def total_variation(p, q):
 
 # %% [markdown]
 # Two small models with random weights isolate the effect: one built like GPT-2, one like Llama, both with GPT-2's
-# vocabulary. The third is trained, so that we have some texts worth reading.
+# vocabulary. The third is trained, so that we have some texts worth reading. The random weights are drawn wider than
+# usual, to make effects visible: in these two models only "zero or not" is a finding, not how much.
 
 # %%
 models = {"GPT-2": load("tiny-gpt2"), "Llama": load("tiny-llama"), "trained": load()}
@@ -201,6 +247,13 @@ looked_up[0]  # one list of positions, for every row
 # Index and position id are two things. `It` stands at index 3, and as the first token it should have position 0, but
 # gets the vector of position 3. GPT-2 adds such an **absolute** position to each token, so every token is changed. In
 # Llama only the *difference* between two positions counts, and a shift by three keeps all differences.
+
+# %%
+words = [gpt2.decode(id) for id in rows[0]]
+moved = [looked_up[0][0][index] for index in batch.attention_mask[0].nonzero().flatten().tolist()]
+places = {"alone": list(enumerate(words)), "padded": list(zip(moved, words))}
+marks = [(name, pairs[0][0], pairs[-1][0], "same difference") for name, pairs in places.items()]
+number_lines(places, "Absolute positions move, differences stay", "position", marks)
 
 # %% [markdown]
 # ### Exercise 2: Compute position ids from a mask · difficulty 2 of 3 · 4 minutes
@@ -301,6 +354,11 @@ for (side, mask, given), distances in table.items():
     cells = [f"{distances[name]:8.2f}" for name in models]
     print(f"{side:6} {'yes' if mask else '-':5} {'yes' if given else '-':10} ", *cells)
 
+# %% tags=["answer"]
+cases = [f"{side}{', mask' * mask}{', positions' * given}" for side, mask, given in table]
+numbers = [list(distances.values()) for distances in table.values()]
+heatmap(numbers, cases, list(models), "Total variation", limits=(0, 1))
+
 # %%
 for (side, mask, given), distances in table.items():
     for name, (model, _) in models.items():
@@ -329,7 +387,7 @@ for (side, mask, given), distances in table.items():
 # how far each row's answer moves from that of the sentence alone. Type your own sentences.
 
 # %%
-PaddingGrid({"GPT-2": models["GPT-2"], "Llama, trained": models["trained"]}, sentences)
+PaddingGrid({"Llama, trained": models["trained"], "GPT-2, random": models["GPT-2"]}, sentences)
 
 # %% [markdown]
 # ## 5. What generate() does for you
@@ -577,6 +635,12 @@ torch.equal(collated["labels"], labels_naive)
 # %%
 labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
 labels
+
+# %%
+kinds = ("learned", "skipped by both", "an end that only the mask keeps")
+kind = (labels == -100).int() + 2 * (labels != labels_naive).int()  # (batch, length)
+cells = [[(str(id.item()), kinds[k]) for id, k in zip(*row)] for row in zip(labels, kind)]
+grid(cells, "Labels from the mask", kinds, rows=["row 0", "row 1", "row 2"])
 
 # %% [markdown]
 # ### Exercise 4: Keep the end-of-text in the labels · difficulty 2 of 3 · 8 minutes

@@ -33,6 +33,12 @@ scores = torch.tensor([[2.0, 1, 0, 3], [1, 3, 2, 0], [0, 2, 4, 1], [3, 1, 2, 2]]
 weights = scores.softmax(-1)
 weights
 
+# %%
+from course_utils.plots import grid, heatmap
+
+names = [f"token {index}" for index in range(4)]
+heatmap(weights.tolist(), names, names, "Weights without a mask", "key", "query", limits=(0, 1))
+
 # %% [markdown]
 # Softmax turns each row into a distribution: the **weights** with which a token mixes the values. Token 0 takes most
 # from token 3, although token 3 comes later. A model that writes from left to right must not do that.
@@ -46,6 +52,9 @@ allowed = torch.ones(4, 4).tril().bool()  # True: may attend
 after = weights * allowed
 after = after / after.sum(-1, keepdim=True)
 after
+
+# %%
+heatmap(after.tolist(), names, names, "Weights with the causal mask", "key", "query", limits=(0, 1))
 
 # %% [markdown]
 # Libraries do it the other way round: they change the *attention scores*, before the softmax. Here the forbidden ones
@@ -121,6 +130,15 @@ print(inverted * float("-inf"))
 # model writes plausible nonsense. Of all wrong masks, those that cause neither an error nor NaN are the worst.
 
 # %% [markdown]
+# Does the mask cut the gradient? It is a constant, so the gradient passes through the sum. A forbidden attention score
+# gets a gradient of 0 only because its *weight* is 0:
+
+# %%
+learned = torch.tensor([3.0, 1, 2], requires_grad=True)
+(learned + torch.tensor([0, 0, torch.finfo(torch.float32).min])).softmax(-1)[0].backward()
+learned.grad
+
+# %% [markdown]
 # ## 3. Which number?
 #
 # −∞, the most negative float, −10,000: you will see all three in code. Does it matter which? That depends on the row.
@@ -130,6 +148,14 @@ print(inverted * float("-inf"))
 joined = torch.ones(5, 5).tril().bool() & mask.bool()  # causal and padding
 print(joined.int())
 print(joined.sum(-1))  # (query,)
+
+# %%
+kinds = ("allowed", "future", "padding", "both")
+future, hidden = ~torch.ones(5, 5).tril().bool(), ~mask.bool().expand(5, 5)
+kind = future.int() + 2 * hidden.int()  # (query, key)
+cells = [[("1" if k == 0 else "0", kinds[k]) for k in row] for row in kind.tolist()]
+places = ["pad", "pad", "a", "b", "c"]
+grid(cells, "Why a key is hidden from a query", kinds, places, places, "key", "query")
 
 # %% [markdown]
 # The first two queries are padding. They and any padding before them are hidden as padding, the tokens after them as
@@ -296,10 +322,17 @@ def two_layers(fill):
         scores = hidden @ hidden.T / 4**0.5  # (query, key)
         hidden = torch.where(joined, scores, filled(~joined, torch.float32, fill)).softmax(-1) @ hidden
         print(f"{fill:9}  layer {layer}: NaN in row", hidden.isnan().any(-1).nonzero().flatten().tolist())
+        yield hidden.isnan().any(-1).tolist()
 
 # %%
+spread = {}
 for fill in ("-inf", "finfo.min"):
-    two_layers(fill)
+    spread = {**spread, fill: list(two_layers(fill))}
+
+# %%
+kinds = ("number", "NaN")
+cells = [[(kinds[layer[i]], kinds[layer[i]]) for layer in spread["-inf"]] for i in range(5)]
+grid(cells, "Rows that are NaN, with −∞ filled in", kinds, places, ["layer 1", "layer 2"], down="row")
 
 # %% [markdown]
 # First rows 0 and 1, then **every** row. A token gives the padding a weight of 0, and 0 · NaN is NaN. After the
@@ -523,6 +556,17 @@ model.set_attn_implementation("sdpa")
 print(mask_received(model, input_ids=batch["input_ids"][1:2]))
 
 # %% [markdown]
+# A mask of your own, with all four dimensions, is passed on as it is. Here is a **sliding window**: each query may
+# attend to its own token and the two before it.
+
+# %%
+near = torch.ones(8, 8, dtype=torch.bool).triu(-2)  # (query, key)
+window = joined_mask(batch["attention_mask"]) & near
+received = mask_received(model, input_ids=batch["input_ids"], attention_mask=window)
+assert torch.equal(received.cpu(), window)
+print(window[1, 0].int())
+
+# %% [markdown]
 # All of it is built in one file, `masking_utils.py`. These are the last lines for eager:
 
 # %%
@@ -622,8 +666,13 @@ here = rotate(query, places, 10_000) @ rotate(key, places, 10_000).transpose(-1,
 shifted = rotate(query, places + 3, 10_000) @ rotate(key, places + 3, 10_000).transpose(-1, -2)
 torch.testing.assert_close(here, shifted, atol=1e-5, rtol=0)
 
+# %%
+ones = torch.tensor([1.0, 0]).expand(1, 1, 8, 2)  # one pair, at eight positions
+turned = rotate(ones, torch.arange(8)[None], 10_000)[0, 0]  # (position, 2)
+heatmap(turned.T.tolist(), ["first", "second"], [str(i) for i in range(8)], "One pair turns", "position")
+
 # %% [markdown]
-# Llama may also have fewer key heads than query heads, as here: neighbouring query heads share a key head.
+# A Llama may have fewer key heads than query heads, and this one has: neighbouring query heads share a key head.
 
 # %%
 def llama_weights(block, hidden, mask, positions, config):
