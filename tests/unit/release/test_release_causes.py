@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -12,6 +13,8 @@ from fake_release import NEW, OLD, make_place, write
 from release import cells, suite
 from release.causes import Failure, group, of_test
 from release.report import side_by_side
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -262,6 +265,13 @@ def test_deprecations_come_first_among_new_messages():
 def test_paths_after_the_dashes_go_to_their_stage(given, tests, notebooks):
     assert suite.arguments_for("tests", given) == tests
     assert suite.arguments_for("notebooks", given) == notebooks
+
+
+def test_what_asks_for_errors_is_there_to_be_left_out():
+    for name in suite.ASK_FOR_ERRORS:
+        path, _, test = name.partition("::")
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert "is_an_error" in text if not test else f"def {test}(" in text
 
 
 # The recorder, on a pytest of its own
