@@ -70,7 +70,7 @@ def grid(
                 bbox=ground,
             )
     axes.set_xlim(-0.52, across_all - 0.48)
-    axes.set_ylim(len(cells) - 0.48, -0.52)
+    axes.set_ylim(len(cells) - 0.45, -0.55)  # room for the outer lines, which a frame would hide
     axes.set_xticks(range(across_all), columns or [""] * across_all, fontsize=9)
     axes.set_yticks(range(len(cells)), rows or [""] * len(cells), fontsize=9)
     axes.xaxis.tick_top()

@@ -70,7 +70,7 @@ def wait_until(condition, process):
 
 
 def download_began(cache):
-    """Whether pip has opened the file it writes to. How much it keeps in memory first depends on its release."""
+    """Whether pip has opened the file it writes to. How much it holds in memory first is up to pip."""
     return any(cache.glob("tmp-*/scratch/**/*.whl"))
 
 
