@@ -60,7 +60,7 @@ def can_crop(cache):
 def crop(cache, length):
     """Shorten a cache that `can_crop` accepts to its first `length` positions.
 
-    `Cache.crop` counts from each layer's end; this also mends a cache whose layers differ in length because a
+    `Cache.crop` counts from each layer's end; this also fixes a cache whose layers differ in length because a
     forward pass was interrupted.
     """
     for layer in cache.layers:

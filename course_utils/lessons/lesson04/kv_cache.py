@@ -185,10 +185,10 @@ def check_score_endings(answer):
     return "Right for endings of any length, and the prompt was read once."
 
 
-def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, numbers=None):
+def _scored(model, prompt, ending, context=None, skip=0, shift=1, reduce=sum, numbers=None):
     """The log probability of `ending` after `prompt`, from passes without a cache; the right one by default.
 
-    behind:  a list of ids, after which the ending's second and later tokens are read, instead of the prompt
+    context: a list of ids, after which the ending's second and later tokens are read, instead of the prompt
     skip:    leave out so many first tokens
     shift:   0 reads each token at its own index
     reduce:  how the tokens' numbers are combined
@@ -200,9 +200,9 @@ def _scored(model, prompt, ending, behind=None, skip=0, shift=1, reduce=sum, num
             logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0]
         return numbers(logits) if numbers else logits.log_softmax(-1)
 
-    behind = prompt[0].tolist() if behind is None else behind
-    after_prompt, inside = at_places(prompt[0].tolist())[-1], at_places([*behind, *ending])
-    found = [inside[len(behind) + number - shift, id] for number, id in enumerate(ending)]
+    context = prompt[0].tolist() if context is None else context
+    after_prompt, inside = at_places(prompt[0].tolist())[-1], at_places([*context, *ending])
+    found = [inside[len(context) + number - shift, id] for number, id in enumerate(ending)]
     if shift:
         found[0] = after_prompt[ending[0]]
     return float(reduce([number.item() for number in found[skip:]]))
@@ -214,27 +214,26 @@ def _misscored(model, prompt, endings):
     def scores(**wrong):
         return [_scored(model, prompt, ending, **wrong) for ending in endings]
 
-    def scores_behind(
-        left,
-    ):  # left(cached, ending) is what the cache holds after an ending: a list of ids
-        behind = [prompt[0].tolist()]
+    def scores_after(left):
+        """`left(cached, ending)` is what the cache holds after an ending, as a list of ids."""
+        context = [prompt[0].tolist()]
         for ending in endings:
-            behind.append(left(behind[-1], ending))
-        return [_scored(model, prompt, *pair) for pair in zip(endings, behind, strict=False)]
+            context.append(left(context[-1], ending))
+        return [_scored(model, prompt, *pair) for pair in zip(endings, context, strict=False)]
 
     yield (
-        scores_behind(lambda cached, ending: cached + ending),
+        scores_after(lambda cached, ending: cached + ending),
         "Each ending is read after the ones before it: the cache was not cropped.",
     )
     yield (
-        scores_behind(lambda cached, ending: cached + ending[:1]),
+        scores_after(lambda cached, ending: cached + ending[:1]),
         "One token of each ending stays in the cache. Crop as many as the pass has added.",
     )
     yield (
-        scores_behind(lambda cached, ending: cached + ending[:-1]),
+        scores_after(lambda cached, ending: cached + ending[:-1]),
         "Only one token is cropped after each ending. Crop as many as the pass has added.",
     )
-    no_prompt = [_scored(model, prompt, ending, behind=[]) for ending in endings]
+    no_prompt = [_scored(model, prompt, ending, context=[]) for ending in endings]
     yield no_prompt, "The endings are read without the prompt's cache."
     right = scores()
     in_order = "The log probabilities are right, but not in the order of the endings."
@@ -243,7 +242,7 @@ def _misscored(model, prompt, endings):
     first = scores(reduce=lambda numbers: numbers[0])
     yield first, "Only the first token of each ending is counted. Take the sum over its tokens."
     yield (
-        scores_behind(lambda cached, ending: cached[:-1]),
+        scores_after(lambda cached, ending: cached[:-1]),
         "After each ending, the cache has lost a token of the prompt. Crop no more than the pass has added.",
     )
     own_place = "Each token is read at its own index. The logits there predict the token after it."

@@ -46,7 +46,7 @@ class GGUFFile:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self._data[:4] != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file")
-        self._at = 8  # behind the magic and the version
+        self._at = 8  # after the magic and the version
         tensor_count, value_count = self._scalar("Q"), self._scalar("Q")
         self.metadata = {self._string(): self._value(self._scalar("I")) for _ in range(value_count)}
         self.shapes, self._kinds, self._offsets = {}, {}, {}
