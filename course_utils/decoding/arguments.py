@@ -70,6 +70,9 @@ def check_arguments(model, inputs, kwargs):
             f"generation_config is a {type(config).__name__}, and generate() takes a GenerationConfig. "
             "Type GenerationConfig(max_new_tokens=20)."
         )
+    named = arguments.get("cache_implementation") or (config or model.generation_config).cache_implementation
+    if str(named).startswith("offloaded"):
+        _check_offloading(model)  # by name: a torch for CUDA without a driver cannot even make the cache
     _check_numbers(arguments)
     _check_lists(arguments)
     _check_prompt(model, arguments)
@@ -238,7 +241,12 @@ def own_generate(model):
 
 def check_caches(model, caches):
     """Raise CourseError for a KV cache that this model's device cannot keep."""
-    if model.device.type in ("cpu", "mps") and any(getattr(cache, "offloading", False) for cache in caches):
+    if any(getattr(cache, "offloading", False) for cache in caches):
+        _check_offloading(model)
+
+
+def _check_offloading(model):
+    if model.device.type in ("cpu", "mps"):
         raise CourseError(
             "An offloaded cache waits in the CPU's memory for its turn on a GPU, and this model is on "
             f'{model.device.type}. Leave cache_implementation out, or give "static" or "dynamic".'

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from transformers import LogitsProcessor, MinPLogitsWarper, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, MinPLogitsWarper, StoppingCriteria
 
 from architectures import VOCABULARY, tiny
 from course_utils import CourseError, decode_steps, load_tokenizer
@@ -188,9 +188,15 @@ def test_an_index_error_of_ones_own_is_not_laid_on_the_argument():
 
 
 def test_caches_that_this_machine_cannot_keep(monkeypatch):
+    def no_driver():
+        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+
+    monkeypatch.setattr("torch.Stream", no_driver)  # as a torch built for CUDA does on a machine without one
     for name in ("offloaded", "offloaded_static"):
         with pytest.raises(CourseError, match="An offloaded cache waits in the CPU's memory"):
             steps(cache_implementation=name)
+        with pytest.raises(CourseError, match="An offloaded cache waits in the CPU's memory"):
+            steps(generation_config=GenerationConfig(cache_implementation=name))
     monkeypatch.setattr("transformers.cache_utils.is_optimum_quanto_available", lambda: False)
     with pytest.raises(CourseError, match="refuses these arguments: You need to install optimum-quanto"):
         steps(cache_implementation="quantized")
