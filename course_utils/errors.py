@@ -6,19 +6,5 @@ class CourseError(RuntimeError):
     what is expected and the next thing to type. Widgets show it in place of a stack trace."""
 
     def _render_traceback_(self):
-        """What IPython shows: the sentence alone, since the stack is ours and not the learner's."""
+        """What IPython shows: the sentence alone, since the stack is the library's, not the learner's."""
         return [f"CourseError: {self}"]
-
-
-def check_characters(text, name="the text"):
-    """Raise CourseError if `text` holds half a surrogate pair, which has no UTF-8 bytes and so no tokens.
-
-    name: str, what the sentence calls the text
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CourseError(
-            f"Character {error.start + 1} of {name} is U+{ord(text[error.start]):04X}, half of a surrogate "
-            "pair: it stands for no character. Delete it, or paste the character again."
-        ) from None

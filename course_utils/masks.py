@@ -16,6 +16,7 @@ import torch
 
 from .errors import CourseError
 from .inputs.numbers import integer
+from .inputs.text import check_length, text_ids
 
 SIDES = ("left", "right")
 FILLS = ("-inf", "finfo.min", "-1e4")
@@ -45,23 +46,8 @@ def token_rows(tokenizer, sentences, limit=None):
         )
     rows = []
     for number, sentence in enumerate(sentences, 1):
-        if not isinstance(sentence, str):
-            raise CourseError(
-                f"Sentence {number} is of type {type(sentence).__name__}, not text. "
-                f"Write it in quotes: {str(sentence)[:40]!r}."
-            )
-        row = list(tokenizer(sentence).input_ids)
-        if not row:
-            raise CourseError(
-                f"Sentence {number} is empty: its row would be nothing but padding. "
-                "Type a word, or leave the sentence out."
-            )
-        if limit is not None and len(row) > limit:
-            raise CourseError(
-                f"Sentence {number} has {len(row)} tokens, and the model has {limit} positions. "
-                f"Shorten it by {len(row) - limit} tokens or more."
-            )
-        rows.append(row)
+        rows.append(text_ids(tokenizer, sentence, f"sentence {number}", "pad"))
+        check_length(len(rows[-1]), limit, f"sentence {number}", "the model has {most} positions")
     return rows
 
 

@@ -7,10 +7,11 @@ import torch
 from transformers import GenerationConfig
 
 from .continuation import continuation
-from .errors import CourseError, check_characters
+from .errors import CourseError
 from .inputs.causal import check_causal
 from .inputs.limits import position_limit, unwrapped
 from .inputs.numbers import above_zero, at_least, integer
+from .inputs.text import text_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +45,11 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
     """
     samples, new_tokens = at_least(1, samples=samples), at_least(1, new_tokens=new_tokens)
     temperature, seed = above_zero(temperature=temperature), checked_seed(seed)
-    if not isinstance(prompt, str):
-        raise CourseError(f'The prompt is of type {type(prompt).__name__}. Type one text, such as "I like".')
     model = unwrapped(model)  # its settings are changed for the draw, and a wrapper keeps what it is given
     check_causal(model, "the texts continue a prompt")
-    check_characters(prompt, "the prompt")
-    ids = tokenizer([prompt] * samples, return_tensors="pt", verbose=False).input_ids.to(model.device)
-    length, end = ids.shape[1], tokenizer.eos_token_id
-    if length == 0:
-        raise CourseError('The prompt is empty. Type a beginning of a text, such as "I like".')
+    row = text_ids(tokenizer, prompt, "the prompt")
+    ids = torch.tensor([row] * samples, device=model.device)
+    length, end = len(row), tokenizer.eos_token_id
     limit, needed = position_limit(model), length + new_tokens  # the second pass reads the last one too
     if limit is not None and needed > limit:
         raise CourseError(

@@ -16,7 +16,7 @@ import torch
 
 from .errors import CourseError
 from .inputs.causal import check_causal
-from .inputs.limits import check_no_learned_prompt, position_limit, unwrapped
+from .inputs.limits import check_known_ids, check_no_learned_prompt, position_limit, unwrapped
 from .masks import check_mask
 
 SOURCES = ("scores", "logits")
@@ -221,11 +221,6 @@ def _chosen(output, stored, eos_token_id):
 
 def _checked_text(model, input_ids, attention_mask):
     """Ids and mask, both LongTensor [batch, length] on the model's device, once known to be a text."""
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise CourseError(
-            "This reads a text with a decoder-only model, and was given an encoder-decoder, which writes an "
-            "answer to a text. Give model(input_ids=..., labels=...) both of them instead."
-        )
     check_no_learned_prompt(model, "scoring")
     check_causal(model, "a token is scored given the tokens before it")
     if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or input_ids.dtype != torch.long:
@@ -239,13 +234,7 @@ def _checked_text(model, input_ids, attention_mask):
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     mask = check_mask(attention_mask, input_ids.shape)
-    config = model.config.get_text_config(decoder=True)
-    strange = input_ids[(input_ids < 0) | (input_ids >= config.vocab_size)]
-    if strange.numel():
-        raise CourseError(
-            f"The ids hold {strange[0].item()}, and the model's vocabulary goes from 0 to "
-            f"{config.vocab_size - 1}. Give the ids of this model's own tokenizer."
-        )
+    check_known_ids(model, input_ids)
     lengths = mask.sum(dim=1)
     limit = position_limit(model)
     if limit is not None and lengths.max() > limit:

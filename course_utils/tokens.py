@@ -17,7 +17,8 @@ from operator import itemgetter
 
 from tokenizers import Tokenizer
 
-from .errors import CourseError, check_characters
+from .errors import CourseError
+from .inputs.text import check_characters
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.generation import GenerationMode
 
 from ..errors import CourseError
-from ..inputs.limits import check_no_learned_prompt, encoder_limit, position_limit
+from ..inputs.limits import check_known_ids, check_no_learned_prompt, encoder_limit, position_limit
 from ..masks import check_mask
 from ..releases import cache_given
 from .processor_checks import name_of
@@ -179,13 +179,7 @@ def _check_ids(model, ids, may_be_empty=False, name="input_ids"):
         )
     if ids.dtype not in (torch.long, torch.int):  # no other type is looked up in a table of embeddings
         raise CourseError(f"{name} is of type {ids.dtype}; ids are integers. Type {name}.long().")
-    vocabulary = model.get_input_embeddings().num_embeddings
-    strange = ids[(ids < 0) | (ids >= vocabulary)]
-    if strange.numel():
-        raise CourseError(
-            f"{name} holds {strange[0].item()}, and this model's ids go from 0 to {vocabulary - 1}. "
-            "Use the tokenizer that load() returned with the model."
-        )
+    check_known_ids(model, ids, name)
 
 
 def check_mode(config):

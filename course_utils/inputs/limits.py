@@ -1,4 +1,4 @@
-"""What a model that somebody gives is made of, and how long a text it takes.
+"""What a model that somebody gives is made of, which ids it knows, and how long a text it takes.
 
 `position_limit` is the course's one answer to "does this text fit?". `unwrapped` finds the model inside what
 torch.compile, PEFT or DataParallel put around it: whoever asks for a model's class, or for the parameters of
@@ -97,6 +97,17 @@ def trained_positions(model):
     config = unwrapped(model).config.get_text_config(decoder=True)
     values = [getattr(config, name, None) for name in _TRAINED]
     return next((value for value in values if value and value > 0), None)  # XLNet's -1 is none
+
+
+def check_known_ids(model, ids, name="input_ids"):
+    """Raise CourseError for ids (an integer tensor, called `name`) that the model has no embedding for."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    unknown = ids[(ids < 0) | (ids >= vocabulary)]
+    if unknown.numel():
+        raise CourseError(
+            f"{name} holds {unknown[0].item()}, and this model's ids go from 0 to {vocabulary - 1}. "
+            "Use the tokenizer that load() returned with the model."
+        )
 
 
 def _tables(part):

@@ -7,9 +7,10 @@ import torch
 import traitlets
 
 from ...decoding.beam_search import is_continuation, search_settings, watch_beam_search
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.causal import check_causal
 from ...inputs.limits import position_limit, unwrapped
+from ...inputs.text import text_ids
 from ...scores import generated_lengths, sequence_scores
 from ..core.labels import isolated, quoted, token_label
 from ..core.text import html_table
@@ -123,15 +124,10 @@ class BeamTree(CourseWidget):
 
     def _prompt_refusal(self, prompt, steps):
         """Why the prompt cannot be continued: str, or None."""
-        if not isinstance(prompt, str):
-            return f"The prompt is of type {type(prompt).__name__}, and this is for one text: 'My dog is'."
         try:
-            check_characters(prompt, "the prompt")
+            length = len(text_ids(self._tokenizer, prompt, "the prompt"))
         except CourseError as error:
             return str(error)
-        length = self._prompt_ids(prompt).shape[1]
-        if length == 0:
-            return "The prompt is empty, so there is nothing to continue. Type at least one word."
         limit = position_limit(self._model, generating=True)
         if limit and length + steps - 1 > limit:  # the last new token is not put into the model
             return (

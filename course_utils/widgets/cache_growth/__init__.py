@@ -13,9 +13,10 @@ import torch
 import traitlets
 
 from ...cache_size import kept_layers, predicted_size
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.causal import check_causal
 from ...inputs.limits import check_no_learned_prompt, position_limit, trained_positions, unwrapped
+from ...inputs.text import text_ids
 from ...releases import as_argument, cache_of, takes_cache
 from ...texts import SENTENCES
 from ..core.text import html_table
@@ -70,7 +71,7 @@ class CacheGrowth(CourseWidget):
         check_no_learned_prompt(model, "CacheGrowth")
         check_causal(model, "CacheGrowth times a decoder")
         self._model = model
-        self._ids = _ids(tokenizer, SENTENCES["English"] if text is None else text)
+        self._ids = text_ids(tokenizer, SENTENCES["English"] if text is None else text, purpose="grow")
         self._predicted = predicted_size(model, _checked_cache(model, self._ids[:1]))
         self._limit = position_limit(model)
         choices = [most for most in _CHOICES if most <= (self._limit or most)] or [self._limit]
@@ -254,18 +255,6 @@ class _Series:
         if ours.argmax() != theirs.argmax():
             apart = (ours - theirs).abs().nan_to_num().max().item()
         return cached, whole, cache_of(with_cache), apart
-
-
-def _ids(tokenizer, text):
-    if not isinstance(text, str):
-        raise CourseError(
-            f"The text is {text!r}, but it has to be a str. Leave it out for a sentence of ours."
-        )
-    check_characters(text)
-    ids = tokenizer(text, verbose=False).input_ids
-    if not ids:
-        raise CourseError("The text is empty, so no text can be grown of it. Give at least one word.")
-    return ids
 
 
 def _forward(model, ids, **given):

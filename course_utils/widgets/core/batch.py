@@ -2,8 +2,9 @@
 
 import traitlets
 
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.limits import position_limit
+from ...inputs.text import check_length
 from ...masks import pad_sentences, token_rows
 from .labels import token_label
 
@@ -41,16 +42,11 @@ def padded(model, tokenizer, sentences, side, most_tokens):
             f"These are {len(rows)} sentences, and this view shows at most {MOST_SENTENCES}. Leave some out."
         )
     for number, row in enumerate(rows, 1):
-        if len(row) > most_tokens:
-            raise CourseError(
-                f"Sentence {number} has {len(row)} tokens, and this view shows at most {most_tokens}. "
-                f"Shorten it by {len(row) - most_tokens} tokens or more."
-            )
+        check_length(len(row), most_tokens, f"sentence {number}", "this view shows at most {most}")
     return pad_sentences(tokenizer, sentences, side, limit)
 
 
 def _check_line(sentence, number):
-    check_characters(sentence, f"sentence {number}")
     if "\n" in sentence or "\r" in sentence:
         raise CourseError(
             f"Sentence {number} holds a line break, and this view takes one sentence a line. "

@@ -8,9 +8,10 @@ import torch
 import traitlets
 
 from ...continuation import continuation
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.causal import check_causal
 from ...inputs.limits import position_limit, trained_positions, unwrapped
+from ...inputs.text import check_length, text_ids
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
 from ..core.widget import CourseWidget
@@ -102,8 +103,8 @@ class NextToken(CourseWidget):
     @property
     def text(self):
         """str, the prompt and what was appended to it."""
-        added = continuation(self._tokenizer, self._prompt_ids(self.prompt), self.chosen)
-        return self.prompt + added
+        prompt_ids = text_ids(self._tokenizer, self.prompt, "the prompt")
+        return self.prompt + continuation(self._tokenizer, prompt_ids, self.chosen)
 
     @property
     def settings(self):
@@ -145,17 +146,13 @@ class NextToken(CourseWidget):
 
     def _show(self, prompt, chosen):
         """Ask the model what follows `prompt` and the ids `chosen`; put the answer into the trait `shown`."""
-        ids = [*self._prompt_ids(prompt), *chosen]
+        ids = [*text_ids(self._tokenizer, prompt, "the prompt"), *chosen]
         limit = position_limit(self._model)
-        if limit and len(ids) > limit:
+        if chosen and limit and len(ids) > limit:
             raise CourseError(
-                f"The text is {len(ids):,} tokens long, and the model has {limit:,} positions. "
-                + (
-                    "Step back."
-                    if chosen
-                    else f"Take at least {len(ids) - limit:,} tokens away from the prompt."
-                )
+                f"The text has {len(ids):,} tokens, and the model has {limit:,} positions. Step back."
             )
+        check_length(len(ids), limit, "the prompt", "the model has {most} positions")
         logits = self._logits(ids)
         # The same call as in TopPLogitsWarper, so that tokens with equal logits come in the same order.
         ascending, order = torch.sort(logits, descending=False)
@@ -185,18 +182,6 @@ class NextToken(CourseWidget):
                 "trained": None if limit else trained_positions(self._model),
             },
         )
-
-    def _prompt_ids(self, prompt):
-        """The ids of `prompt` as the tokenizer makes them by default: list of int, at least one."""
-        if not isinstance(prompt, str):
-            raise CourseError(
-                f"The prompt is of type {type(prompt).__name__}, and this is for one text: 'My dog is'."
-            )
-        check_characters(prompt, "the prompt")
-        ids = self._tokenizer(prompt, verbose=False).input_ids
-        if not ids:
-            raise CourseError("The prompt is empty, so there is nothing to continue. Type at least one word.")
-        return ids
 
     def _logits(self, ids):
         """The model's logits after the last of `ids`: float32 tensor [vocab] on the CPU."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 import traitlets
 
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.limits import position_limit, unwrapped
+from ...inputs.text import check_length, text_ids
 from ...scores import next_token_log_probs
 from ..core.labels import isolated, quoted, rjust, token_label
 from ..core.text import html_table
@@ -106,10 +107,7 @@ class ScoredText(CourseWidget):
     def _ids(self, text):
         """The ids of `text` as the tokenizer makes them by default, and whether it put a token before them:
         (list of int, at least two, bool)."""
-        if not isinstance(text, str):
-            raise CourseError(f"The text is {text!r}, but it has to be a str of at least two tokens.")
-        check_characters(text)
-        ids = self._tokenizer(text, verbose=False).input_ids
+        ids = text_ids(self._tokenizer, text, purpose="score")
         own = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         if not own:
             raise CourseError("The text is empty, so there is nothing to score. Type a few words.")
@@ -119,11 +117,7 @@ class ScoredText(CourseWidget):
                 "probability: nothing stands before it. Type one word more."
             )
         limit = position_limit(self._model)
-        if limit and len(ids) > limit:
-            raise CourseError(
-                f"The text is {len(ids):,} tokens long, and the model has {limit:,} positions. "
-                f"Take at least {len(ids) - limit:,} tokens away."
-            )
+        check_length(len(ids), limit, "the text", "the model has {most} positions")
         if len(ids) > _MOST_TOKENS:
             raise CourseError(
                 f"The text is {len(ids):,} tokens long, and this view shows at most {_MOST_TOKENS}. Shorten "

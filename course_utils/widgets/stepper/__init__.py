@@ -9,8 +9,9 @@ from pathlib import Path
 
 import traitlets
 
-from ...errors import CourseError, check_characters
+from ...errors import CourseError
 from ...inputs.limits import unwrapped
+from ...inputs.text import check_length, text_ids
 from ...masks import pad
 from ..core.labels import columns, isolated, ljust, quoted, visible
 from ..core.text import html_table
@@ -184,21 +185,8 @@ class Stepper(CourseWidget):
 
     def _row(self, prompt, number):
         """The ids of one prompt: list of int."""
-        if not isinstance(prompt, str):
-            raise CourseError(
-                f"Prompt {number} is of type {type(prompt).__name__}, not text. Write it in quotes."
-            )
-        check_characters(prompt, f"prompt {number}")
-        row = list(self._tokenizer(prompt, verbose=False).input_ids)
-        if not row:
-            raise CourseError(
-                f"Prompt {number} is empty, so there is nothing to continue. Type at least one word."
-            )
-        if len(row) > _MOST_TOKENS:
-            raise CourseError(
-                f"Prompt {number} has {len(row)} tokens, and this view shows at most {_MOST_TOKENS}. "
-                f"Shorten it by {len(row) - _MOST_TOKENS} tokens or more."
-            )
+        row = text_ids(self._tokenizer, prompt, f"prompt {number}")
+        check_length(len(row), _MOST_TOKENS, f"prompt {number}", "this view shows at most {most}")
         return row
 
     def page_state(self):

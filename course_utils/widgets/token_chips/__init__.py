@@ -8,6 +8,7 @@ from pathlib import Path
 import traitlets
 
 from ...errors import CourseError
+from ...inputs.text import check_text
 from ...tokens import BytePairEncoder, merges_of_tokens
 from ..core.labels import isolated, quoted, visible
 from ..core.text import html_table
@@ -57,8 +58,7 @@ class TokenChips(CourseWidget):
 
     @text.setter
     def text(self, text):
-        if not isinstance(text, str):
-            raise CourseError(f"The text is of type {type(text).__name__}. Give one text: 'Hello world'.")
+        check_text(text)
         if len(text) > _MOST_CHARACTERS:
             raise CourseError(
                 f"The text has {len(text):,} characters, and this view shows at most {_MOST_CHARACTERS:,}. "
