@@ -64,8 +64,8 @@ class TwoSteps:
     added to the number `number` of it. What a link makes of them is what the second step reads after the
     prompt. Its loss is the surprise at `target`, in nats.
 
-    Raises CourseError for a model that is no decoder, for one in training mode, and for ids and a number that
-    it does not have.
+    Raises CourseError for a model that is not a decoder, for one in training mode, and for ids and a
+    number that it does not have.
     """
 
     def __init__(self, model, start, target, number):

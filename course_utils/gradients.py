@@ -77,7 +77,7 @@ class Problem:
     gradient:   [parameters], the gradient of J: the sum of p R grad log p
 
     Raises CourseError for rewards of another shape, that are not finite or all the same, where there are too
-    many sequences to sum over, for a model that is no decoder, and for one in training mode.
+    many sequences to sum over, for a model that is not a decoder, and for one in training mode.
     """
 
     def __init__(self, model, rewards, start=0):

@@ -58,7 +58,7 @@ def pad(rows, pad_id, side="left"):
     pad_id: int, the id to fill with
     side:   "left" or "right", where the padding goes
     Returns (input_ids, attention_mask), both LongTensor [batch, length]; the mask is 1 at the rows' own ids.
-    Raises CourseError for an empty list, an empty row, ids that are no integers, a missing pad id or an
+    Raises CourseError for an empty list, an empty row, ids that are not integers, a missing pad id or an
     unknown side.
     """
     _check_side(side)
@@ -199,7 +199,7 @@ def fill_value(fill, dtype):
         number = float(fill)
     except (TypeError, ValueError):
         raise CourseError(
-            f"{fill!r} is no fill value. Give one of {', '.join(map(repr, FILLS))}, or a number."
+            f"{fill!r} is not a fill value. Give one of {', '.join(map(repr, FILLS))}, or a number."
         ) from None
     if math.isnan(number) or number >= 0:
         raise CourseError(f"{fill!r} would not forbid anything: a fill value is negative. Give 'finfo.min'.")
@@ -236,7 +236,7 @@ def labels_from_ids(input_ids, pad_id):
     Returns LongTensor [batch, length] with -100, which the loss skips, at the padding. Of the run of `pad_id`
     that closes a row the first is kept: it is the end of the text, the one place that teaches when to stop.
     Where the attention mask is at hand, `input_ids.masked_fill(attention_mask == 0, -100)` says the same
-    without guessing. Raises CourseError for ids that are no such table, and for a missing pad id.
+    without guessing. Raises CourseError for ids that are not such a table, and for a missing pad id.
     """
     try:
         input_ids = _as_tensor(input_ids)
@@ -277,4 +277,4 @@ def _as_tensor(table):
 
 def _check_side(side):
     if side not in SIDES:
-        raise CourseError(f"{side!r} is no side. Give 'left' (to generate) or 'right' (to train).")
+        raise CourseError(f"{side!r} is not a side. Give 'left' (to generate) or 'right' (to train).")

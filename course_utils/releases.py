@@ -46,14 +46,18 @@ def range_problem():
         return f"transformers is {release}, and the course needs {OLDEST} or newer", False
     if is_before(NEWEST):
         return (
-            f"transformers is {release}, older than the {NEWEST} that the lessons were run with: "
-            "course_utils works, but lessons 04 to 06 have lines that need 5.24",
+            (
+                f"transformers is {release}, older than the {NEWEST} that the lessons were run with: "
+                "course_utils works, but lessons 04 to 06 have lines that need 5.24"
+            ),
             True,
         )
     if Version(release) > Version(NEWEST):
         return (
-            f"transformers is {release}, newer than the {NEWEST} that the course was tried with: "
-            "numbers and texts may differ",
+            (
+                f"transformers is {release}, newer than the {NEWEST} that the course was tried with: "
+                "numbers and texts may differ"
+            ),
             True,
         )
     return "", True

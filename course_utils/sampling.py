@@ -40,8 +40,8 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
                  distribution is softmax(logits / temperature)
     seed:        int, leaves torch's global random state alone; None draws from that
     The model is given ids and a mask of ones, no token types: as it is where the texts are scored.
-    Raises CourseError for a prompt that is no text or has no tokens, for numbers out of range, for a model
-    that is no decoder, and where it has fewer positions.
+    Raises CourseError for a prompt that is not text or has no tokens, for numbers out of range, for a model
+    that is not a decoder, and where it has fewer positions.
     """
     samples, new_tokens = at_least(1, samples=samples), at_least(1, new_tokens=new_tokens)
     temperature, seed = above_zero(temperature=temperature), checked_seed(seed)

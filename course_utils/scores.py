@@ -166,7 +166,7 @@ def _stored_scores(output, source="scores"):
     """The tuple of [batch x beams, vocabulary] tensors, a step each."""
     if source not in SOURCES:
         raise CourseError(
-            f"{source!r} is no source. Give 'scores' (after the processors) or 'logits' (before them)."
+            f"{source!r} is not a source. Give 'scores' (after the processors) or 'logits' (before them)."
         )
     if getattr(output, "sequences", None) is None:
         raise CourseError(

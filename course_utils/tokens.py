@@ -52,7 +52,7 @@ class Token:
 
     @property
     def text(self):
-        """str, the bytes read as UTF-8; bytes that are no whole character become U+FFFD."""
+        """str, the bytes read as UTF-8; bytes that are not a whole character become U+FFFD."""
         return self.bytes.decode("utf-8", errors="replace")
 
 
@@ -101,7 +101,7 @@ _BYTE_OF = {symbol: byte for byte, symbol in _SYMBOL_OF.items()}
 
 
 def symbols_to_bytes(symbols):
-    """The bytes that a str of printable symbols stands for. Raises KeyError for a character that is none."""
+    """The bytes that a str of printable symbols stands for. Raises KeyError for any other character."""
     return bytes(_BYTE_OF[symbol] for symbol in symbols)
 
 
@@ -275,12 +275,16 @@ def _refusal(spec):
     parts = []
     if model.get("dropout"):
         parts.append("leaves merges out at random (dropout)")
-    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(name):
-            parts.append(f"adds {model[name]!r} to the parts of a word ({name})")
+    parts += [
+        f"adds {model[name]!r} to the parts of a word ({name})"
+        for name in ("continuing_subword_prefix", "end_of_word_suffix")
+        if model.get(name)
+    ]
     if not all(symbol in model["vocab"] for symbol in _BYTE_OF):
         # Without these two, a byte that has no entry is left out.
-        for name in ("unk_token", "byte_fallback"):
-            if model.get(name):
-                parts.append(f"writes something else for a byte that has no entry ({name})")
+        parts += [
+            f"writes something else for a byte that has no entry ({name})"
+            for name in ("unk_token", "byte_fallback")
+            if model.get(name)
+        ]
     return f"{' and '.join(parts)}, and BytePairEncoder does not" if parts else None

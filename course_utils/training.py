@@ -21,7 +21,7 @@ from .inputs.limits import check_no_learned_prompt, unwrapped
 from .inputs.numbers import above_zero, at_least, at_least_float32, real
 from .sampling import checked_seed, sample, seeded
 
-MOST_KL = 6.0  # nats a token from the model that the run began with; further away is no habit
+MOST_KL = 6.0  # nats a token from the model that the run began with; further away it is no longer a habit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def train_habit(
     on_step:       a function of a `TrainingStep`, called after each step, such as `ProgressBar()`; or None
 
     Dropout is off throughout: the texts are drawn and scored by the same network.
-    Raises CourseError for numbers out of range, for rewards that are no finite numbers or in the first step
+    Raises CourseError for numbers out of range, for rewards that are not finite numbers or in the first step
     all the same, for a run that diverges (loss or weights that are not finite, or more than `MOST_KL` nats a
     token away from where it began), and when it is interrupted. Whatever is raised, the model's weights are
     then as they were before the run.

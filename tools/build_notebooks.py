@@ -179,8 +179,10 @@ def differences(root: Path, sources: list[Path], *, orphans: bool) -> list[str]:
         stored = {
             path for folder in ("", "solutions") for path in (root / "notebooks" / folder).glob("*.ipynb")
         }
-        for path in sorted(stored - expected):
-            problems.append(f"{path.relative_to(root)} has no source. Remove it, or write its source.")
+        problems += [
+            f"{path.relative_to(root)} has no source. Remove it, or write its source."
+            for path in sorted(stored - expected)
+        ]
     return problems
 
 

@@ -85,12 +85,16 @@ class Diagram:
         width, height = self.size
         return "\n".join(
             [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-                f'height="{height}" role="img" font-family="{SANS}" fill="{INK}">',
+                (
+                    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+                    f'height="{height}" role="img" font-family="{SANS}" fill="{INK}">'
+                ),
                 f"<title>{escape(self.title)}</title>",
                 f"<desc>{escape(self.description)}</desc>",
-                '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-                f'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="{INK}"/></marker></defs>',
+                (
+                    '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+                    f'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="{INK}"/></marker></defs>'
+                ),
                 f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>',
                 *self.parts,
                 "</svg>\n",

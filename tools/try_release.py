@@ -95,7 +95,7 @@ def attempt(options, root: Path) -> list[Section]:
         )
         if options.environment and not place.python.exists():
             raise CannotRun(
-                f"{options.environment} is no environment that --keep left: it has no {place.python.name}."
+                f"{options.environment} is not an environment of --keep: it has no {place.python.name}."
             )
         report = Report(options.report)
         if not options.environment:

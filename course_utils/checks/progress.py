@@ -44,7 +44,7 @@ KINDS = ("exercise", "prediction", "quiz")
 def valid_id(text):
     """Return `text` if it is the id of an exercise or a question, such as "01/merge"; ValueError if not."""
     if not re.fullmatch(r"\d\d/[a-z0-9]+(-[a-z0-9]+)*", text):
-        raise ValueError(f"{text!r} is no id: write the lesson's two digits, a slash and a name, '01/merge'")
+        raise ValueError(f"{text!r} is not an id: the lesson's two digits, a slash and a name, '01/merge'")
     return text
 
 

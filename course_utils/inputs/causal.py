@@ -16,7 +16,7 @@ _known = weakref.WeakSet()  # models that were asked and are causal
 
 
 def check_causal(model, purpose):
-    """Refuse a model that is no decoder: one in which a token also reads the tokens after it.
+    """Refuse a model that is not a decoder: one in which a token also reads the tokens after it.
 
     purpose: str, who asks and what the model is to do, "NextToken continues a prompt"
     Raises CourseError for an encoder-decoder, and for a model whose logits after the first token of a text

@@ -24,8 +24,8 @@ def unwrapped(model):
     """The transformers model inside of wrappers, or `model` itself if it has none.
 
     A wrapper passes attributes on, but it is of another class, and its forward has other parameters. What
-    generate() runs is the model inside, with adapters such as LoRA in its layers. A learned prompt is no part
-    of it: a PEFT model that has one stays as it is.
+    generate() runs is the model inside, with adapters such as LoRA in its layers. A learned prompt is
+    not part of it: a PEFT model that has one stays as it is.
     """
     while not isinstance(model, PreTrainedModel):
         inside = _inside(model)

@@ -138,7 +138,7 @@ def _find(target):
 def _bare(target):
     if not isinstance(target, str) or not target:
         raise CourseError(
-            f"{target!r} is no name. Give one below transformers as text, "
+            f"{target!r} is not a name. Give one below transformers as text, "
             'such as "generation.utils.GenerationMixin._sample".'
         )
     return target.removeprefix("transformers.")

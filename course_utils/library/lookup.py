@@ -79,7 +79,7 @@ def where(name):
     """
     words = re.findall(r"[^\W\d]\w*", name) if isinstance(name, str) else []
     if not words:
-        raise CourseError(f'{name!r} is no name. Give one as text, such as "greedy_search".')
+        raise CourseError(f'{name!r} is not a name. Give one as text, such as "greedy_search".')
     found = [entry for entry in ENTRIES if words[-1].lower() in map(str.lower, _words(entry))]
     if found:
         return _checked(found)

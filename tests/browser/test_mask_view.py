@@ -152,7 +152,7 @@ def test_nan_is_a_finding(mount, widget):
     assert cell(page, 0, 0).get_attribute("aria-label") == "NaN, query 0, key 0, forbidden"
     assert words(page) == (
         "All 8 keys are forbidden to this query. Every sum is −∞, so softmax divides 0 by 0. The result is "
-        "NaN, “not a number”: this is no distribution, and whatever is calculated with it becomes NaN too."
+        "NaN, “not a number”: this is not a distribution, and whatever is calculated with it becomes NaN too."
     )
     assert cell(page, 0, 0).evaluate("e => e.style.getPropertyValue('--weight')") == "0"
     page.get_by_label("padding", exact=True).check()

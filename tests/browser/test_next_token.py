@@ -476,7 +476,7 @@ def test_clicks_while_the_kernel_is_busy_are_kept(mount, widget):
         ("", "The prompt is empty, so there is nothing to continue. Type at least one word."),
         (
             "word " * 20,
-            "The text is 21 tokens long, and the model has 16 positions. Take at least 5 tokens away",
+            "The prompt has 21 tokens, and the model has 16 positions. Shorten it by 5 or more.",
         ),
         ("a\ud83d", "Character 2 of the prompt is U+D83D, half of a surrogate pair"),
     ],
@@ -505,9 +505,7 @@ def test_a_bad_prompt_is_one_sentence_and_loses_nothing(mount, widget, text, sen
 def test_the_end_of_the_positions_is_said(mount, model, gpt2):
     page = mount(NextToken(model, gpt2, "word " * 15))
     page.get_by_role("button", name="Most likely").click()
-    expect(page.get_by_role("alert")).to_contain_text(
-        "17 tokens long, and the model has 16 positions. Step back."
-    )
+    expect(page.get_by_role("alert")).to_contain_text("17 tokens, and the model has 16 positions. Step back.")
     page.get_by_role("button", name="Step back").click()
     assert page.widget.chosen == ()
     expect(page.locator(".next-token-positions")).to_have_text("16 of 16 positions")

@@ -228,7 +228,7 @@ def test_a_sentence_beyond_the_models_positions(mount, gpt2):
     page = mount(PaddingGrid({"tiny": (tiny_gpt2(positions=8), gpt2)}, ["Hello"]))
     page.get_by_label("Sentences").fill("a b c d e f g h i")
     expect(page.get_by_role("alert")).to_have_text(
-        "Sentence 1 has 9 tokens, and the model has 8 positions. Shorten it by 1 tokens or more."
+        "Sentence 1 has 9 tokens, and the model has 8 positions. Shorten it by 1 or more."
     )
 
 

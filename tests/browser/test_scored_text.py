@@ -151,9 +151,9 @@ def test_a_typed_text_is_scored_once_typing_pauses(mount, widget):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "The text is empty, so there is nothing to score. Type a few words."),
+        ("", "The text is empty, so there is nothing to score. Type at least one word."),
         ("Hello", "The text is one token, “Hello”, and a first token has no probability"),
-        ("word " * 20, "The text is 21 tokens long, and the model has 16 positions."),
+        ("word " * 20, "The text has 21 tokens, and the model has 16 positions."),
     ],
     ids=["empty", "one token", "too long"],
 )

@@ -305,7 +305,7 @@ def test_a_finished_row_is_filled_up_and_says_why(mount, widget):
     at_step(page, "Step 1")
     assert taken(page, 1) == ["<|endoftext|>", "pad"]
     assert page.locator(".stepper-reason").all_inner_texts() == ["finished: end of text"]
-    pads = page.locator(".stepper-text").nth(1).locator("button.stepper-filler")
+    pads = page.locator(".stepper-text").nth(1).locator("button.stepper-padding")
     assert "gradient" in pads.first.evaluate("e => getComputedStyle(e).backgroundImage")
     page.get_by_role("radio", name="Row 1").check()
     expect(page.locator(".stepper-choice")).to_contain_text("Row 1: finished before this step (end of text).")

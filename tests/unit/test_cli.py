@@ -60,7 +60,7 @@ def test_prepare_shared_fills_the_folder_that_every_user_looks_into(monkeypatch,
 
 
 @pytest.mark.parametrize(
-    "error, status, said",
+    ("error", "status", "said"),
     [
         (CourseError("No disk. Buy one."), 1, "No disk. Buy one.\n"),
         (KeyboardInterrupt(), 130, "Interrupted. Nothing half-made is left; run it again at any time.\n"),
@@ -98,7 +98,7 @@ def test_doctor_runs_as_a_program_and_its_status_is_its_verdict():
         assert f"  {title} " in done.stdout
 
 
-@pytest.mark.parametrize("needed, status", [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("needed", "status"), [(True, 1), (False, 0)])
 def test_the_status_of_doctor_tells_whether_something_needed_is_missing(needed, status, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("B", "gone", "Get it.", needed)])
     assert __main__.main(["doctor"]) == status
@@ -179,7 +179,7 @@ def test_check_machine_is_one_line_where_all_is_well_and_names_what_is_not(monke
 
 
 @pytest.mark.parametrize(
-    "release, is_missing, sentence",
+    ("release", "is_missing", "sentence"),
     [
         ("5.19.0", True, f"transformers is 5.19.0, and the course needs {releases.OLDEST} or newer"),
         ("5.22.2", False, "lessons 04 to 06 have lines that need 5.24"),

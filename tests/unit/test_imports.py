@@ -88,7 +88,7 @@ def test_imports_run_downwards():
 
 
 @pytest.mark.parametrize(
-    "module, imported",
+    ("module", "imported"),
     [
         ("checks/quiz.py", "lessons"),
         ("checks/quiz.py", "widgets"),

@@ -38,7 +38,7 @@ def test_no_other_module_looks_at_the_version_of_transformers_or_tests_for_a_nam
 
 
 @pytest.mark.parametrize(
-    "installed, release, is_before",
+    ("installed", "release", "is_before"),
     [
         ("5.23.0", "5.24", True),
         ("5.24.0", "5.24", False),

@@ -148,7 +148,7 @@ def fetch(place: Workplace, wanted: str, folder: Path, what: str) -> str:
         return version
     if wanted != "newest" and not VERSION.fullmatch(wanted):
         raise CannotRun(
-            f"{wanted!r} is no version. Give one such as {place.pinned}, or newest, or the path of a wheel."
+            f"{wanted!r} is not a version. Give one such as {place.pinned}, newest, or the path of a wheel."
         )
     requirement = "transformers" if wanted == "newest" else f"transformers=={wanted}"
     downloads = place.folder / f"{folder.name}-wheel"
@@ -186,12 +186,12 @@ def unpack(wheel: Path, folder: Path) -> str:
             name = re.search(r"^Name: *(\S+)", metadata, re.MULTILINE)
             version = re.search(r"^Version: *(\S+)", metadata, re.MULTILINE)
             if not (name and version):
-                raise CannotRun(f"{wheel} is no wheel: it has no METADATA with a name and a version.")
+                raise CannotRun(f"{wheel} is not a wheel: it has no METADATA with a name and a version.")
             if name[1].lower() != "transformers":
                 raise CannotRun(f"{wheel} is a wheel of {name[1]}. Give one of transformers.")
             packed.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CannotRun(f"{wheel} is no wheel, or a damaged one ({error}).") from None
+        raise CannotRun(f"{wheel} is not a wheel, or a damaged one ({error}).") from None
     return version[1]
 
 

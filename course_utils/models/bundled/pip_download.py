@@ -39,7 +39,7 @@ def download(title, requirement, sha256, folder, progress=lambda size: None):
 
 
 def _environment(scratch):
-    # Temporary files in a folder of ours: what has arrived can be counted there, and they go with it.
+    # Temporary files in a folder made here: what has arrived can be counted there, and they go with it.
     temporary = dict.fromkeys(["TMPDIR", "TEMP", "TMP"], str(scratch))
     ours = {
         "UV_CACHE_DIR": str(scratch / "uv"),

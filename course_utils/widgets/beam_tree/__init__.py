@@ -47,7 +47,7 @@ class BeamTree(CourseWidget):
     processors count; its stop strings, and what asks for another search, do not.
 
     Raises CourseError for a setting out of its range, for a prompt of no tokens or of more than the model has
-    positions, for half a surrogate pair, for a model that is no decoder and for logits of NaN.
+    positions, for half a surrogate pair, for a model that is not a decoder and for logits of NaN.
     """
 
     _esm = _HERE / "view.js"

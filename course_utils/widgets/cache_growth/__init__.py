@@ -57,8 +57,8 @@ class CacheGrowth(CourseWidget):
     `measure(most)` measures in the cell and returns when it is done; `measured` holds the results.
     `cache_size.predicted_size` reads the prediction from the configuration.
 
-    Raises CourseError for a model that is no decoder, for one that has no logits or returns no keys and
-    values, for a text that is no str, has no tokens or holds half a surrogate pair.
+    Raises CourseError for a model that is not a decoder, for one that has no logits or returns no keys and
+    values, for a text that is not a str, has no tokens or holds half a surrogate pair.
     """
 
     _esm = _HERE / "view.js"

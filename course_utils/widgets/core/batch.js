@@ -21,7 +21,7 @@ export function sentenceBox(model, request, draw, blamed = () => false) {
   let refusal = ""; // why the kernel refused what the box holds; other sentences are shown then
   let drawn = null;
 
-  /** A line that has only been begun, at the end, is no sentence yet. */
+  /** A line that has only been begun, at the end, is not a sentence yet. */
   const lines = () => {
     const text = box.value.replace(/\n+$/, "");
     return text === "" ? [] : text.split("\n");

@@ -69,7 +69,7 @@ def style(path):
 def smaller(module):
     """A whole ES module (str), minified: str, the same program.
 
-    Whole, since a constant that nothing in it uses or exports is dropped. Text that is no JavaScript keeps
+    Whole, since a constant that nothing in it uses or exports is dropped. Text that is not JavaScript keeps
     all but its comments. A line that begins with // or /* is a comment, so none may stand in a template
     literal.
     """

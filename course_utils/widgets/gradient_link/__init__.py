@@ -41,8 +41,9 @@ class GradientLink(CourseWidget):
     `chain()` and `curve()` have the numbers. Everything is computed when the widget is made, in 12 forward
     and backward passes of 49 rows, so the page needs no kernel.
 
-    Raises CourseError for a model that is no decoder, for ids and numbers that the model does not have, for a
-    span that is not above 0, for losses that are no numbers, and for a control that is set to something else.
+    Raises CourseError for a model that is not a decoder, for ids and numbers that the model does not have,
+    for a span that is not above 0, for losses that are not numbers, and for a control set to something
+    else.
     """
 
     _esm = _HERE / "view.js"

@@ -140,7 +140,7 @@ class MaskView(CourseWidget):
                 "scores": scores.numpy().astype("<f4").tobytes(),
             },
         )
-        if others:  # begin at a query that may look nowhere: the first filler of the first padded row
+        if others:  # begin at a query that may look nowhere: the first padding token of the first padded row
             padded_rows = (self._mask == 0).any(1).int()
             self.row, self.query, self.key = int(padded_rows.argmax()), 0, 0
 

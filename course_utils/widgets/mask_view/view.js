@@ -56,7 +56,7 @@ function words({ may, sums, weights, unmasked }, fill, dtype) {
   const all = `All ${keys} keys are forbidden to this query.`;
   switch (outcome({ weights, unmasked })) {
     case "NaN":
-      return `${all} Every sum is −∞, so softmax divides 0 by 0. The result is NaN, “not a number”: this is no distribution, and whatever is calculated with it becomes NaN too.`;
+      return `${all} Every sum is −∞, so softmax divides 0 by 0. The result is NaN, “not a number”: this is not a distribution, and whatever is calculated with it becomes NaN too.`;
     case "as if unmasked":
       return `${all} Yet the weights are as if nothing were: the same number was added to every score, and softmax sees only differences. The query looks at padding and at the future.`;
     case "uniform":

@@ -48,8 +48,8 @@ class NextToken(CourseWidget):
     from Python moves the controls.
     `prompt`, `chosen` (tuple of int, the ids appended) and `text` tell where the learner is.
 
-    Raises CourseError for a prompt that is no str, of no tokens or of more tokens than the model has
-    positions, for half a surrogate pair, for a model that is no decoder, for other `controls`, and for a
+    Raises CourseError for a prompt that is not a str, of no tokens or of more tokens than the model has
+    positions, for half a surrogate pair, for a model that is not a decoder, for other `controls`, and for a
     setting outside its slider or without one.
     """
 

@@ -39,7 +39,7 @@ class PaddingGrid(CourseWidget):
     answer is read at each row's last token.
 
     Raises CourseError for other sentences (see `batch.padded`), for a tokenizer without a pad token, for a
-    model that is no decoder, that takes no position ids or counts its own from elsewhere than 0, and for a
+    model that is not a decoder, that takes no position ids or counts its own from elsewhere than 0, and for a
     switch that is set to something else.
     """
 

@@ -33,7 +33,7 @@ class ScoredText(CourseWidget):
     nothing stands before it. Where the tokenizer itself puts a token before every text, that one is first.
 
     Raises CourseError for a text of fewer or more tokens or of more than the model has positions, for half a
-    surrogate pair, for a model that is no decoder and for logits that make no distribution.
+    surrogate pair, for a model that is not a decoder and for logits that make no distribution.
     """
 
     _esm = _HERE / "view.js"

@@ -40,7 +40,7 @@ def parsed(text, objects):
     for keyword in call.keywords:
         name, written = keyword.arg, ast.unparse(keyword.value)
         if name is None or name in arguments or name in objects or name in _GIVEN:
-            why = "comes from the cell" if name in objects else "is no single argument"
+            why = "comes from the cell" if name in objects else "is not a single argument"
             why = "is given beside these arguments" if name in _GIVEN else why
             why = "is given twice" if name in arguments else why
             raise CourseError(
@@ -50,7 +50,7 @@ def parsed(text, objects):
             arguments[name] = ast.literal_eval(keyword.value)
         except ValueError:
             raise CourseError(
-                f"{name}={written} is no number, text, list, True, False or None. "
+                f"{name}={written} is not a number, text, list, True, False or None. "
                 f"Give other objects in the cell: Stepper(model, tokenizer, prompt, {name}=...)."
             ) from None
     return arguments

@@ -8,7 +8,7 @@ const BARS = 10;
 const percent = (share) => shareText(share || Number.MIN_VALUE);
 
 const tokenText = (text) => element("bdi", { class: "stepper-token" }, text);
-const filler = () => element("span", { class: "stepper-token stepper-filler" }, "pad");
+const padding = () => element("span", { class: "stepper-token stepper-padding" }, "pad");
 
 /**
  * Every row's text: its prompt, then a button for each step that was taken.
@@ -18,10 +18,10 @@ export function tokenRows(shown, turns, view, on) {
   const name = uniqueId();
   return shown.rows.map((ids, row) => {
     const real = values(shown.steps[0].given[row].mask);
-    const prompt = ids.map((id, at) => (real[at] ? tokenText(shown.labels[id]) : filler()));
+    const prompt = ids.map((id, at) => (real[at] ? tokenText(shown.labels[id]) : padding()));
     const steps = turns.flatMap((turn, at) => {
       const over = turn.shares[row] === null;
-      const state = over ? " stepper-filler" : at > view.step ? " stepper-later" : "";
+      const state = over ? " stepper-padding" : at > view.step ? " stepper-later" : "";
       const token = turn.tokens[row];
       const button = control(
         "button",
@@ -97,7 +97,7 @@ export function givenTable({ cache, given }, row, { labels }) {
         line(
           "token",
           `${cache} in the cache`,
-          ids.map((id, at) => (own[at] ? tokenText(labels[id]) : filler())),
+          ids.map((id, at) => (own[at] ? tokenText(labels[id]) : padding())),
         ),
         line("id", "", ids.map(String)),
         line("position", "", positions ? positions.map(String) : ids.map(() => "none")),

@@ -32,8 +32,8 @@ class TokenChips(CourseWidget):
     drawn for the first 512 tokens of each tokenizer, and in a saved page for as many as there is room for;
     the page says so.
 
-    Raises CourseError for a text that is no str, half a surrogate pair, more than 2,000 characters, and a
-    tokenizer that is no byte-level BPE or has a part that `tokens.BytePairEncoder` does not.
+    Raises CourseError for a text that is not a str, half a surrogate pair, more than 2,000 characters, and a
+    tokenizer that is not a byte-level BPE or has a part that `tokens.BytePairEncoder` does not.
     """
 
     _esm = _HERE / "view.js"
@@ -136,8 +136,8 @@ class TokenChips(CourseWidget):
 def _tokens(pieces):
     """The first tokens of a text (list of `tokens.Piece`) as the page shows them: list of dict.
 
-    id: int; text: str, invisible characters made visible, bytes that are no whole character as r"\\xE2\\x80";
-    symbol: str, as the vocabulary spells it; bytes: str, hexadecimal; special: bool;
+    id: int; text: str, invisible characters made visible, bytes that are not a whole character as
+    r"\\xE2\\x80"; symbol: str, as the vocabulary spells it; bytes: str, hexadecimal; special: bool;
     piece: int, which piece of the text it lies in; merges: list of [left, right, result, rank] in the order
     in which they were made.
     """

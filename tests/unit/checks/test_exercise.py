@@ -112,12 +112,10 @@ def stub(parts, pair):
 
 def stub_of_dots(parts, pair):
     """Merge `pair` in `parts`."""
-    ...
 
 
 def stub_with_name(parts, pair):
-    result = None
-    return result
+    return None
 
 
 def stub_half_done(parts, pair):
@@ -418,9 +416,10 @@ def test_an_interrupt_while_the_thread_is_started_lets_nothing_run_on(begins, mo
             pass
 
     begun, threads = threading.Event(), []
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(sandbox.threading, "Thread", Thread)
-        wrap(lambda answer: answer())(endless)
+        with pytest.raises(KeyboardInterrupt):
+            wrap(lambda answer: answer())(endless)
     if not begins:  # it was on its way, and begins only now
         threading.Thread.start(threads[0])
     assert threads_end()
@@ -576,7 +575,7 @@ def test_html_escapes_and_shows_code():
 
 def test_repr_names_the_exercise():
     assert repr(merge) == "Exercise 01/merge: Merge one pair everywhere (8 min, difficulty 2 of 3)"
-    with pytest.raises(ValueError, match="no id"):
+    with pytest.raises(ValueError, match="not an id"):
         exercise("merge", title="", minutes=1, difficulty=1)(lambda answer: "")
 
 

@@ -156,7 +156,7 @@ def test_reset_of_everything_also_ends_a_broken_file(path):
 
 @pytest.mark.parametrize("item", ["merge", "1/merge", "01/", "01/Merge", "01/a b", "../x", "01/a/b"])
 def test_ids_are_checked(item):
-    with pytest.raises(ValueError, match="no id"):
+    with pytest.raises(ValueError, match="not an id"):
         progress.record(item, done=True)
 
 

@@ -17,7 +17,7 @@ def number(**changes):
     [
         (lambda: Option("", "why"), "needs a text"),
         (lambda: Option("a", " "), "needs a why"),
-        (lambda: Question("q", "?", (RIGHT, WRONG)), "no id"),
+        (lambda: Question("q", "?", (RIGHT, WRONG)), "not an id"),
         (lambda: Question("01/q", "", (RIGHT, WRONG)), "needs a text"),
         (lambda: Question("01/q", "?", (RIGHT,)), "at least two"),
         (lambda: Question("01/q", "?", (RIGHT, RIGHT)), "same text"),

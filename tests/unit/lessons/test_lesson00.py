@@ -9,7 +9,7 @@ def by_index(tokens, probabilities):
 
 
 def by_sorting(tokens, probabilities):
-    return sorted(zip(probabilities, tokens, strict=True))[-1][1]
+    return max(zip(probabilities, tokens, strict=True))[1]
 
 
 def place(tokens, probabilities):

@@ -304,7 +304,7 @@ def learn_with_tuples(counts, number):
         for symbols, count in words:
             for pair in pairwise(symbols):
                 pairs[pair] = pairs.get(pair, 0) + count
-        best = sorted(pairs, key=lambda pair: -pairs[pair])[0]
+        best = min(pairs, key=lambda pair: -pairs[pair])
         learned.append(best)
         words = [(tuple(join_pair(list(symbols), *best)), count) for symbols, count in words]
     return learned

@@ -261,7 +261,7 @@ def filled_with_ten_thousand(query, key, value, allowed):
 
 
 @pytest.mark.parametrize(
-    "answer, words",
+    ("answer", "words"),
     [
         (filled_with_ten_thousand, "lower than any of them could be"),
         (filled_and_nan_to_zero, "gradient of the value is NaN"),

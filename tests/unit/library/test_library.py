@@ -126,8 +126,8 @@ def test_anchors_that_do_not_fit_are_all_named():
     [
         (("generation.utils.GenerationMixin.greedy_search",), "library.where('greedy_search')"),
         (("nothing.at.all",), "has no 'nothing.at.all'"),
-        ((3,), "3 is no name"),
-        (("",), "'' is no name"),
+        ((3,), "3 is not a name"),
+        (("",), "'' is not a name"),
         (("generation.utils",), "is a module"),
         (("generation.utils.torch.nn.Module",), "not a part of transformers"),
         ((SAMPLE, {ARGMAX: "x"}, -1), "context is -1"),
@@ -337,8 +337,8 @@ def test_a_name_is_found_as_an_article_spells_it(spelled):
         ("greedy_serch", "Close to it: greedy_search"),
         ("tie_weights", "has it, as transformers.PreTrainedModel.tie_weights."),
         ("xyzzy", "The map has no 'xyzzy'. library.version_map() shows all names."),
-        ("", "'' is no name"),
-        (None, "None is no name"),
+        ("", "'' is not a name"),
+        (None, "None is not a name"),
     ],
 )
 def test_an_unknown_name_gets_a_sentence(name, sentence):

@@ -183,7 +183,7 @@ def test_without_a_network_one_sentence_names_the_two_ways_out(cache, pip_settin
 
 
 @pytest.mark.parametrize(
-    "deliver, sentence",
+    ("deliver", "sentence"),
     [
         (cut_short, "could not be downloaded|is not the file it must be"),
         (altered, "is not the file it must be"),

@@ -100,7 +100,7 @@ def test_gpt2_comes_with_the_embedded_vocabulary(outcomes):
 
 
 @pytest.mark.parametrize(
-    "name, sentence",
+    ("name", "sentence"),
     [
         ("some/pickle", "no weights as safetensors"),
         ("some/code", "needs code of its own"),

@@ -221,8 +221,8 @@ LONG = "one two three four five six seven eight nine ten"
 
 def test_views_and_scores_end_where_a_table_ends_and_nowhere_else(gpt2):
     views = [
-        ("11 tokens long, and the model has 8 positions", lambda m, text: NextToken(m, gpt2, text + " a")),
-        ("10 tokens long, and the model has 8 positions", lambda m, text: ScoredText(m, gpt2, text)),
+        ("11 tokens, and the model has 8 positions", lambda m, text: NextToken(m, gpt2, text + " a")),
+        ("10 tokens, and the model has 8 positions", lambda m, text: ScoredText(m, gpt2, text)),
         ("10 tokens; with 5 new ones it takes 14", lambda m, text: BeamTree(m, gpt2, text)),
         ("10 tokens, and this model has 8", lambda m, text: Stepper(m, gpt2, text, max_new_tokens=1)),
         ("Sentence 1 has 10 tokens, and the model has 8", lambda m, text: MaskView(m, gpt2, [text])),

@@ -294,7 +294,7 @@ def test_a_device_that_is_not_there_is_a_sentence(wanted, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "cuda, mps, best",
+    ("cuda", "mps", "best"),
     [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")],
 )
 def test_the_best_device_present_is_picked(cuda, mps, best, monkeypatch):

@@ -240,17 +240,17 @@ CONFLICT = "Collecting\nERROR: Cannot install tokenizers because these versions 
         (
             ["latest"],
             {},
-            "'latest' is no version. Give one such as 5.24.0, or newest, or the path of a wheel.",
+            "'latest' is not a version. Give one such as 5.24.0, newest, or the path of a wheel.",
         ),
-        (["5.24.0; rm x"], {}, "is no version."),
+        (["5.24.0; rm x"], {}, "is not a version."),
         (["no/such.whl"], {}, "There is no file no/such.whl."),
-        (["none.whl"], {}, "none.whl is no wheel, or a damaged one"),
-        (["empty.whl"], {}, "empty.whl is no wheel: it has no METADATA"),
+        (["none.whl"], {}, "none.whl is not a wheel, or a damaged one"),
+        (["empty.whl"], {}, "empty.whl is not a wheel: it has no METADATA"),
         (["torch.whl"], {}, "torch.whl is a wheel of torch. Give one of transformers."),
         ([NEW, "--python", "nowhere/python"], {}, "There is no Python nowhere/python."),
         ([NEW, "--report", "no/folder/r.md"], {}, "There is no folder "),
         ([NEW, "--report", "."], {}, ". is a folder. Give --report the name of a file."),
-        ([NEW, "--environment", "nowhere"], {}, "nowhere is no environment that --keep left"),
+        ([NEW, "--environment", "nowhere"], {}, "nowhere is not an environment of --keep"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -418,5 +418,5 @@ def test_the_environments_variables_are_not_a_learners(place, monkeypatch):
 
 
 def test_a_version_needs_no_network_to_be_refused():
-    with pytest.raises(CannotRun, match="is no version"):
+    with pytest.raises(CannotRun, match="is not a version"):
         workplace.fetch(workplace.Workplace(Path(tempfile.gettempdir()), Path("x")), "5.24.x", Path("y"), "z")

@@ -312,7 +312,7 @@ def test_a_tokenizer_without_a_pad_token():
         ([[1]], 1.5, "left", "The pad id is 1.5"),
         ([[1]], "<pad>", "left", "The pad id is '<pad>'"),
         ([[1]], None, "left", "There is no pad id"),
-        ([[1]], 0, "top", "'top' is no side"),
+        ([[1]], 0, "top", "'top' is not a side"),
     ],
 )
 def test_bad_rows(rows, pad_id, side, said):
@@ -367,8 +367,8 @@ def test_bad_number_of_queries(queries):
         (torch.tensor([1, 0]), torch.float32, "-inf", "True and False, and was given torch.int64"),
         ([True, False], torch.float32, "-inf", "True and False, and was given list"),
         (torch.tensor([True]), torch.long, "-inf", "has no fractions"),
-        (torch.tensor([True]), torch.float32, "minus", "no fill value"),
-        (torch.tensor([True]), torch.float32, None, "no fill value"),
+        (torch.tensor([True]), torch.float32, "minus", "not a fill value"),
+        (torch.tensor([True]), torch.float32, None, "not a fill value"),
         (torch.tensor([True]), torch.float32, 0.0, "would not forbid anything"),
         (torch.tensor([True]), torch.float32, math.nan, "would not forbid anything"),
         (torch.tensor([True]), torch.float16, -1e9, "would turn into -inf"),

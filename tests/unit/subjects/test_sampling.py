@@ -59,8 +59,8 @@ class Ids:
 
     eos_token_id = END
 
-    def __call__(self, prompts, **kwargs):
-        return SimpleNamespace(input_ids=torch.tensor([PROMPT] * len(prompts)))
+    def __call__(self, prompt, **kwargs):
+        return SimpleNamespace(input_ids=PROMPT)
 
     def decode(self, ids, **kwargs):
         return "".join("abcdefgh"[id] for id in ids)
@@ -141,7 +141,7 @@ def typed(tokenizer):
 
         def __call__(self, *args, **kwargs):
             found = monkey(tokenizer, *args, **kwargs)
-            found["token_type_ids"] = torch.ones_like(found["input_ids"])
+            found["token_type_ids"] = [1] * len(found["input_ids"])
             return found
 
     return Typed()

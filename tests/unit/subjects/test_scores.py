@@ -388,7 +388,7 @@ def test_an_output_without_a_record_says_what_to_pass(model, batch):
         transition_scores(output, ENDS)
     with pytest.raises(CourseError, match=r"holds no logits. Pass output_logits=True"):
         transition_scores(output, ENDS, source="logits")
-    with pytest.raises(CourseError, match=r"'probs' is no source. Give 'scores'"):
+    with pytest.raises(CourseError, match=r"'probs' is not a source. Give 'scores'"):
         transition_scores(output, ENDS, source="probs")
 
 
@@ -432,8 +432,8 @@ BAD_TEXTS = [
     ),
     (torch.tensor([[1.0, 2.0]]), None, "this is torch.float32"),
     ([[1, 2]], None, "this is list"),
-    (torch.tensor([[1, 24]]), None, "The ids hold 24, and the model's vocabulary goes from 0 to 23"),
-    (torch.tensor([[1, -100]]), None, "The ids hold -100"),
+    (torch.tensor([[1, 24]]), None, "input_ids holds 24, and this model's ids go from 0 to 23"),
+    (torch.tensor([[1, -100]]), None, "input_ids holds -100"),
     (torch.ones(1, 65, dtype=torch.long), None, "Row 0 has 65 tokens, and the model has 64 positions"),
     (torch.tensor([[1, 2, 3]]), [[1, 1]], r"has the shape \(1, 2\), the ids have \(1, 3\)"),
     (torch.tensor([[1, 2, 3]]), [[0, 0, 0]], "has no 1"),
@@ -457,7 +457,7 @@ def test_padding_does_not_count_against_the_positions(model):
 
 
 def test_an_encoder_decoder_reads_no_text(t5):
-    with pytest.raises(CourseError, match="was given an encoder-decoder"):
+    with pytest.raises(CourseError, match="is an encoder-decoder model, and a token is scored"):
         token_log_probs(t5, torch.tensor([[1, 2]]))
 
 

@@ -196,7 +196,7 @@ BAD = [
     ("early_stopping", "always", "early_stopping is 'always'."),
     ("prompt", "", "The prompt is empty, so there is nothing to continue. Type at least one word."),
     ("prompt", "a\ud83d", "Character 2 of the prompt is U+D83D, half of a surrogate pair"),
-    ("prompt", ["a"], "The prompt is of type list, and this is for one text: 'My dog is'."),
+    ("prompt", ["a"], "The prompt is of type list, not text. Write it in quotes: 'My dog is'."),
 ]
 
 

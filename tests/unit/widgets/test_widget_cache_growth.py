@@ -287,7 +287,7 @@ def test_the_text_is_repeated(gpt2, clock):
     ("text", "sentence"),
     [
         ("", "The text is empty"),
-        (7, "The text is 7, but it has to be a str"),
+        (7, "The text is of type int, not text"),
         ("a\ud83d", "Character 2 of the text is U"),
     ],
 )

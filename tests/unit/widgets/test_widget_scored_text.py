@@ -80,10 +80,10 @@ def test_a_token_that_the_tokenizer_adds_is_first(model):
         ("Hello", "The text is one token, “Hello”, and a first token has no probability"),
         (
             "word " * 20,
-            "The text is 21 tokens long, and the model has 16 positions. Take at least 5 tokens away",
+            "The text has 21 tokens, and the model has 16 positions. Shorten it by 5 or more",
         ),
         ("a\ud83d", "Character 2 of the text is U"),
-        (None, "The text is None, but it has to be a str"),
+        (None, "The text is of type NoneType, not text"),
     ],
 )
 def test_a_bad_text_is_one_sentence_and_changes_nothing(widget, text, sentence):
@@ -105,7 +105,7 @@ def test_all_positions_and_all_places_can_be_used(model, gpt2):
 
 def test_an_encoder_decoder_is_one_sentence(gpt2):
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=50257, d_model=8, d_ff=8, num_layers=1, num_heads=1))
-    with pytest.raises(CourseError, match="was given an encoder-decoder"):
+    with pytest.raises(CourseError, match="is an encoder-decoder model, and a token is scored"):
         ScoredText(t5, gpt2, TEXT)
 
 

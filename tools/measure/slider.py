@@ -1,4 +1,4 @@
-"""How long a slider takes in a real JupyterLab: python tools/measure_slider.py [--moves 60]
+"""How long a slider takes in a real JupyterLab: python tools/measure/slider.py [--moves 60]
 
 One key press on a temperature slider, timed inside the page from the key to the change of the page (DOM)
 and to the end of the frame that shows it (pixels). Three widgets in one notebook take turns: NextToken, the
@@ -7,6 +7,7 @@ with matplotlib.
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import nbformat
 import numpy as np
 from playwright.sync_api import sync_playwright
 from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 from lab_session import CHROMIUM_FLAGS, chromium_path, close_kernels, command, jupyter_lab, open_notebook
 

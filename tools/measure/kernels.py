@@ -52,7 +52,7 @@ def kernels(count, **environment):
     started = []
     try:
         for _ in range(count):
-            started.append(Kernel(**environment))
+            started.append(Kernel(**environment))  # noqa: PERF401 (those that were started are ended)
         for kernel in started:
             kernel.wait_until_ready()
         yield started

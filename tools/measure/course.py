@@ -1,8 +1,8 @@
 """How long the course's notebooks take, and whether they print the same on other processors.
 
-    python tools/measure_course.py             both of what follows, about 10 runs of all notebooks
-    python tools/measure_course.py --time      median seconds of nbval, one notebook at a time and two
-    python tools/measure_course.py --matrix    nbval under each instruction set and 1 and 2 threads
+    python tools/measure/course.py             both of what follows, about 10 runs of all notebooks
+    python tools/measure/course.py --time      median seconds of nbval, one notebook at a time and two
+    python tools/measure/course.py --matrix    nbval under each instruction set and 1 and 2 threads
 
 The matrix makes this processor compute as older ones do. The digest of the logits shows that it does:
 where it differs, the numbers differ in their last bits, and the stored outputs must not. Exits with 1 if any
@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # What PyTorch, MKL and oneDNN each read to leave out newer instructions.
 INSTRUCTIONS = {
     "SSE4": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "SSE4_2", "ONEDNN_MAX_CPU_ISA": "SSE41"},

@@ -1,4 +1,4 @@
-"""What a kernel with the embedded model costs in memory: python tools/measure_memory.py [--kernels 4]
+"""What a kernel with the embedded model costs in memory: python tools/measure/memory.py [--kernels 4]
 
 Real Jupyter kernels load the model and generate 20 tokens. Private memory (USS) is what a further kernel
 adds; PSS counts shared pages in parts, so that the sum is what all of them take together (Linux only).

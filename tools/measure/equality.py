@@ -1,4 +1,4 @@
-"""How often decode_steps equals generate(): python tools/measure_equality.py [--cases 250] [--only Llama T5]
+"""How often decode_steps equals generate(): python tools/measure/equality.py [--cases 250] [--only Llama T5]
 
 Drawn settings on ten architectures with random weights (tests/support): lengths, sampling, logits processors,
 ends of text, caches, padding, embeddings, two dtypes. A case is equal if every id, logit, score and
@@ -17,7 +17,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 from architectures import ARCHITECTURES
 from equality import RefusedByBoth, compared, drawn_case

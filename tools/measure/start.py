@@ -1,4 +1,4 @@
-"""How long it takes until the first next-token distribution: python tools/measure_start.py [--runs 5]
+"""How long it takes until the first next-token distribution: python tools/measure/start.py [--runs 5]
 
 Three figures, as medians of alternating runs:
 - preparing the embedded model from nothing, download included;

@@ -1,4 +1,4 @@
-"""How long a step of the stepper takes in a real JupyterLab: python tools/measure_stepper.py [--moves 40]
+"""How long a step of the stepper takes in a real JupyterLab: python tools/measure/stepper.py [--moves 40]
 
 One key press, timed inside the page from the key to the change of the page (DOM) and to the end of the
 frame that shows it (pixels): on "Step" where the kernel takes the step, on "Step back" where the page knows
@@ -6,6 +6,7 @@ what was there, and on another token, which begins a branch. Beside them the sam
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import numpy as np
 from playwright.sync_api import expect, sync_playwright
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
+
 from lab_session import CHROMIUM_FLAGS, chromium_path, close_kernels, command, jupyter_lab, open_notebook
-from measure_slider import WATCH
+from slider import WATCH
 
 ARGUMENTS = "max_new_tokens={most}, do_sample=True, temperature=0.8, top_k=20, top_p=0.9, eos_token_id=[]"
 CELLS = [

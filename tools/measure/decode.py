@@ -1,4 +1,4 @@
-"""How much slower decode_steps is than generate(): python tools/measure_decode.py [--runs 9] [--tokens 64]
+"""How much slower decode_steps is than generate(): python tools/measure/decode.py [--runs 9] [--tokens 64]
 
 The embedded model, one prompt, greedy, the same number of new tokens; the two take turns, and each goes first
 in every other run. Tokens per second as medians, and the median of the runs' own ratios, in wall time and in

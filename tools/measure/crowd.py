@@ -1,4 +1,4 @@
-"""How fast kernels are that generate at the same time: python tools/measure_crowd.py [--kernels 8]
+"""How fast kernels are that generate at the same time: python tools/measure/crowd.py [--kernels 8]
 
 Two groups of real Jupyter kernels, as the course sets them up and with one thread each, take turns; in a turn
 all kernels of a group generate for some seconds. `--untreated` adds a group with torch's own idle spinning.
