@@ -18,7 +18,7 @@ lines are added above it, and fails loudly when its line is gone.
 """
 
 from .entries import KINDS, SEEN
-from .excerpt import Excerpt, show
+from .excerpt import Excerpt, lines_at, show
 from .lookup import version_map, where
 
-__all__ = ["KINDS", "SEEN", "Excerpt", "show", "version_map", "where"]
+__all__ = ["KINDS", "SEEN", "Excerpt", "lines_at", "show", "version_map", "where"]

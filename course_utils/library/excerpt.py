@@ -98,7 +98,7 @@ def show(target, notes=None, *, context=1, whole=False):
     whole:   bool, show every line; so does a call without notes
 
     Returns an Excerpt, which a notebook shows with the numbers of the lines in the installed file.
-    Raises CourseError for a name that the installed transformers has not, and for an anchor that is on
+    Raises CourseError for a name that the installed transformers does not have, and for an anchor that is on
     no line or on several.
     """
     if not isinstance(context, int) or context < 0:
@@ -121,6 +121,24 @@ def show(target, notes=None, *, context=1, whole=False):
         shown &= {near for number in placed for near in range(number - context, number + context + 1)}
         shown -= {number for number in shown if _dangles(number, shown, lines[number - first])}
     return Excerpt(_bare(target), path, version(), first, lines, placed, tuple(sorted(shown)))
+
+
+def lines_at(target, anchors):
+    """The lines of the installed source that anchors name: dict from name to (int number, str line).
+
+    target:  str, as `show` takes it
+    anchors: dict from a name of the caller's to an anchor, both str. One that this release has not exactly
+             once is left out.
+    The numbers are those of the file; the lines come without the indentation that all of them share.
+    """
+    _, first, lines = _source(target, _find(target))
+    found = {}
+    for name, anchor in anchors.items():
+        places = [place for place, line in enumerate(lines) if anchor in line]
+        if len(places) == 1:
+            found[name] = first + places[0], lines[places[0]]
+    common = min((len(line) - len(line.lstrip()) for _, line in found.values()), default=0)
+    return {name: (number, line[common:]) for name, (number, line) in found.items()}
 
 
 def _find(target):

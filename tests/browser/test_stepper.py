@@ -70,7 +70,7 @@ def test_a_step_shows_what_python_says(mount, sampled):
     token = labels(sampled)[1]
     share = f"{100 * turn['shares'][0][-1]:.2f} %"
     expect(page.locator(".stepper-choice")).to_have_text(f"{token} was drawn with seed 3, at {share}.")
-    cells = page.locator(".stepper-scroll tr").all_inner_texts()
+    cells = page.locator("[aria-label='Given to the model'] tr").all_inner_texts()
     assert [cell.split("\t") for cell in cells] == [
         ["token", "3 in the cache", labels(sampled)[0]],
         ["id", "", str(record["given"][0]["ids"][0])],
@@ -246,6 +246,61 @@ def test_a_cells_steps_are_followed(mount, widget):
     assert taken(page) == labels(widget)
 
 
+def lit(page):
+    """The line of the loop that is marked: str."""
+    return page.locator(".stepper-source [aria-current] code").text_content()
+
+
+def test_the_timeline_says_what_python_says(mount, widget):
+    widget.run()
+    page = mount(widget)
+    lines = [line.split("\t") for line in page.locator(".stepper-times tr").all_inner_texts()]
+    columns = dict(zip([line[0] for line in lines], [line[1:] for line in lines], strict=True))
+    steps = [widget.shown["steps"][turn.step] for turn in widget._tree.path(widget.branch)]
+    assert columns["step"] == [str(index) for index in range(len(steps))]
+    assert columns["read"] == [f"{len(widget.shown['rows'][0])} ids", *labels(widget)[:-1]]
+    assert columns["from the cache"] == ["nothing", *(str(step["cache"]) for step in steps[1:])]
+    assert columns["tokens left"] == ["50,257"] * len(steps)
+    assert columns["choice"] == labels(widget)
+    assert columns["finished"] == ["no"] * (len(steps) - 1) + ["length"]
+
+
+def test_pointing_at_a_cell_marks_the_line_that_made_it(mount, widget):
+    widget.run()
+    page = mount(widget)
+    cells = page.locator(".stepper-times tbody tr")
+    cells.nth(4).locator("button").nth(2).hover()
+    assert lit(page).strip().startswith("next_tokens = torch.argmax(")
+    cells.nth(0).locator("button").nth(0).hover()
+    assert lit(page).strip() == "outputs = self._prefill("
+    cells.nth(0).locator("button").nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert "model_forward(" in lit(page)
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert "outputs.logits" in lit(page)
+    at_step(page, "Step 0 of 5")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    at_step(page, "Step 4 of 5")
+    assert "outputs.logits" in lit(page)
+
+
+def test_a_long_timeline_shows_the_steps_around_the_one_that_is_looked_at(mount, model, gpt2):
+    widget = Stepper(model, gpt2, "My dog is", max_new_tokens=11)
+    widget.run()
+    page = mount(widget)
+    head = page.locator(".stepper-times thead th")
+    assert head.all_inner_texts() == ["step", *map(str, range(8))]
+    button(page, "Run to the end").click()
+    at_step(page, "Step 10, the last one")
+    assert head.all_inner_texts() == ["step", "8", "9", "10"]
+    button(page, "Step back").click(click_count=3)
+    at_step(page, "Step 7 of 10")
+    assert head.all_inner_texts() == ["step", *map(str, range(8))]
+
+
 # ---- branches
 
 
@@ -310,7 +365,7 @@ def test_a_finished_row_is_filled_up_and_says_why(mount, widget):
     page.get_by_role("radio", name="Row 1").check()
     expect(page.locator(".stepper-choice")).to_contain_text("Row 1: finished before this step (end of text).")
     assert not page.locator(".stepper-bars").is_visible()
-    mask = page.locator(".stepper-scroll tr").nth(3).inner_text().split("\t")
+    mask = page.locator("[aria-label='Given to the model'] tr").nth(3).inner_text().split("\t")
     assert mask == ["mask", "0 ×2, 1 ×3", "1"]
     page.locator(".stepper-text").nth(1).locator("button").first.click()
     expect(page.locator(".stepper-choice")).to_contain_text("This finishes the row: end of text.")
@@ -321,7 +376,8 @@ def test_rows_are_padded_where_they_begin(mount, widget):
     row = page.locator(".stepper-text").nth(1).locator("> .stepper-token")
     assert row.all_inner_texts()[:5] == ["pad", "pad", "My", "·dog", "·is"]
     page.get_by_role("radio", name="Row 1").check()
-    cells = [line.split("\t") for line in page.locator(".stepper-scroll tr").all_inner_texts()]
+    lines = page.locator("[aria-label='Given to the model'] tr").all_inner_texts()
+    cells = [line.split("\t") for line in lines]
     assert cells == [
         ["token", "pad", "pad", "My", "·dog", "·is"],
         ["id", "50256", "50256", "3666", "3290", "318"],
@@ -457,6 +513,12 @@ def test_all_of_it_by_keyboard(mount, sampled):
     page.keyboard.press("Enter")
     expect(page.locator(".stepper-tree button")).to_have_count(2)
     at_step(page, "Step 1")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Timeline", exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(".stepper-times td.stepper-here button:focus")).to_have_count(1)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Lines of the loop")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     at_step(page, "Step 1 of 2")

@@ -1,6 +1,7 @@
 """generate() one step at a time: what each step was given, what each processor made of it, and what if."""
 
 import contextlib
+import functools
 import html
 import operator
 import threading
@@ -12,6 +13,8 @@ import traitlets
 from ...errors import CourseError
 from ...inputs.limits import unwrapped
 from ...inputs.text import check_length, text_ids
+from ...library.excerpt import lines_at
+from ...library.introspect import version
 from ...masks import pad
 from ..core.labels import columns, isolated, ljust, quoted, visible
 from ..core.text import html_table
@@ -22,6 +25,18 @@ from .tree import MOST_ROWS, StepTree
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 200  # of one prompt
 _MOST_SEED = 2**32 - 1
+_LOOP = "generation.utils.GenerationMixin._sample"
+_ANCHORS = {  # one line of the loop for each line of the timeline; the first pass has one of its own
+    "first": "self._prefill(",
+    "forward": "outputs = model_forward(",
+    "logits": "next_token_logits = outputs.logits[:, -1",
+    "processors": "next_token_scores = logits_processor(",
+    "drawn": "torch.multinomial(",
+    "likeliest": "torch.argmax(",
+    "fill": "next_tokens * unfinished_sequences + pad_token_id",
+    "append": "torch.cat([input_ids, next_tokens",
+    "criteria": "stopping_criteria(input_ids, scores)",
+}
 _SAVED_STEPS = 8  # a saved page has at least so many to walk through
 
 
@@ -37,7 +52,8 @@ class Stepper(CourseWidget):
                      or logits_processor=[...]. The page shows plain values as text that can be edited.
 
     For each step the page shows what the model was given, the distribution of its logits and after each
-    logits processor, the choice, and which rows are finished. Another token begins a branch; all are kept.
+    logits processor, the choice, and which rows are finished. A timeline has a column for each step, and the
+    line of the installed loop that made each of its cells. Another token begins a branch; all are kept.
 
     `step`, `run`, `choose` and `start` do in a cell what the page's buttons do. `branch` is the branch that
     was worked on last; `sequences` and `text` are its ids and its text.
@@ -173,6 +189,7 @@ class Stepper(CourseWidget):
             "steps": list(tree.steps),
             "branches": [asdict(branch) for branch in tree.branches],
             "branch": self.branch,
+            "source": _source(),
         }
 
     def _inputs(self, prompts):
@@ -244,6 +261,16 @@ class Stepper(CourseWidget):
     def _prompt_of(self, row, tree):
         """The prompt that a row continues: str; with num_return_sequences, several rows have one."""
         return self._prompts[row * len(self._prompts) // len(tree.prompt)]
+
+
+@functools.cache
+def _source():
+    """Where the installed generate() does what a step shows: dict."""
+    found = lines_at(_LOOP, _ANCHORS)
+    return {
+        "title": f"{_LOOP}, transformers {version()}",
+        "lines": {name: list(found[name]) for name in found},
+    }
 
 
 _HEADER = ["Step", "In the cache", "Likeliest by the logits", "Chosen", "After the processors", "Finished"]

@@ -1,6 +1,7 @@
 import { connect, element } from "../core/dom.js";
 import { barList, branchTree, givenTable, sentence, stageList, tokenRows } from "./parts.js";
 import { action, settingsForm } from "./settings.js";
+import { timeline } from "./timeline.js";
 import { Walk } from "./walk.js";
 
 const SAVED =
@@ -21,6 +22,7 @@ function createBody() {
   const given = element("div");
   const stages = element("div");
   const bars = element("div");
+  const times = element("div");
   const tree = element("div", { class: "stepper-tree" });
   const part = (title, ...nodes) =>
     element("section", { "aria-label": title }, element("p", { class: "stepper-title" }, title), ...nodes);
@@ -35,13 +37,14 @@ function createBody() {
       element("div", {}, part("Given to the model", given), part("From logits to the choice", stages)),
       part("The distribution", bars),
     ),
+    part("Timeline: a column for each step", times),
     part("Branches", tree),
   );
-  return { body, rows, choice, given, stages, bars, tree };
+  return { body, rows, choice, given, stages, bars, times, tree };
 }
 
 /** Draw the step that is looked at. */
-function drawBody({ rows, choice, given, stages, bars, tree }, walk, live) {
+function drawBody({ rows, choice, given, stages, bars, times, tree }, walk, live) {
   const { shown, view, path } = walk;
   const turns = path();
   const turn = turns[view.step];
@@ -57,6 +60,7 @@ function drawBody({ rows, choice, given, stages, bars, tree }, walk, live) {
   for (const node of [stages, bars]) node.parentElement.hidden = !own;
   replace(stages, ...(own ? stageList(record, own, stage, select) : []));
   replace(bars, ...(own ? barList(record, own, stage, turn, view.row, shown.labels, choose) : []));
+  replace(times, ...timeline(shown, turns, view, on));
   replace(tree, ...branchTree(shown, path, view, (number) => walk.leave(number), live));
 }
 

@@ -8,7 +8,8 @@ const over = (turns) => turns.at(-1).reasons.every((reason) => reason !== null);
 
 export class Walk {
   shown; // the trait: every step and branch there is
-  view = { branch: 0, step: 0, row: 0, stage: null }; // a stage of null is the last one
+  // A stage of null is the last one; `line` is the line of the timeline that is looked at.
+  view = { branch: 0, step: 0, row: 0, stage: null, line: "choice" };
   left = new Map(); // the step at which a branch was left
   running = null; // "play" or "run"
   ahead = 0; // steps still to be taken after the one under way

@@ -363,3 +363,14 @@ def test_a_table_shows_what_is_wrong_in_words():
 def test_a_line_that_fetches_code_is_said_not_to_be_run():
     assert "Not run here" in repr(library.where("penalty_alpha"))
     assert "Not run here" not in repr(library.where("greedy_search"))
+
+
+def test_lines_are_found_by_their_anchors():
+    target = "generation.utils.GenerationMixin._sample"
+    found = library.lines_at(
+        target, {"choice": "torch.argmax(", "many": "next_tokens", "none": "no such line"}
+    )
+    assert list(found) == ["choice"]
+    number, line = found["choice"]
+    assert line == "next_tokens = torch.argmax(next_token_scores, dim=-1)"
+    assert f"{number:5} ▶ " in repr(library.show(target, {"torch.argmax(": "greedy"}))
