@@ -10,7 +10,7 @@ class CourseError(RuntimeError):
         return [f"CourseError: {self}"]
 
 
-def check_characters(text, name="the text"):
+def check_characters(text: str, name: str = "the text") -> None:
     """Raise CourseError if `text` holds half a surrogate pair, which has no UTF-8 bytes and so no tokens.
 
     name: str, what the sentence calls the text

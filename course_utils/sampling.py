@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -29,7 +31,15 @@ class Samples:
     texts: list
 
 
-def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, seed=None):
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    samples: int = 24,
+    new_tokens: int = 5,
+    temperature: float = 0.7,
+    seed: int | None = None,
+) -> Samples:
     """Draw texts after one prompt, without gradient: `Samples`.
 
     tokenizer:   its end of text ends a row; where it has none, every row has `new_tokens` tokens
@@ -75,7 +85,7 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
     return Samples(sequences, length, drawn, texts)
 
 
-def checked_seed(seed):
+def checked_seed(seed: Any) -> int | None:
     """`seed` as an int, or None. Raises CourseError for what torch takes for no seed."""
     number = integer(seed)
     if seed is not None and (number is None or not -(2**63) <= number < 2**64):
@@ -84,7 +94,7 @@ def checked_seed(seed):
 
 
 @contextlib.contextmanager
-def seeded(seed):
+def seeded(seed: int | None) -> Iterator[None]:
     """Draws from `seed`, which leaves torch's global random state alone; None draws from that."""
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
