@@ -55,7 +55,7 @@ class Token:
 
     @property
     def text(self) -> str:
-        """str, the bytes read as UTF-8; bytes that are no whole character become U+FFFD."""
+        """The bytes read as UTF-8; bytes that are no whole character become U+FFFD."""
         return self.bytes.decode("utf-8", errors="replace")
 
 

@@ -171,7 +171,7 @@ class Decoding:
 
     @property
     def done(self) -> bool:
-        """bool, whether every row is finished."""
+        """Whether every row is finished."""
         return all(self.reasons)
 
     @property
@@ -181,7 +181,7 @@ class Decoding:
 
     @property
     def steps_taken(self) -> int:
-        """int, how many new tokens each row has."""
+        """How many new tokens each row has."""
         return len(self._states) - 1
 
     def back(self, steps: int = 1) -> None:

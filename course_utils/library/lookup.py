@@ -32,7 +32,7 @@ class VersionMap:
 
     @property
     def right(self) -> int:
-        """int, how many entries are right for the installed version"""
+        """How many entries are right for the installed version"""
         return self.problems.count("")
 
     def __repr__(self):

@@ -96,7 +96,7 @@ class CacheGrowth(CourseWidget):
 
     @property
     def measured(self) -> list[Measured]:
-        """list of Measured, one for each length that was measured, the shortest first."""
+        """One for each length that was measured, the shortest first."""
         return [
             Measured(
                 positions=point["positions"],

@@ -85,7 +85,7 @@ class EstimatorRace(CourseWidget):
 
     @property
     def standings(self) -> list[Standing]:
-        """list of Standing, one for each estimator, in the order given; empty before the first estimate."""
+        """One for each estimator, in the order given; empty before the first estimate."""
         return [racer.standing() for racer in self._racers] if self.shown["estimates"] else []
 
     def run(self, estimates: int = 50) -> None:

@@ -76,7 +76,7 @@ class MaskView(CourseWidget):
 
     @property
     def sentences(self) -> list[str]:
-        """list of str, the sentences of the batch."""
+        """The sentences of the batch."""
         return self.shown["sentences"]
 
     @sentences.setter
@@ -85,7 +85,7 @@ class MaskView(CourseWidget):
 
     @property
     def layer(self) -> int:
-        """int, the layer that is shown, from 0."""
+        """The layer that is shown, from 0."""
         return self.shown["layer"]
 
     @layer.setter
@@ -94,7 +94,7 @@ class MaskView(CourseWidget):
 
     @property
     def head(self) -> int:
-        """int, the head that is shown, from 0."""
+        """The head that is shown, from 0."""
         return self.shown["head"]
 
     @head.setter

@@ -88,7 +88,7 @@ class NextToken(CourseWidget):
 
     @property
     def prompt(self) -> str:
-        """str, the prompt. Assigning another one starts again from it."""
+        """The prompt. Assigning another one starts again from it."""
         return self.shown["prompt"]
 
     @prompt.setter
@@ -97,12 +97,12 @@ class NextToken(CourseWidget):
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """tuple of int, the ids of the tokens appended to the prompt."""
+        """The ids of the tokens appended to the prompt."""
         return tuple(token["id"] for token in self.shown["chosen"])
 
     @property
     def text(self) -> str:
-        """str, the prompt and what was appended to it."""
+        """The prompt and what was appended to it."""
         added = continuation(self._tokenizer, self._prompt_ids(self.prompt), self.chosen)
         return self.prompt + added
 

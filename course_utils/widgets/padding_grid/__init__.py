@@ -68,7 +68,7 @@ class PaddingGrid(CourseWidget):
 
     @property
     def sentences(self) -> list[str]:
-        """list of str, the sentences that are shown."""
+        """The sentences that are shown."""
         return list(self._batch.sentences)
 
     @sentences.setter

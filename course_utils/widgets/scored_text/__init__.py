@@ -48,7 +48,7 @@ class ScoredText(CourseWidget):
 
     @property
     def text(self) -> str:
-        """str, the text that is shown."""
+        """The text that is shown."""
         return self.shown["text"]
 
     @text.setter
@@ -96,7 +96,7 @@ class ScoredText(CourseWidget):
 
     @property
     def perplexity(self) -> float:
-        """float, at least 1: 2 to the power of the mean surprise in bits."""
+        """At least 1: 2 to the power of the mean surprise in bits."""
         scored = self.surprises[1:]
         return float(torch.tensor(scored, dtype=torch.float64).mean().exp2())  # inf where 2 ** x overflows
 

@@ -73,7 +73,7 @@ class Stepper(CourseWidget):
 
     @property
     def text(self) -> list[str]:
-        """list of str, one a row: the branch's text without special tokens."""
+        """One a row: the branch's text without special tokens."""
         return self._tokenizer.batch_decode(self.sequences, skip_special_tokens=True)
 
     def start(self, prompts: str | Sequence[str], seed: int = 0, **generate_kwargs) -> None:

@@ -53,7 +53,7 @@ class TokenChips(CourseWidget):
 
     @property
     def text(self) -> str:
-        """str, the text that is shown."""
+        """The text that is shown."""
         return self.shown["text"]
 
     @text.setter
