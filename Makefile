@@ -4,10 +4,13 @@
 # JavaScript and CSS: an installed biome, or npx; the course itself needs neither.
 BIOME := $(if $(shell command -v biome),biome check,$(if $(shell command -v npx),npx --yes @biomejs/biome@2.6.8 check,@echo "JavaScript and CSS are not checked: neither biome nor npx is installed."))
 
-check:      # style, and notebooks against their sources; runs no model
+PYRIGHT := $(if $(shell command -v pyright),pyright --pythonpath "$$(command -v python)",@echo "Types are not checked: pyright is not installed.")
+
+check:      # style, types, and notebooks against their sources; runs no model
 	ruff check
 	ruff format --check
 	$(BIOME)
+	$(PYRIGHT)
 	python tools/build_notebooks.py --check
 
 fast:       # the tests that answer within a minute

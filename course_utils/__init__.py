@@ -6,8 +6,16 @@ once, because it has no effect later: the number of spins of an idle OpenMP thre
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from .lazy import lazy_names
+
+if TYPE_CHECKING:  # what an editor and a type checker see of the names below
+    from .decoding.steps import Step, decode_steps
+    from .doctor import check_machine
+    from .errors import CourseError
+    from .models import load, load_tokenizer, pick_device
+    from .releases import needs_transformers
 
 # Read by check_machine(): too late for the setting below.
 TORCH_CAME_FIRST = "torch" in sys.modules and "GOMP_SPINCOUNT" not in os.environ
@@ -29,5 +37,14 @@ _HOME = {
     "pick_device": "models",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "CourseError",
+    "Step",
+    "check_machine",
+    "decode_steps",
+    "load",
+    "load_tokenizer",
+    "needs_transformers",
+    "pick_device",
+]
 __getattr__, __dir__ = lazy_names(globals(), _HOME)

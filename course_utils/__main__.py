@@ -1,6 +1,7 @@
 """The course's command line: python -m course_utils prepare | doctor | progress"""
 
 import argparse
+import io
 import os
 import sys
 
@@ -11,10 +12,12 @@ from .models.bundled import assets
 def main(arguments=None):
     """Run one command; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             # A path may hold what a console or a file cannot, such as the user's name on Windows.
             stream.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(prog="python -m course_utils", description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m course_utils", description=(__doc__ or "").partition(":")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="download and convert the model before the first load()")
     prepare.add_argument(

@@ -4,6 +4,8 @@ Each function takes what `float_rewards` takes, [..., samples], and returns a fl
 float32 or better. `gradients` says what the estimates that they make are worth.
 """
 
+from typing import Any
+
 import numpy
 import torch
 
@@ -11,7 +13,7 @@ from .errors import CourseError
 from .inputs.numbers import at_least_float32
 
 
-def float_rewards(rewards, default=torch.float32):
+def float_rewards(rewards: Any, default: torch.dtype = torch.float32) -> torch.Tensor:
     """Rewards as a float tensor of their shape, in float32 or better.
 
     rewards: a tensor or NumPy array of any number type, or a list of numbers, of tensors, or of lists
@@ -36,7 +38,7 @@ def float_rewards(rewards, default=torch.float32):
     return at_least_float32(rewards if rewards.is_floating_point() else rewards.to(default))
 
 
-def no_baseline(rewards):
+def no_baseline(rewards: Any) -> torch.Tensor:
     """R itself: REINFORCE (Williams 1992, doi:10.1007/BF00992696).
 
     Unbiased. Its noise grows with the distance of the rewards from 0. Needs only the values of R.
@@ -45,7 +47,7 @@ def no_baseline(rewards):
     return float_rewards(rewards)
 
 
-def leave_one_out(rewards):
+def leave_one_out(rewards: Any) -> torch.Tensor:
     """R_i less the mean of the *other* samples' rewards: RLOO (Kool, van Hoof & Welling 2019, "Buy 4
     REINFORCE samples, get a baseline for free!"; Ahmadian et al. 2024, arXiv:2402.14740).
 
@@ -56,7 +58,7 @@ def leave_one_out(rewards):
     return (rewards - rewards.mean(-1, keepdim=True)) * (samples / (samples - 1))
 
 
-def group_mean(rewards):
+def group_mean(rewards: Any) -> torch.Tensor:
     """R_i less the mean of the group, sample i included ("Dr. GRPO", Liu et al. 2025, arXiv:2503.20783).
 
     (samples - 1) / samples times `leave_one_out`: the direction is unbiased, the length too short by that
@@ -66,7 +68,7 @@ def group_mean(rewards):
     return rewards - rewards.mean(-1, keepdim=True)
 
 
-def group_relative(rewards, eps=1e-4):
+def group_relative(rewards: Any, eps: float = 1e-4) -> torch.Tensor:
     """(R_i - mean) / (standard deviation + eps), over the group: GRPO (Shao et al. 2024, arXiv:2402.03300).
 
     Biased: a group with little spread counts as much as one with a large one, so rare large rewards are

@@ -6,7 +6,7 @@ and where a layer looks back over a window only. Where that is not what the mode
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -37,7 +37,7 @@ class CacheSize(NamedTuple):
     number_bytes: int
     other_layers: int = 0
 
-    def rates(self):
+    def rates(self) -> list[tuple[int, int | None]]:
         """For each kind of layer, the bytes that all of its layers take a position and the most positions
         that they keep, int or None: list of pairs."""
         return [
@@ -45,11 +45,11 @@ class CacheSize(NamedTuple):
             for size, count in self.layers.items()
         ]
 
-    def bytes_at(self, positions):
+    def bytes_at(self, positions: int) -> int:
         """The bytes of all keys and values of so many positions: int."""
         return sum(rate * min(positions, most or positions) for rate, most in self.rates())
 
-    def rule(self):
+    def rule(self) -> str:
         """The multiplication in words, for each kind of layer: str."""
         parts = []
         for (size, count), (rate, most) in zip(self.layers.items(), self.rates(), strict=True):
@@ -65,14 +65,14 @@ class CacheSize(NamedTuple):
         return "; and ".join(parts) + others
 
 
-def kept_layers(cache):
+def kept_layers(cache: Any) -> list:
     """The layers of a cache that hold keys and values: list, empty for a model that returns no cache."""
     cache = getattr(cache, "self_attention_cache", cache)  # some decoders have one for cross-attention too
     layers = getattr(cache, "layers", None) or []
     return [layer for layer in layers if getattr(layer, "keys", None) is not None]
 
 
-def predicted_size(model, cache):
+def predicted_size(model: Any, cache: Any) -> CacheSize | None:
     """The CacheSize that a model's configuration predicts, or None where it is not what the model keeps.
 
     cache: what the model returned for a text of one token; the prediction has to be right for that one
@@ -85,7 +85,7 @@ def predicted_size(model, cache):
         return None
     sizes = []
     for index, kept in zip(keeping, real, strict=True):
-        expected = layers[index]
+        expected: Any = layers[index]
         window = getattr(expected, "sliding_window", None)
         if type(expected).update not in _RULES or type(kept).update is not type(expected).update:
             return None

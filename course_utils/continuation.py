@@ -1,7 +1,10 @@
 """The text of ids that continue other ids."""
 
+from collections.abc import Iterable
+from typing import Any
 
-def continuation(tokenizer, before, after, **options):
+
+def continuation(tokenizer: Any, before: Iterable[int], after: Iterable[int], **options) -> str:
     """The text that the ids `after` add to the text of the ids `before`: str, with the space it begins with.
 
     options: what tokenizer.decode takes, such as skip_special_tokens=True

@@ -2,13 +2,15 @@
 
 import contextlib
 import inspect
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.func import functional_call
 
 from .inputs.numbers import at_least_float32
 
-_SAME = {"rtol": 1e-4, "atol": 1e-4}  # of logits; one computed in another order is off by a tenth of it
+_SAME = 1e-4  # of logits; one computed in another order is off by a tenth of it
 
 
 class Scored:
@@ -20,7 +22,7 @@ class Scored:
                was drawn from. Numbers after a row's end mean nothing.
     """
 
-    def __init__(self, model, parts, drawn, temperature):
+    def __init__(self, model: Any, parts: list[torch.nn.Module], drawn: Any, temperature: float) -> None:
         self._model, self._parts, self._drawn, self._temperature = model, parts, drawn, temperature
         self._new = drawn.drawn.shape[1]
         caught = {}
@@ -36,7 +38,7 @@ class Scored:
         self._run = self._short if self._is_short(logits) else self._whole
 
     @torch.no_grad()
-    def kl(self, before):
+    def kl(self, before: list[torch.Tensor]) -> float:
         """KL divergence of the model, as it is now, from the one whose parts have the weights `before`.
 
         before: list of tensors, one for each parameter of the parts
@@ -59,14 +61,14 @@ class Scored:
         short = self._short()
         if short is None or short.shape != logits.shape:
             return False
-        return torch.allclose(at_least_float32(short), at_least_float32(logits), **_SAME)
+        return torch.allclose(at_least_float32(short), at_least_float32(logits), rtol=_SAME, atol=_SAME)
 
     def _log_probs(self, logits):
         return (at_least_float32(logits) / self._temperature).log_softmax(-1)
 
-    def _whole(self, weights=None):
+    def _whole(self, weights=None) -> torch.Tensor:
         """The logits before each drawn token, with `weights` in the parts: [samples, new, vocab]."""
-        kwargs = {"use_cache": False}
+        kwargs: dict[str, Any] = {"use_cache": False}
         if "logits_to_keep" in inspect.signature(self._model.forward).parameters:
             kwargs["logits_to_keep"] = self._new + 1
         # One prompt, so no row is padded on the left, and a row's padding follows its end.
@@ -99,12 +101,12 @@ class Scored:
             return None
         return head(functional_call(self._parts[1], norm, (hidden[:, -self._new - 1 : -1],)))
 
-    def _trained(self):
+    def _trained(self) -> list[torch.Tensor]:
         return [parameter for part in self._parts for parameter in part.parameters()]
 
 
 @torch.no_grad()
-def copy_into(parameters, values):
+def copy_into(parameters: Iterable[torch.Tensor], values: Iterable[torch.Tensor]) -> None:
     """Give each parameter the numbers of the tensor at its place in `values`."""
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)

@@ -40,11 +40,11 @@ class Finding:
         return f"{mark}  {self.title:<10} {self.text}{'. ' if self.remedy else ''}{self.remedy}"
 
     @property
-    def is_missing(self):
+    def is_missing(self) -> bool:
         return bool(self.remedy) and self.needed
 
 
-def check_machine():
+def check_machine() -> None:
     """Print whether this machine has what the course needs, in one line, or what to do about each thing that
     is missing. Fast: `python -m course_utils doctor` looks closer."""
     findings = [_python(), *_packages(), _front_end(), _disk(), _threads()]
@@ -60,7 +60,7 @@ def _say(text):
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def examine():
+def examine() -> list[Finding]:
     """Every Finding about this machine, the prepared assets read and compared with their sums."""
     return [
         _python(),
@@ -77,7 +77,7 @@ def examine():
     ]
 
 
-def report(findings):
+def report(findings: list[Finding]) -> str:
     """The findings as text, a line each, and a verdict in the last line."""
     missing = sum(finding.is_missing for finding in findings)
     things = "1 thing is" if missing == 1 else f"{missing} things are"

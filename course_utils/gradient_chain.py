@@ -1,6 +1,6 @@
 """Two steps of generation with a link between them, run for several values of one weight at a time."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -51,7 +51,7 @@ class Curve(NamedTuple):
     losses: torch.Tensor
     gradients: dict
 
-    def differences(self):
+    def differences(self) -> torch.Tensor:
         """The finite difference of the loss, over one place of the slider on each side: float64 [places]."""
         (slopes,) = torch.gradient(self.losses, spacing=(self.weights,))
         return slopes
@@ -68,7 +68,7 @@ class TwoSteps:
     number that it does not have.
     """
 
-    def __init__(self, model, start, target, number):
+    def __init__(self, model: Any, start: int, target: int, number: int) -> None:
         model = unwrapped(model)
         check_causal(model, "these are two steps of a decoder")
         if model.training:
@@ -84,10 +84,9 @@ class TwoSteps:
                     f"{name} is {value!r}, and this model takes a whole number from 0 to {count - 1:,}. "
                     f"Type {name}=1."
                 )
-            setattr(self, name, whole)
-        self.model = model
+        self.model, self.start, self.target, self.number = model, int(start), int(target), int(number)
 
-    def run(self, weights, link, *noise):
+    def run(self, weights: torch.Tensor, link: str, *noise) -> dict[str, torch.Tensor]:
         """Every tensor from the weights to the losses, with the graph between them: dict by name.
 
         weights: float64 [rows], each a value of the weight; link: str; noise: temperature and seed of
@@ -126,7 +125,7 @@ class TwoSteps:
             "loss": loss,
         }
 
-    def curve(self, weights, link, *noise):
+    def curve(self, weights: torch.Tensor, link: str, *noise) -> Curve:
         """The `Curve` of a link. Raises CourseError for losses that are not finite."""
         tensors = self.run(weights, link, *noise)
         losses = tensors["loss"].detach().double().cpu()
@@ -140,7 +139,7 @@ class TwoSteps:
             {name: (g if g.ndim == 1 else g.norm(dim=1)).double().cpu() for name, g in found.items()},
         )
 
-    def chain(self, weight, link, *noise):
+    def chain(self, weight: torch.Tensor, link: str, *noise) -> list[ChainTensor]:
         """All tensors for one value of the weight, float64 [1]: list of `ChainTensor`."""
         code = {
             "weight": f"added to number {self.number} of the hidden state",
@@ -157,7 +156,7 @@ class TwoSteps:
                 code=code[name],
                 dtype=str(tensors[name].dtype).removeprefix("torch."),
                 requires_grad=tensors[name].requires_grad,
-                grad_fn=tensors[name].grad_fn and tensors[name].grad_fn.name(),
+                grad_fn=(operation := tensors[name].grad_fn) and operation.name(),
                 gradient=None if g is None else (g if g.numel() == 1 else g.norm()).item(),
             )
             for name, g in _gradients(tensors).items()

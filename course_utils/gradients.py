@@ -13,6 +13,7 @@ cells; the widgets and the training run use them from here.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ MOST_SEQUENCES = 20_000
 # ---- a problem whose exact gradient can be summed --------------------------------------------------------
 
 
-def toy_model(vocabulary=6, seed=0):
+def toy_model(vocabulary: int = 6, seed: int = 0) -> Any:
     """A GPT-2 of two layers and width 16 with random weights, in float64: small enough to try every sequence.
 
     vocabulary: int, how many tokens it has; seed: int
@@ -43,13 +44,13 @@ def toy_model(vocabulary=6, seed=0):
         return GPT2LMHeadModel(config).double().eval()
 
 
-def random_rewards(vocabulary=6, horizon=3, seed=0):
+def random_rewards(vocabulary: int = 6, horizon: int = 3, seed: int = 0) -> torch.Tensor:
     """A reward for every sequence, drawn from a standard normal: float64 [vocabulary] * horizon."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn((vocabulary,) * horizon, generator=generator, dtype=torch.float64)
 
 
-def sequence_log_probs(model, sequences, start=0):
+def sequence_log_probs(model: Any, sequences: torch.Tensor, start: int = 0) -> torch.Tensor:
     """log p of each sequence after the start token, with gradient: [batch], in float32 or better.
 
     sequences: LongTensor [batch, horizon]; start: int, the id of the prompt's one token
@@ -80,7 +81,7 @@ class Problem:
     many sequences to sum over, for a model that is not a decoder, and for one in training mode.
     """
 
-    def __init__(self, model, rewards, start=0):
+    def __init__(self, model: Any, rewards: Any, start: int = 0) -> None:
         check_causal(model, "each token's log probability here is given the tokens before it")
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         rewards = float_rewards(rewards, default=torch.float64)
@@ -103,13 +104,15 @@ class Problem:
         self.expected = (self.probs * flat_rewards).sum().item()
         self.gradient = (self.probs * flat_rewards) @ self.scores
 
-    def draw(self, shape, generator):
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
         """Indices of sequences drawn from the model: LongTensor of `shape`."""
         count = torch.Size(shape).numel()
         drawn = torch.multinomial(self.probs, count, replacement=True, generator=generator)
         return drawn.view(shape)
 
-    def score_function(self, advantage, samples, estimates, generator):
+    def score_function(
+        self, advantage: Callable, samples: int, estimates: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
         """Estimates sum_i A_i grad log p(y_i) / samples: [estimates, parameters].
 
         advantage: a function of the rewards [estimates, samples], such as `leave_one_out`
@@ -119,7 +122,7 @@ class Problem:
         table = torch.zeros(estimates, len(self.probs), dtype=weights.dtype, device=weights.device)
         return table.scatter_add_(1, drawn, weights) @ self.scores
 
-    def relaxed(self, link, samples):
+    def relaxed(self, link: Callable, samples: int) -> torch.Tensor:
         """The gradient of the mean reward of `samples` sequences that `link` has made: [parameters].
 
         link: a function of logits [samples, vocab], such as `soft`; what it returns is read by the next step
@@ -127,7 +130,7 @@ class Problem:
         """
         return self._flat(self.relaxed_reward(link, samples))
 
-    def relaxed_reward(self, link, samples):
+    def relaxed_reward(self, link: Callable, samples: int) -> torch.Tensor:
         """The mean reward of sequences made by `link`, with the graph that leads to the weights."""
         # What the model makes of each id, not the layer's weight: some layers scale it (Gemma 3).
         embed = self.model.get_input_embeddings()
@@ -150,7 +153,7 @@ class Problem:
         return flat.to(self.rewards)
 
 
-def all_sequences(vocabulary, horizon):
+def all_sequences(vocabulary: int, horizon: int) -> torch.Tensor:
     """Every sequence of `horizon` tokens: LongTensor [vocabulary ** horizon, horizon]."""
     count = vocabulary**horizon
     if count > MOST_SEQUENCES:
@@ -202,10 +205,13 @@ class Estimator:
     advantage: Callable | None = None
     link: Callable | None = None
 
-    def estimates(self, problem, samples, estimates, generator):
+    def estimates(
+        self, problem: Problem, samples: int, estimates: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
         """Several estimates, each from `samples` sequences: [estimates, parameters]."""
         if self.advantage is not None:
             return problem.score_function(self.advantage, samples, estimates, generator)
+        assert self.link is not None, self.name  # each estimator has one of the two
         link = functools.partial(self.link, generator=generator)
         return torch.stack([problem.relaxed(link, samples) for _ in range(estimates)])
 
@@ -250,7 +256,7 @@ class Measured:
     cosine: float
 
 
-def measure(problem, estimates):
+def measure(problem: Problem, estimates: torch.Tensor) -> Measured:
     """`Measured` for estimates [estimates, parameters]. Raises CourseError for fewer than two of them."""
     if len(estimates) < 2:
         raise CourseError(

@@ -11,6 +11,8 @@ transformers': 1 is a token and 0 is padding in two dimensions, True is "may loo
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,7 +25,7 @@ FILLS = ("-inf", "finfo.min", "-1e4")
 IGNORED = -100  # a label that torch's cross-entropy skips
 
 
-def token_rows(tokenizer, sentences, limit=None):
+def token_rows(tokenizer: Any, sentences: Any, limit: int | None = None) -> list[list[int]]:
     """The ids of each sentence: a list of lists of int, as ragged as the sentences are.
 
     sentences: a list of str (or an array), none of them empty
@@ -51,7 +53,7 @@ def token_rows(tokenizer, sentences, limit=None):
     return rows
 
 
-def pad(rows, pad_id, side="left"):
+def pad(rows: Any, pad_id: int | None, side: str = "left") -> tuple[torch.Tensor, torch.Tensor]:
     """Make ragged rows rectangular.
 
     rows:   a list of non-empty lists of int; tensors and arrays do for both
@@ -84,10 +86,11 @@ def pad(rows, pad_id, side="left"):
             "There is no pad id. Name a token to fill with: tokenizer.pad_token = tokenizer.eos_token, "
             "then give tokenizer.pad_token_id."
         )
-    if integer(pad_id) is None:
+    filler = integer(pad_id)
+    if filler is None:
         raise CourseError(f"The pad id is {pad_id!r}, and one id is expected. Give tokenizer.pad_token_id.")
     longest = max(map(len, rows))
-    input_ids = torch.full((len(rows), longest), integer(pad_id), dtype=torch.long)
+    input_ids = torch.full((len(rows), longest), filler, dtype=torch.long)
     attention_mask = torch.zeros_like(input_ids)
     for number, row in enumerate(rows):
         place = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
@@ -96,7 +99,9 @@ def pad(rows, pad_id, side="left"):
     return input_ids, attention_mask
 
 
-def pad_sentences(tokenizer, sentences, side="left", limit=None):
+def pad_sentences(
+    tokenizer: Any, sentences: Any, side: str = "left", limit: int | None = None
+) -> dict[str, torch.Tensor]:
     """`token_rows`, then `pad` with the tokenizer's pad token.
 
     Returns {"input_ids", "attention_mask"}, both LongTensor [batch, length]: ready for `generate(**batch)`.
@@ -113,7 +118,7 @@ def pad_sentences(tokenizer, sentences, side="left", limit=None):
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def check_mask(attention_mask, shape=None):
+def check_mask(attention_mask: Any, shape: Sequence[int] | None = None) -> torch.Tensor:
     """The mask as LongTensor [batch, length], once it is known to be one.
 
     attention_mask: a tensor, an array or a nested list of 0 and 1 (or False and True)
@@ -152,7 +157,7 @@ def check_mask(attention_mask, shape=None):
     return mask.long()
 
 
-def position_ids(attention_mask):
+def position_ids(attention_mask: Any) -> torch.Tensor:
     """Positions that count tokens only: LongTensor [batch, length], from 0 at each row's first token.
 
     Padding gets 0, which no token ever looks at. The same as generate() computes for itself
@@ -162,7 +167,7 @@ def position_ids(attention_mask):
     return (mask.cumsum(dim=1) - 1).masked_fill(mask == 0, 0)
 
 
-def joined_mask(attention_mask, causal=True, queries=None):
+def joined_mask(attention_mask: Any, causal: bool = True, queries: int | None = None) -> torch.Tensor:
     """Which key each query may look at: BoolTensor [batch, 1, queries, length], True for "may look".
 
     attention_mask: 0 and 1, [batch, length]; all ones for the causal mask alone
@@ -183,7 +188,7 @@ def joined_mask(attention_mask, causal=True, queries=None):
     return allowed.clone()
 
 
-def fill_value(fill, dtype):
+def fill_value(fill: str | float, dtype: torch.dtype) -> torch.Tensor:
     """The number at a forbidden place: a tensor without dimensions, of type `dtype`.
 
     fill: "-inf", "finfo.min" (the smallest number of `dtype`), or a number or its text, such as "-1e4"
@@ -211,7 +216,9 @@ def fill_value(fill, dtype):
     return torch.tensor(number, dtype=dtype)
 
 
-def additive_mask(allowed, dtype=torch.float32, fill="finfo.min"):
+def additive_mask(
+    allowed: torch.Tensor, dtype: torch.dtype = torch.float32, fill: str | float = "finfo.min"
+) -> torch.Tensor:
     """The mask that is added to the scores: 0 where `allowed`, `fill_value(fill, dtype)` elsewhere.
 
     allowed: BoolTensor of any shape, from `joined_mask`
@@ -228,7 +235,7 @@ def additive_mask(allowed, dtype=torch.float32, fill="finfo.min"):
     return torch.where(allowed, zero, fill_value(fill, dtype).to(allowed.device))
 
 
-def labels_from_ids(input_ids, pad_id):
+def labels_from_ids(input_ids: Any, pad_id: int | None) -> torch.Tensor:
     """Labels for rows that are padded on the right with their own end-of-text token.
 
     input_ids: LongTensor [batch, length], or an array or rows of one length; pad_id: int, also the

@@ -10,7 +10,7 @@ from .errors import CourseError
 from .inputs.numbers import at_least_float32
 
 
-def soft(logits):
+def soft(logits: torch.Tensor) -> torch.Tensor:
     """softmax: the next step reads the mean of all embeddings ("soft embeddings").
 
     Without noise, and the exact gradient of another function: the reward of a mixture, which no sequence ever
@@ -19,7 +19,9 @@ def soft(logits):
     return logits.softmax(-1)
 
 
-def straight_through(logits, generator=None, sample=False):
+def straight_through(
+    logits: torch.Tensor, generator: torch.Generator | None = None, sample: bool = False
+) -> torch.Tensor:
     """One-hot forwards, softmax backwards (Bengio, Léonard & Courville 2013, arXiv:1308.3432).
 
     sample: False takes the argmax, True draws with `generator`
@@ -36,7 +38,12 @@ def straight_through(logits, generator=None, sample=False):
     return _straight(chosen, probs).to(logits.dtype)
 
 
-def gumbel(logits, temperature=1.0, hard=False, generator=None):
+def gumbel(
+    logits: torch.Tensor,
+    temperature: float = 1.0,
+    hard: bool = False,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """softmax((logits + Gumbel noise) / temperature) (Jang et al. 2016, arXiv:1611.01144; Maddison et al.
     2016, arXiv:1611.00712).
 

@@ -7,6 +7,8 @@ which release it came; the rest of the library calls the function and knows noth
 import functools
 import importlib.metadata
 import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from packaging.version import Version
 
@@ -18,7 +20,7 @@ NEWEST = "5.24.0"  # the newest that it was tried on, and the one that the noteb
 _CACHE_NAMES = ("cache", "past_key_values")
 
 
-def installed():
+def installed() -> str | None:
     """The installed release of transformers: str, "5.24.0"; None where it is not installed."""
     try:
         return importlib.metadata.version("transformers")
@@ -26,15 +28,15 @@ def installed():
         return None
 
 
-def is_before(release):
-    """Whether the installed transformers is older than a release: bool.
+def is_before(release: str) -> bool:
+    """Whether the installed transformers is older than a release, such as "5.24": also where there is none.
 
-    release: str, "5.24". Its own release candidates and development versions do not count as older.
+    A release's own candidates and development versions do not count as older.
     """
-    return Version(Version(installed()).base_version) < Version(release)
+    return Version(Version(installed() or "0").base_version) < Version(release)
 
 
-def range_problem():
+def range_problem() -> tuple[str, bool]:
     """What a learner should know about the installed release: (str, bool whether the course works on it).
 
     ("", True) for the release that the lessons were run with. Nothing is refused for a newer one.
@@ -63,7 +65,7 @@ def range_problem():
     return "", True
 
 
-def needs_transformers(release):
+def needs_transformers(release: str) -> None:
     """Refuse to run a lesson on a transformers that reads its lines in another way.
 
     release: str, the first release on which the lesson's lines are right: "5.24"
@@ -77,7 +79,7 @@ def needs_transformers(release):
 
 
 @functools.cache
-def cache_name():
+def cache_name() -> str:
     """What the KV cache is called, as an argument of a model and as a field of its output: str.
 
     "cache" from 5.24.0 on, "past_key_values" before. The new name is dangerous on older releases: a forward
@@ -85,16 +87,18 @@ def cache_name():
     """
     from transformers import GenerationMixin
 
-    parameters = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    # As with generate(), type checkers cannot bind it: `inputs.limits.unwrapped`.
+    prepare = GenerationMixin.prepare_inputs_for_generation  # pyright: ignore[reportAttributeAccessIssue]
+    parameters = inspect.signature(prepare).parameters
     return next(name for name in _CACHE_NAMES if name in parameters)
 
 
-def as_argument(cache):
+def as_argument(cache: Any) -> dict[str, Any]:
     """A cache as keyword argument of a model, generate() or create_causal_mask(): `**as_argument(cache)`."""
     return {cache_name(): cache}
 
 
-def cache_of(output):
+def cache_of(output: Any) -> Any:
     """The cache that a forward pass or generate() returned; None without one.
 
     From 5.24.0 on the old field still answers, but the library logs that it is deprecated.
@@ -102,17 +106,17 @@ def cache_of(output):
     return getattr(output, cache_name(), None)
 
 
-def cache_given(arguments):
+def cache_given(arguments: Mapping[str, Any]) -> Any:
     """The cache among keyword arguments that somebody else wrote, in either spelling; None without one."""
     return next((arguments[name] for name in _CACHE_NAMES if arguments.get(name) is not None), None)
 
 
-def takes_cache(model):
+def takes_cache(model: Any) -> bool:
     """Whether a model's forward pass has an argument for a KV cache: bool."""
     return cache_name() in inspect.signature(model.forward).parameters
 
 
-def bare_generate(model):
+def bare_generate(model: Any) -> Callable:
     """The function inside a model's generate(), without any decorator: gradients stay on.
 
     From 5.24.0 on three decorators lie over it (one before), so that `generate.__wrapped__`, which takes off

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -30,7 +32,15 @@ class Samples:
     texts: list
 
 
-def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, seed=None):
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    samples: int = 24,
+    new_tokens: int = 5,
+    temperature: float = 0.7,
+    seed: int | None = None,
+) -> Samples:
     """Draw texts after one prompt, without gradient: `Samples`.
 
     tokenizer:   its end of text ends a row; where it has none, every row has `new_tokens` tokens
@@ -66,13 +76,13 @@ def sample(model, tokenizer, prompt, samples=24, new_tokens=5, temperature=0.7, 
     is_end = (answers == (-1 if end is None else end)).long()  # no id is -1
     drawn = is_end.cumsum(1) - is_end == 0  # no end before this place
     texts = [
-        continuation(tokenizer, ids[0], row[keep], skip_special_tokens=True)
-        for row, keep in zip(answers, drawn, strict=True)
+        continuation(tokenizer, row, answer[keep], skip_special_tokens=True)
+        for answer, keep in zip(answers, drawn, strict=True)
     ]
     return Samples(sequences, length, drawn, texts)
 
 
-def checked_seed(seed):
+def checked_seed(seed: Any) -> int | None:
     """`seed` as an int, or None. Raises CourseError for what torch takes for no seed."""
     number = integer(seed)
     if seed is not None and (number is None or not -(2**63) <= number < 2**64):
@@ -81,7 +91,7 @@ def checked_seed(seed):
 
 
 @contextlib.contextmanager
-def seeded(seed):
+def seeded(seed: int | None) -> Iterator[None]:
     """Draws from `seed`, which leaves torch's global random state alone; None draws from that."""
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:

@@ -11,6 +11,7 @@ token's surprise in bits. Lesson 07 builds each of these in its cells; widgets a
 """
 
 import math
+from typing import Any
 
 import torch
 
@@ -22,7 +23,9 @@ from .masks import check_mask
 SOURCES = ("scores", "logits")
 
 
-def transition_scores(output, eos_token_id=None, normalize_logits=True, source="scores"):
+def transition_scores(
+    output: Any, eos_token_id: Any = None, normalize_logits: bool = True, source: str = "scores"
+) -> torch.Tensor:
     """The score of each token that generate() chose: float32 [rows, new tokens], 0 after a row's end.
 
     output:       what `model.generate(..., return_dict_in_generate=True, output_scores=True)` returned, from
@@ -63,7 +66,7 @@ def transition_scores(output, eos_token_id=None, normalize_logits=True, source="
     return chosen.masked_fill(after_end, 0.0)
 
 
-def generated_lengths(output, eos_token_id=None):
+def generated_lengths(output: Any, eos_token_id: Any = None) -> torch.Tensor:
     """How many new tokens each row has, its end-of-text token included: LongTensor [rows].
 
     The prompt does not count, nor does the padding of a row that ended early. Takes `output` and
@@ -72,7 +75,7 @@ def generated_lengths(output, eos_token_id=None):
     return _chosen(output, _stored_scores(output), eos_token_id)[2]
 
 
-def sequence_scores(output, length_penalty=1.0, eos_token_id=None):
+def sequence_scores(output: Any, length_penalty: float = 1.0, eos_token_id: Any = None) -> torch.Tensor:
     """The score of each row: the sum of its transition scores / its length ** length_penalty. float32 [rows].
 
     After beam search these are the library's own `output.sequences_scores` (in nats for a penalty of 0, in
@@ -93,7 +96,7 @@ def sequence_scores(output, length_penalty=1.0, eos_token_id=None):
     return chosen.sum(dim=1) / lengths.float() ** length_penalty
 
 
-def next_token_log_probs(model, input_ids, attention_mask=None):
+def next_token_log_probs(model: Any, input_ids: Any, attention_mask: Any = None) -> torch.Tensor:
     """What the model expects after each token of a text, by one forward pass: the log probabilities of the
     whole vocabulary, in nats, float32 [batch, length, vocabulary] on the model's device.
 
@@ -105,7 +108,9 @@ def next_token_log_probs(model, input_ids, attention_mask=None):
     return _expected(model, input_ids, attention_mask)
 
 
-def token_log_probs(model, input_ids, attention_mask=None):
+def token_log_probs(
+    model: Any, input_ids: Any, attention_mask: Any = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The log probability of each token of a text, given the tokens before it, by one forward pass.
 
     model:          a decoder-only language model
@@ -129,7 +134,7 @@ def token_log_probs(model, input_ids, attention_mask=None):
     return log_probs, scored
 
 
-def perplexity(model, input_ids, attention_mask=None):
+def perplexity(model: Any, input_ids: Any, attention_mask: Any = None) -> float:
     """exp of the mean surprise in nats, over all tokens of the batch that have one: a float, at least 1, and
     math.inf where it is more than a float can hold.
 

@@ -28,7 +28,7 @@ _FRAGMENTS = [
 ]  # fmt: skip
 
 
-def varied_texts(count, seed=0):
+def varied_texts(count: int, seed: int = 0) -> list[str]:
     """`count` different strings that between them hold many scripts, digits, emoji, white space of every
     kind, code, special tokens, slices that begin and end anywhere, and characters drawn from all of Unicode.
 

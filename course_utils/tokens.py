@@ -7,13 +7,17 @@ The algorithm is GPT-2's (Radford et al. 2019, `encoder.py` of openai/gpt-2; the
 and the pattern of the pre-tokenizer.
 """
 
+from __future__ import annotations
+
 import heapq
 import json
 import re
 from bisect import bisect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from operator import itemgetter
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -51,8 +55,8 @@ class Token:
     special: bool = False
 
     @property
-    def text(self):
-        """str, the bytes read as UTF-8; bytes that are not a whole character become U+FFFD."""
+    def text(self) -> str:
+        """The bytes read as UTF-8; bytes that are not a whole character become U+FFFD."""
         return self.bytes.decode("utf-8", errors="replace")
 
 
@@ -72,7 +76,7 @@ class Piece:
     tokens: tuple[Token, ...]
 
 
-def merges_of_tokens(piece):
+def merges_of_tokens(piece: Piece) -> list[list[Merge]]:
     """The merges that made each token of a `Piece`: a list of Merge, in their order, for each token."""
     ends = list(accumulate(len(token.symbol) for token in piece.tokens))
     made = [[] for _ in piece.tokens]
@@ -81,7 +85,7 @@ def merges_of_tokens(piece):
     return made
 
 
-def byte_symbols():
+def byte_symbols() -> dict[int, str]:
     """GPT-2's printable symbol for each byte: dict from int (0 to 255) to a one-character str.
 
     Bytes that print keep their own character. The other 68 take the characters from U+0100 on, in order,
@@ -100,7 +104,7 @@ _SYMBOL_OF = byte_symbols()
 _BYTE_OF = {symbol: byte for byte, symbol in _SYMBOL_OF.items()}
 
 
-def symbols_to_bytes(symbols):
+def symbols_to_bytes(symbols: str) -> bytes:
     """The bytes that a str of printable symbols stands for. Raises KeyError for any other character."""
     return bytes(_BYTE_OF[symbol] for symbol in symbols)
 
@@ -117,7 +121,15 @@ class BytePairEncoder:
                    special tokens, the longest first, and `pre_tokenize` of the text between them
     """
 
-    def __init__(self, vocabulary, merges, special_ids, pre_tokenize, ignore_merges=False, cut=None):
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        merges: Iterable[tuple[str, str]],
+        special_ids: dict[str, int],
+        pre_tokenize: Callable | None,
+        ignore_merges: bool = False,
+        cut: Callable | None = None,
+    ) -> None:
         self.vocabulary = vocabulary
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.special_ids = special_ids
@@ -125,7 +137,7 @@ class BytePairEncoder:
         self._cut = cut or _cutter(special_ids, pre_tokenize)
 
     @classmethod
-    def from_tokenizer(cls, tokenizer):
+    def from_tokenizer(cls, tokenizer: Any) -> BytePairEncoder:
         """The encoder that a transformers tokenizer holds.
 
         Raises CourseError if the tokenizer is not a byte-level BPE (T5 and BERT, for example, are not), and
@@ -143,21 +155,21 @@ class BytePairEncoder:
             raise CourseError(
                 f'The tokenizer of {name!r} {refusal}. Try load_tokenizer("gpt2") or load_tokenizer().'
             )
-        merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in spec["model"]["merges"]]
+        pairs = (m.split(" ") if isinstance(m, str) else m for m in spec["model"]["merges"])
         return cls(
             vocabulary=spec["model"]["vocab"],
-            merges=merges,
+            merges=[(left, right) for left, right in pairs],
             special_ids={token["content"]: token["id"] for token in spec["added_tokens"]},
             pre_tokenize=None,
             ignore_merges=spec["model"].get("ignore_merges", False),
             cut=_library_cutter(spec),
         )
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """The ids of `text`: list of int, no special token added. Raises CourseError as below."""
         return [token.id for piece in self.encode_and_show_work(text) for token in piece.tokens]
 
-    def encode_and_show_work(self, text):
+    def encode_and_show_work(self, text: str) -> list[Piece]:
         """`text` as a list of Piece, in order, each with its bytes, its merges and its tokens.
 
         Raises CourseError if the text holds half a surrogate pair, which has no UTF-8 bytes.

@@ -11,6 +11,8 @@ The method is REINFORCE (Williams 1992) with the leave-one-out baseline of `grad
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -49,11 +51,13 @@ class TrainingStep:
 class Training:
     """A finished run. `steps` is a list of `TrainingStep`; `undo()` puts the old weights back."""
 
-    def __init__(self, parameters, before, steps):
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], before: list[torch.Tensor], steps: list[TrainingStep]
+    ) -> None:
         self.steps = steps
         self._parameters, self._before = parameters, before
 
-    def undo(self):
+    def undo(self) -> None:
         """Give the model the weights back that it had before the run."""
         copy_into(self._parameters, self._before)
 
@@ -62,7 +66,7 @@ class Training:
         return f"{len(self.steps)} steps, mean reward from {first.reward:.2f} to {last.reward:.2f}"
 
 
-def trained_parts(model):
+def trained_parts(model: Any) -> list[torch.nn.Module]:
     """The last block and the final norm of a GPT-2 or Llama model: a list of two modules.
 
     They stand last before the head, so a gradient reaches them without passing through any other block.
@@ -80,9 +84,10 @@ def trained_parts(model):
 
 
 def train_habit(
-    model, tokenizer, reward, prompt, steps=10, samples=24, new_tokens=5, learning_rate=3e-4,
-    temperature=0.7, seed=0, on_step=None,
-):  # fmt: skip
+    model: Any, tokenizer: Any, reward: Callable[[str], float], prompt: str, steps: int = 10,
+    samples: int = 24, new_tokens: int = 5, learning_rate: float = 3e-4, temperature: float = 0.7,
+    seed: int | None = 0, on_step: Callable[[TrainingStep], Any] | None = None,
+) -> Training:  # fmt: skip
     """Raise the mean reward of the texts that a model writes after a prompt: `Training`. Changes the model.
 
     model:         a decoder-only model built like Llama or GPT-2, with its tokenizer
@@ -154,7 +159,7 @@ def train_habit(
 class ProgressBar:
     """An `on_step` that shows in a notebook how far a run has come, in one output that is drawn anew."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._handle, self._step, self._steps = None, 0, 1
 
     def __call__(self, step):

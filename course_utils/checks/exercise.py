@@ -36,6 +36,7 @@ are handed on as they are. Heavy imports (torch, transformers) belong inside the
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import progress
@@ -80,7 +81,9 @@ class Exercise:
 
     kind = "exercise"
 
-    def __init__(self, check, id, title, minutes, difficulty, seconds):
+    def __init__(
+        self, check: Callable, id: str, title: str, minutes: int, difficulty: int, seconds: float
+    ) -> None:
         functools.update_wrapper(self, check)
         self.check = check
         self.id = progress.valid_id(id)
@@ -103,7 +106,7 @@ class Exercise:
             raise AssertionError(repr(result))
         return result
 
-    def _judge(self, answer):
+    def _judge(self, answer) -> tuple[str, str]:
         if answer is None or answer is Ellipsis:
             return "not yet", self._invitation()
         given = Answer(answer) if callable(answer) else copied(answer)
@@ -144,7 +147,9 @@ def _lower(text):
     return text[0].lower() + text[1:]
 
 
-def exercise(id, *, title, minutes, difficulty, seconds=10):
+def exercise(
+    id: str, *, title: str, minutes: int, difficulty: int, seconds: float = 10
+) -> Callable[[Callable], Exercise]:
     """Turn a check into an Exercise.
 
     The check takes the learner's answer, raises Mistake with the sentence that names the mistake, and

@@ -29,6 +29,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import filelock
 import platformdirs
@@ -41,14 +42,14 @@ _LESSONS = "course_utils.lessons"
 KINDS = ("exercise", "prediction", "quiz")
 
 
-def valid_id(text):
+def valid_id(text: str) -> str:
     """Return `text` if it is the id of an exercise or a question, such as "01/merge"; ValueError if not."""
     if not re.fullmatch(r"\d\d/[a-z0-9]+(-[a-z0-9]+)*", text):
         raise ValueError(f"{text!r} is not an id: the lesson's two digits, a slash and a name, '01/merge'")
     return text
 
 
-def progress_file():
+def progress_file() -> Path:
     """The path of the file, which need not exist."""
     named = os.environ.get("COURSE_PROGRESS")
     folder = platformdirs.user_data_dir("inside-generate", appauthor=False)
@@ -107,7 +108,7 @@ def _beside(path, word):
     return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
-def record(item, done, **details):
+def record(item: str, done: bool, **details) -> str:
     """Keep that `item` was tried, and whether it is `done`; `details` are small JSON values, kept until then.
 
     Returns "" or, when nothing could be kept or an unreadable file was set aside, one sentence for the
@@ -140,7 +141,7 @@ def record(item, done, **details):
     return note
 
 
-def read():
+def read() -> dict[str, dict]:
     """All entries by id. CourseError if the file cannot be read; an absent file is an empty dictionary."""
     path = progress_file()
     with contextlib.ExitStack() as stack:
@@ -157,7 +158,7 @@ def read():
             raise CourseError(f"{path} cannot be read ({error.strerror or error}).") from None
 
 
-def reset(lesson=None):
+def reset(lesson: str | int | None = None) -> Path | None:
     """Forget one lesson ("01" or 1) or, without an argument, everything.
 
     Returns the path of the backup that holds the old state, or None if there was nothing to forget.
@@ -192,12 +193,12 @@ class Lesson:
     ids: dict
 
 
-def lessons():
+def lessons() -> tuple[Lesson, ...]:
     """The lessons, in order: a tuple of Lesson. They are read from a table, so this is cheap."""
     return importlib.import_module(_LESSONS).LESSONS  # by name: what is checked stands above what checks
 
 
-def items_of(module):
+def items_of(module: ModuleType) -> list:
     """The exercises, predictions and questions that a lesson's module defines or lists, each once."""
     found = {}
     for value in vars(module).values():
@@ -212,13 +213,13 @@ class Progress:
 
     headings = ("lesson", "exercises", "predictions", "quiz")
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             self.entries, self.note = read(), ""
         except CourseError as error:
             self.entries, self.note = {}, str(error)
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, ...]]:
         """One row of four strings for each lesson."""
         return [
             (f"{lesson.number} {lesson.title}".strip(), *(self._count(lesson.ids[kind]) for kind in KINDS))
@@ -249,6 +250,6 @@ class Progress:
         return f"<table><tr>{head}</tr>{body}</table>{note}"
 
 
-def report():
+def report() -> str:
     """The table as text, with the place of the file."""
     return f"{Progress()!r}\n\nKept on this machine only, in {progress_file()}"

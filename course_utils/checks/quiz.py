@@ -37,7 +37,7 @@ text without backticks where no value is given; for `several=True` it returns a 
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,7 +57,7 @@ class Option:
         _filled(self.text, "an option needs a text")
         _filled(self.why, f"the option {self.text!r} needs a why")
 
-    def stands_for(self, value):
+    def stands_for(self, value: Any) -> bool:
         """Whether this option is the answer `value`, which a proof returned."""
         if self.value is not None:
             return bool(self.value == value)
@@ -99,15 +99,15 @@ class Question:
         object.__setattr__(self, "options", tuple(options))
 
     @property
-    def key(self):
+    def key(self) -> tuple[int, ...]:
         """The indices of the right options, a tuple of int."""
         return tuple(index for index, option in enumerate(self.options) if option.right)
 
-    def is_right(self, chosen):
+    def is_right(self, chosen: Iterable[int]) -> bool:
         """Whether the indices in `chosen` are exactly the right ones."""
         return set(chosen) == set(self.key)
 
-    def prove(self):
+    def prove(self) -> None:
         """Run the proof, if there is one. AssertionError if it gives options that are not marked right."""
         if self.proof is None:
             return
@@ -170,18 +170,18 @@ class NumberPrediction:
             ranges.append((low, high, why))
         object.__setattr__(self, "wrong", tuple(ranges))
 
-    def is_right(self, guess):
+    def is_right(self, guess: float) -> bool:
         """Whether `guess` lies within the tolerance of the key."""
         # The slack lets 0.3 be within 0.1 of 0.2; the page has the same line.
         return abs(guess - self.key) <= self.tolerance + 1e-9 * max(1, abs(self.key))
 
-    def explain(self, guess):
+    def explain(self, guess: float) -> str:
         """The explanation that belongs to `guess`."""
         if self.is_right(guess):
             return self.why
         return next((why for low, high, why in self.wrong if low <= guess <= high), self.otherwise)
 
-    def prove(self):
+    def prove(self) -> None:
         """Run the proof, if there is one. AssertionError if its number is not the key."""
         if self.proof is not None:
             value = self.proof()

@@ -21,7 +21,7 @@ import textwrap
 import threading
 import time
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .compare import Mistake, code, copied, described, difference, show
 
@@ -154,7 +154,7 @@ def _returns_value(node):
     return isinstance(node, ast.Yield | ast.YieldFrom) or any(map(_returns_value, ast.iter_child_nodes(node)))
 
 
-def run(check, answer, limit):
+def run(check, answer, limit) -> tuple[Any, BaseException | None]:
     """Call `check(answer)` in a thread and return its value and its exception, one of them None.
 
     `limit` is in seconds of the learner's own code; when it is over, the exception is a Mistake. If the

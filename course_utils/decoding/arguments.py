@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
-from transformers.generation import GenerationMode
+from transformers.generation.configuration_utils import GenerationMode
 
 from ..errors import CourseError
 from ..inputs.limits import check_known_ids, check_no_learned_prompt, encoder_limit, position_limit
@@ -26,7 +26,8 @@ _ELSEWHERE = {
     "synced_gpus": "several machines that wait for each other: give it to model.generate",
     "token_healing": "a prompt that generate() rewrites: give it to model.generate",
 }
-_GENERATE = inspect.unwrap(GenerationMixin.generate)
+# Why type checkers cannot see it: `inputs.limits.unwrapped`.
+_GENERATE = inspect.unwrap(GenerationMixin.generate)  # pyright: ignore[reportAttributeAccessIssue]
 _PROMPTS = ("input_ids", "inputs_embeds", "inputs", "encoder_outputs")
 
 

@@ -5,9 +5,13 @@ builds the logits processors, the stopping criteria and the cache, then hands th
 transformers is called here as `GenerationMixin._sample` calls it, and nowhere else in the course.
 """
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import (
@@ -43,7 +47,7 @@ END_OF_TEXT, LENGTH = "end of text", "length"
 _LONGEST_CACHE = "_previous_max_cache_length"  # what generate() leaves on the model after a static cache
 
 
-def prepare(model, inputs, kwargs):
+def prepare(model: Any, inputs: Mapping[str, Any], kwargs: dict[str, Any]) -> Prepared:
     """What `model.generate(**inputs, **kwargs)` hands to its decoding loop: a `Prepared`.
 
     No forward pass is made, except that of the encoder in an encoder-decoder model. Raises CourseError for
@@ -152,7 +156,7 @@ class Prepared:
     pad:          LongTensor without dimensions, what fills finished rows; None where rows do not end by an id
     """
 
-    model: torch.nn.Module
+    model: Any
     input_ids: torch.Tensor
     processors: tuple
     criteria: tuple

@@ -8,6 +8,7 @@ remain are run again.
 import copy
 import random
 from collections import deque
+from collections.abc import Callable
 
 import numpy
 import torch
@@ -22,7 +23,7 @@ _CHANGES = torch.Tensor | list | dict | set | deque | Cache | _GENERATORS
 
 def random_state(device):
     """The state of every generator that a model on `device` may draw from, for `set_random_state`."""
-    states = [(torch.set_rng_state, torch.get_rng_state())]
+    states: list[tuple[Callable, torch.Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
     if device.type == "cuda":
         on_device = torch.cuda.get_rng_state(device)
         states.append((lambda state: torch.cuda.set_rng_state(state, device), on_device))

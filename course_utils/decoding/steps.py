@@ -7,13 +7,17 @@ Everything before the loop is transformers' own (`preparation.prepare`), so the 
 `model.generate` with the same arguments and the same seed.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import operator
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from ..errors import CourseError
-from .generate_inputs import cache_length, prepare
+from .generate_inputs import Prepared, cache_length, prepare
 from .processor_checks import check_distributions
 from .rewind import (
     caches_in,
@@ -66,7 +70,7 @@ class Step:
     reasons: tuple
 
 
-def decode_steps(model, inputs, **generate_kwargs):
+def decode_steps(model: Any, inputs: Mapping[str, Any], **generate_kwargs) -> Decoding:
     """A `Decoding`: an iterator with one `Step` for each new token.
 
     model:           a transformers model with generate(), decoder-only or encoder-decoder; of one that
@@ -113,7 +117,7 @@ class Decoding:
     iterator is exhausted until `back` or `choose` leaves a row unfinished.
     """
 
-    def __init__(self, prepared, streamer=None):
+    def __init__(self, prepared: Prepared, streamer: Any = None) -> None:
         self._prepared, self._streamer = prepared, streamer
         config, rows = prepared.config, len(prepared.input_ids)
         start = _State(
@@ -161,26 +165,26 @@ class Decoding:
         return step
 
     @property
-    def sequences(self):
+    def sequences(self) -> torch.Tensor:
         """LongTensor [batch, length], the ids so far, as generate() would return them."""
         return self._states[-1].input_ids.clone()
 
     @property
-    def done(self):
-        """bool, whether every row is finished."""
+    def done(self) -> bool:
+        """Whether every row is finished."""
         return all(self.reasons)
 
     @property
-    def reasons(self):
+    def reasons(self) -> tuple[str | None, ...]:
         """tuple of batch entries, as in `Step`: None, or why the row is finished."""
         return self._states[-1].reasons
 
     @property
-    def steps_taken(self):
-        """int, how many new tokens each row has."""
+    def steps_taken(self) -> int:
+        """How many new tokens each row has."""
         return len(self._states) - 1
 
-    def back(self, steps=1):
+    def back(self, steps: int = 1) -> None:
         """Undo the last `steps` steps and their draws: going on gives the same tokens again.
 
         The next `next()` shortens the cache, which is exact for an ordinary one. For a static, sliding-window
@@ -195,7 +199,7 @@ class Decoding:
         set_random_state(self._states[-steps].before)
         del self._states[-steps:]
 
-    def choose(self, token, row=0):
+    def choose(self, token: int, row: int = 0) -> None:
         """Let the last step have chosen `token` in row `row`, and go on from there.
 
         token: int, an id of the model; row: int from 0
@@ -311,7 +315,7 @@ def _checked(number, allowed, name, numbering):
         checked = operator.index(number)
     except TypeError:
         checked = None
-    if isinstance(number, bool) or checked not in allowed:
+    if checked is None or isinstance(number, bool) or checked not in allowed:
         raise CourseError(
             f"{name} is {number!r}. {numbering} from {allowed[0]} to {allowed[-1]}: give one of these."
         )

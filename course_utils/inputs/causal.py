@@ -6,6 +6,7 @@ not; XLM's flag is `causal`, Gemma's is `use_bidirectional_attention`, and XLNet
 
 import threading
 import weakref
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ _PROBE = 3  # tokens; the first must not depend on the two after it
 _known = weakref.WeakSet()  # models that were asked and are causal
 
 
-def check_causal(model, purpose):
+def check_causal(model: Any, purpose: str) -> None:
     """Refuse a model that is not a decoder: one in which a token also reads the tokens after it.
 
     purpose: str, who asks and what the model is to do, "NextToken continues a prompt"

@@ -6,6 +6,8 @@ its forward pass, asks the model inside.
 """
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -20,12 +22,16 @@ _ASK_WITH_A_MASK = ("xlm", "flaubert")  # generate() ends each pass with a mask 
 _TRAINED = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 
 
-def unwrapped(model):
+def unwrapped(model: Any) -> Any:
     """The transformers model inside of wrappers, or `model` itself if it has none.
 
     A wrapper passes attributes on, but it is of another class, and its forward has other parameters. What
     generate() runs is the model inside, with adapters such as LoRA in its layers. A learned prompt is
     not part of it: a PEFT model that has one stays as it is.
+
+    Models are `Any` to a type checker, here and all over the course: they come in any class and any wrapper,
+    attributes of a torch.nn.Module are `Tensor | Module` to it, and it cannot bind transformers' generate(),
+    whose `self` is declared to be of a class that no model has.
     """
     while not isinstance(model, PreTrainedModel):
         inside = _inside(model)
@@ -44,12 +50,12 @@ def _inside(model):
     return model.get_base_model() if is_pefts and not has_learned_prompt(model) else None
 
 
-def has_learned_prompt(model):
+def has_learned_prompt(model: Any) -> bool:
     """Whether a PEFT model puts vectors of its own before the prompt (prompt tuning, prefix tuning): bool."""
     return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
-def check_no_learned_prompt(model, who):
+def check_no_learned_prompt(model: Any, who: str) -> None:
     """Raise CourseError for a PEFT model with a learned prompt. who: str, what cannot take it.
 
     Its vectors stand before the text: they take positions, and for some of them extra logits come back.
@@ -62,7 +68,7 @@ def check_no_learned_prompt(model, who):
         )
 
 
-def position_limit(model, generating=False):
+def position_limit(model: Any, generating: bool = False) -> int | None:
     """How many tokens a text may have because the model looks their positions up in a table: int, or None.
 
     model:      a transformers model, wrapped or not; of an encoder-decoder the decoder counts
@@ -78,10 +84,11 @@ def position_limit(model, generating=False):
         return model.config.max_seq_len
     from_zero = generating and not model.config.is_encoder_decoder
     limit = min((_tokens(*table, from_zero) for table in _tables(model.get_decoder())), default=None)
-    return limit - 1 if generating and model.config.model_type in _ASK_WITH_A_MASK else limit
+    asks_with_a_mask = generating and model.config.model_type in _ASK_WITH_A_MASK
+    return limit - 1 if asks_with_a_mask and limit is not None else limit
 
 
-def encoder_limit(model):
+def encoder_limit(model: Any) -> int | None:
     """How many tokens an encoder-decoder's prompt may have: int, or None as `position_limit` gives it."""
     model = unwrapped(model)
     if not model.config.is_encoder_decoder or model.main_input_name != "input_ids":
@@ -92,14 +99,14 @@ def encoder_limit(model):
     return min(limits, default=None)
 
 
-def trained_positions(model):
+def trained_positions(model: Any) -> int | None:
     """How many positions the configuration says that the model was trained on: int, or None."""
     config = unwrapped(model).config.get_text_config(decoder=True)
     values = [getattr(config, name, None) for name in _TRAINED]
     return next((value for value in values if value and value > 0), None)  # XLNet's -1 is none
 
 
-def check_known_ids(model, ids, name="input_ids"):
+def check_known_ids(model: Any, ids: torch.Tensor, name: str = "input_ids") -> None:
     """Raise CourseError for ids (an integer tensor, called `name`) that the model has no embedding for."""
     vocabulary = model.get_input_embeddings().num_embeddings
     unknown = ids[(ids < 0) | (ids >= vocabulary)]
@@ -110,7 +117,7 @@ def check_known_ids(model, ids, name="input_ids"):
         )
 
 
-def _tables(part):
+def _tables(part: Any) -> Iterator[tuple[Any, int]]:
     """The tables of positions in a model or a part of it: an iterator of (module that holds it, int rows)."""
     for name, buffer in part.named_buffers(recurse=False):
         if buffer.ndim == 2 and name in ("embed_positions", "pos_encoding"):  # GPT-J and CodeGen; CTRL
@@ -120,7 +127,8 @@ def _tables(part):
             continue  # an image's or a sound's positions
         is_table = _TABLE.search(name) and not _RELATIVE.search(name)
         if is_table and type(child).__name__ == _SPEECH:
-            yield child, len(child.weights)
+            table: Any = child
+            yield table, len(table.weights)
         elif is_table and isinstance(child, torch.nn.Embedding):
             if not hasattr(child, "make_weight"):  # FSMT's grows with the text
                 yield child, child.num_embeddings
@@ -128,7 +136,7 @@ def _tables(part):
             yield from _tables(child)
 
 
-def _tokens(table, rows, from_zero):
+def _tokens(table: Any, rows: int, from_zero: bool) -> int:
     """How many tokens a table of positions serves: int."""
     if _is_prophetnets(table):
         return rows - table.padding_idx - 2  # begins after the padding token, looks one further

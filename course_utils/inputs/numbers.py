@@ -2,13 +2,14 @@
 
 import math
 import operator
+from typing import Any
 
 import torch
 
 from ..errors import CourseError
 
 
-def integer(value):
+def integer(value: Any) -> int | None:
     """`value` as an int if it is a whole number, else None. True and False are none."""
     if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
         return None
@@ -18,7 +19,7 @@ def integer(value):
         return None
 
 
-def real(value):
+def real(value: Any) -> float | None:
     """`value` as a float if it is one number or truth value, else None; inf where no float holds it."""
     if isinstance(value, str | bytes):
         return None
@@ -30,7 +31,7 @@ def real(value):
         return None
 
 
-def at_least(least, **named):
+def at_least(least: int, **named) -> int:
     """The one number in `named` as an int. Raises CourseError unless it is a whole number from `least` on."""
     ((name, given),) = named.items()
     number = integer(given)
@@ -39,7 +40,7 @@ def at_least(least, **named):
     return number
 
 
-def above_zero(**named):
+def above_zero(**named) -> float:
     """The one number in `named` as a float. Raises CourseError unless it is finite and above 0."""
     ((name, given),) = named.items()
     number = real(given)
@@ -48,6 +49,6 @@ def above_zero(**named):
     return number
 
 
-def at_least_float32(tensor):
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """A float tensor as it is, or in float32 where its type has fewer digits, with its gradient."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

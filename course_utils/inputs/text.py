@@ -1,9 +1,11 @@
 """A text that somebody gives and the ids that a tokenizer makes of it: one sentence for each thing wrong."""
 
+from typing import Any
+
 from ..errors import CourseError
 
 
-def check_text(text, name="the text", example="My dog is"):
+def check_text(text: str, name: str = "the text", example: str = "My dog is") -> None:
     """Raise CourseError unless `text` is a str without half a surrogate pair, which has no UTF-8 bytes.
 
     name:    str, what the sentence calls the text
@@ -16,7 +18,7 @@ def check_text(text, name="the text", example="My dog is"):
     check_characters(text, name)
 
 
-def check_characters(text, name="the text"):
+def check_characters(text: str, name: str = "the text") -> None:
     """Raise CourseError if the str `text` holds half a surrogate pair. name as in `check_text`."""
     try:
         text.encode("utf-8")
@@ -27,7 +29,7 @@ def check_characters(text, name="the text"):
         ) from None
 
 
-def text_ids(tokenizer, text, name="the text", purpose="continue"):
+def text_ids(tokenizer: Any, text: str, name: str = "the text", purpose: str = "continue") -> list[int]:
     """The ids of `text` as the tokenizer makes them by default: list of int, at least one.
 
     name as in `check_text`; purpose: str, what was to be done with the text
@@ -42,7 +44,7 @@ def text_ids(tokenizer, text, name="the text", purpose="continue"):
     return ids
 
 
-def check_length(length, most, name, because):
+def check_length(length: int, most: int | None, name: str, because: str) -> None:
     """Raise CourseError if a text has more tokens than fit.
 
     length:  int; most: int, or None where there is no limit
@@ -55,5 +57,5 @@ def check_length(length, most, name, because):
         )
 
 
-def _first(name):
+def _first(name: str) -> str:
     return name[:1].upper() + name[1:]

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import logging
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 from ..models import load
 
@@ -12,13 +14,13 @@ SENTENCES = ("It will rain in the", "I want to eat a big bowl of", "My dog is")
 
 
 @functools.cache
-def tiny(name="tiny-gpt2"):
+def tiny(name: str = "tiny-gpt2") -> tuple[Any, Any]:
     """A tiny random model and its tokenizer, loaded once for all checks: as `load` returns them."""
     return load(name)
 
 
 @contextlib.contextmanager
-def quiet_transformers():
+def quiet_transformers() -> Iterator[None]:
     """Within it transformers logs errors only, and warnings that are about the call (UserWarning) are ignored.
 
     Deprecations are no UserWarning: they are heard.

@@ -447,7 +447,7 @@ def _learned(counts, number, join=None, once=False):
         pairs = _count(words, counts, once)
         if not pairs:
             break
-        learned.append(max(pairs, key=pairs.get))
+        learned.append(max(pairs, key=pairs.__getitem__))
         words = {word: (join or _join)(symbols, learned[-1]) for word, symbols in words.items()}
     return learned
 
@@ -489,7 +489,7 @@ def _across_words(counts, number):
 
 def _first_count(counts, number):
     pairs = _count({word: list(word) for word in counts}, counts)
-    return sorted(pairs, key=pairs.get, reverse=True)[:number]
+    return sorted(pairs, key=pairs.__getitem__, reverse=True)[:number]
 
 
 def _plain(text, limit, gpt2):

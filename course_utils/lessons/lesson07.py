@@ -295,7 +295,7 @@ def claims(model, tokenizer):
         beams = output.beam_indices[0]
         if (beams < 0).any() and (beams > 0).any():
             break
-    length, width = (beams >= 0).sum().item(), len(beams)
+    length, width = beams.ge(0).sum().item(), len(beams)
     found = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)[0]
     forgotten = model.compute_transition_scores(output.sequences, output.scores)[0, :length]
     total, prompt = found.sum().item(), inputs.input_ids.shape[1]

@@ -4,6 +4,7 @@ import html
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import CourseError
 from .introspect import resolve, version
@@ -87,7 +88,9 @@ class Excerpt:
             yield range(following, self.first + len(self.lines))
 
 
-def show(target, notes=None, *, context=1, whole=False):
+def show(
+    target: str, notes: dict[str, str] | None = None, *, context: int = 1, whole: bool = False
+) -> Excerpt:
     """Show the installed source of a function or class of transformers, with notes at its lines.
 
     target:  str, a dotted name below `transformers`: "generation.utils.GenerationMixin._sample"
@@ -123,7 +126,7 @@ def show(target, notes=None, *, context=1, whole=False):
     return Excerpt(_bare(target), path, version(), first, lines, placed, tuple(sorted(shown)))
 
 
-def lines_at(target, anchors):
+def lines_at(target: str, anchors: dict[str, str]) -> dict[str, tuple[int, str]]:
     """The lines of the installed source that anchors name: dict from name to (int number, str line).
 
     target:  str, as `show` takes it
@@ -162,7 +165,7 @@ def _bare(target):
     return target.removeprefix("transformers.")
 
 
-def _source(target, found):
+def _source(target, found: Any):
     """Path below the transformers folder, number of the first line, and the lines, dedented."""
     import transformers
 
@@ -171,7 +174,7 @@ def _source(target, found):
     if not (inspect.isfunction(found) or inspect.isclass(found)):
         raise CourseError(f"{target!r} is a {type(found).__name__}. Name a function or a class in it.")
     lines, first = inspect.getsourcelines(found)
-    path = Path(inspect.getsourcefile(found))
+    path = Path(inspect.getsourcefile(found) or "")
     folder = Path(transformers.__file__).parent
     if not path.is_relative_to(folder):
         raise CourseError(f"{target!r} comes from {found.__module__}, which is not a part of transformers.")

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+from typing import Any
 
 # Where a name without dots is looked for, below transformers; "" is transformers itself.
 _HOMES = (
@@ -24,7 +25,7 @@ def version():
     return transformers.__version__
 
 
-def resolve(name):
+def resolve(name: str) -> Any:
     """The module, class or function with a dotted name below transformers.
 
     name: str, "generation.utils.GenerationMixin._sample"; "" is transformers itself

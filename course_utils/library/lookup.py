@@ -31,8 +31,8 @@ class VersionMap:
         return len(self.entries)
 
     @property
-    def right(self):
-        """int, how many entries are right for the installed version"""
+    def right(self) -> int:
+        """How many entries are right for the installed version"""
         return self.problems.count("")
 
     def __repr__(self):
@@ -50,12 +50,12 @@ class VersionMap:
         )
 
     @property
-    def summary(self):
+    def summary(self) -> str:
         """str, "checked 86 of 87 against transformers 5.24.0": 86 are right for it"""
         return f"checked {self.right} of {len(self)} against transformers {self.version}"
 
 
-def version_map(kind=None, *, topic=None):
+def version_map(kind: str | None = None, *, topic: str | None = None) -> VersionMap:
     """Show the map, checked against the installed transformers now.
 
     kind:  None or one of "same", "renamed", "moved", "gone", "changed" (`KINDS` says what each means)
@@ -71,7 +71,7 @@ def version_map(kind=None, *, topic=None):
     return _checked(e for e in ENTRIES if kind in (None, e.kind) and topic in (None, e.topic))
 
 
-def where(name):
+def where(name: str) -> VersionMap:
     """Say what became of one name: the entries of the map that have it.
 
     name: str, as older code spells it: "greedy_search", "model.greedy_search()", "transformers.AdamW"
@@ -140,6 +140,6 @@ def _as_row(entry, trouble):
     return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def with_code(text):
+def with_code(text: str) -> str:
     """A text as HTML: str, escaped, and what stands between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

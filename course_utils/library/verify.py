@@ -91,7 +91,7 @@ def deprecations():
     library_log.warning_once.cache_clear()  # or what was said before is not said again
     try:
         logger.handlers[:], logger.propagate = [handler], False
-        logger.setLevel("WARNING")
+        logger.setLevel(logging.WARNING)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             yield messages
@@ -211,12 +211,12 @@ def _parts():
 def _quiet():
     """No warning, no log, no bar; gradients on; the global random state as it was."""
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as library_log
 
     from ..models import without_loading_bars
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL + 1)
+    verbosity = library_log.get_verbosity()
+    library_log.set_verbosity(logging.CRITICAL + 1)
     try:
         with (
             warnings.catch_warnings(),
@@ -228,5 +228,5 @@ def _quiet():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        logging.warning_once.cache_clear()  # what was kept quiet here has not been said yet
+        library_log.set_verbosity(verbosity)
+        library_log.warning_once.cache_clear()  # what was kept quiet here has not been said yet

@@ -1,10 +1,17 @@
 """load(): a model and its tokenizer by name, ready to be looked into."""
 
+from __future__ import annotations
+
 import contextlib
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CourseError
 from .bundled import assets
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT = "smollm2-135m"
 TINY = ("tiny-gpt2", "tiny-llama")
@@ -13,7 +20,7 @@ _SEED = 0
 _END_OF_TEXT = 50256  # GPT-2's only special token: it begins, ends and separates texts
 
 
-def load(name=None, device=None):
+def load(name: str | None = None, device: str | torch.device | None = None) -> tuple[Any, Any]:
     """Return `(model, tokenizer)`: the model in evaluation mode, float32, on `device`.
 
     name: None for COURSE_MODEL or, where that is not set, "smollm2-135m" (SmolLM2-135M-Instruct, prepared
@@ -40,7 +47,7 @@ def load(name=None, device=None):
     return _place(model, device).eval(), tokenizer
 
 
-def load_tokenizer(name=None, **options):
+def load_tokenizer(name: str | None = None, **options) -> Any:
     """Return the tokenizer of the model that `load(name)` returns.
 
     GPT-2's ("gpt2", "tiny-gpt2", "tiny-llama") and SmolLM2's need no network once prepared. `options` go to
@@ -65,7 +72,7 @@ def load_tokenizer(name=None, **options):
     return tokenizer
 
 
-def pick_device():
+def pick_device() -> torch.device:
     """The torch.device that load() puts models on: COURSE_DEVICE, else the best present (cuda, mps, cpu).
 
     Raises CourseError when COURSE_DEVICE names a device that this machine or this torch does not have.
@@ -138,7 +145,7 @@ def _build_tiny(name):
         "tie_word_embeddings": True,
     }
     if name == "tiny-gpt2":
-        kind = GPT2LMHeadModel
+        kind: Any = GPT2LMHeadModel
         config = GPT2Config(
             n_positions=1024,
             n_embd=64,
@@ -178,7 +185,7 @@ def _place(model, device):
 
 
 @contextlib.contextmanager
-def without_loading_bars():
+def without_loading_bars() -> Iterator[None]:
     """Hide transformers' "Loading weights" bar, which leaves a widget in the saved notebook; downloads from
     the Hub still show theirs. The user's settings are put back."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

@@ -159,7 +159,7 @@ def heatmap(
     for row, numbers in enumerate(values):
         for column, value in enumerate(numbers):
             known = value is not None and isfinite(value)
-            share = (value - low) / ((high - low) or 1) if known else 0
+            share = (value - low) / ((high - low) or 1) if value is not None and known else 0
             axes.add_patch(_cell(column, row, _shade(share) if known else "white", None if known else "////"))
             ink = "white" if known and share > 0.55 else INK
             ground = None if known else {"facecolor": "white", "edgecolor": "none", "pad": 1}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .figure import COLORS, INK, LINE, MONO, Figure, bare, finished, new_canvas, table
 
-CENTER = {"ha": "center", "va": "center"}
+CENTER: dict[str, Any] = {"ha": "center", "va": "center"}
 # How a kind of cell looks: fill, hatch, ink. They differ in grey, too.
 LOOKS = (
     ("#ffffff", None, INK),

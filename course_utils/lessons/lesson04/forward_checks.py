@@ -1,6 +1,7 @@
 """Lesson 04, exercises 2 and 3: attention and the whole pass, compared with transformers' GPT-2 and with known mistakes."""
 
 import functools
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -29,11 +30,11 @@ def small_gpt2():
 
 
 @functools.cache
-def _model():
-    sizes = {"vocab_size": 60, "n_positions": 30, "n_embd": 24, "n_layer": 3, "n_head": HEADS}
+def _model() -> Any:
+    sizes: dict[str, Any] = {"vocab_size": 60, "n_positions": 30, "n_embd": 24, "n_layer": 3, "n_head": HEADS}
     state = torch.random.get_rng_state()
     torch.manual_seed(4)
-    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).double().eval()
+    model = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0, **sizes)).double().eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.3 * torch.randn_like(weight)

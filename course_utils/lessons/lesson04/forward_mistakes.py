@@ -115,7 +115,7 @@ def pass_with(weights, config, ids, mask, **wrong):
     if "ln_f" in norms and not wrong.get("often"):
         x = ours.norm(x, weights, "ln_f")
     logits = x @ weights["wte.weight"].T
-    return {"log": logits.log_softmax(-1), "probs": logits.softmax(-1)}.get(wrong.get("head"), logits)
+    return {"log": logits.log_softmax(-1), "probs": logits.softmax(-1)}.get(wrong.get("head", ""), logits)
 
 
 WRONG_PASSES = [

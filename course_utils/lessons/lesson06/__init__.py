@@ -15,9 +15,9 @@ from ...checks.quiz import Option, Prediction, Question
 from ...models import load
 from ..fixtures import quiet_transformers
 from .beam_search import check_sort_out, sort_out
-from .filters import check_forbid, check_targets, check_top_p
+from .filters import NO_IDS, check_forbid, check_targets, check_top_p
 
-__all__ = ["TITLE", "check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
+__all__ = ["check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
 
 SMOLLM2 = "smollm2-135m"
 
@@ -88,7 +88,7 @@ def _ratio_when_cold():
 
 def _typical_drops_the_likeliest():
     logits = _logits("I want to eat a big bowl of")
-    kept = TypicalLogitsWarper(0.5)(None, logits)[0, logits.argmax()].isfinite()
+    kept = TypicalLogitsWarper(0.5)(NO_IDS, logits)[0, logits.argmax()].isfinite()
     return "first" if kept else "dropped"
 
 
@@ -174,7 +174,7 @@ quiz = (
 
 def _left_after_top_p():
     scores = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
-    return TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)).isfinite().sum().item()
+    return TopPLogitsWarper(0.7)(NO_IDS, TemperatureLogitsWarper(0.5)(NO_IDS, scores)).isfinite().sum().item()
 
 
 def _guided_at_one():

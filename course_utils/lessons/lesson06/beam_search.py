@@ -93,7 +93,7 @@ def _searched():
         # What the beams write at their second and third step, so that texts end early.
         end_ids = sorted(set(free.sequences[:, -2:].flatten().tolist()))[:2]
         _, found = watch_beam_search(model, ids, BEAMS, steps, end_ids)
-        beams = [()]
+        beams: list[tuple[int, ...]] = [()]
         for number, step in enumerate(found, 1):
             step = sorted(step, key=lambda one: one.rank)
             triples = [(one.total, beams.index(one.tokens[:-1]), one.tokens[-1]) for one in step]

@@ -1,6 +1,7 @@
 """Exercises of lesson 06: filters and bans, compared with transformers' own logits processors."""
 
 import functools
+from typing import Any
 
 import torch
 import transformers
@@ -13,6 +14,7 @@ from ...models import load, load_tokenizer
 
 PROMPT = "I want to eat a big bowl of"
 OFF = float("-inf")
+NO_IDS: Any = None  # for warpers that look at the scores alone
 
 # ---- top-p -------------------------------------------------------------------------------------------
 
@@ -25,7 +27,7 @@ def check_top_p(answer):
     small = torch.tensor([[1.9, 3, 1.2, 2.6, 2.5], [1.5, 1, 3, 2, 2.5]])  # three stay at 0.8, in both rows
     cut = torch.tensor([[2.0, OFF, 1, 0, OFF, 3], [OFF, 0, 1, 4, 2, 0.5]])
     for scores, p in [(small, 0.8), (small, 0.5), (cut, 0.9), (wide, 0.7), (wide, 0.95), (small, 0.0), (cut, 1.0)]:  # fmt: skip
-        want = TopPLogitsWarper(p)(None, scores)
+        want = TopPLogitsWarper(p)(NO_IDS, scores)
         got = answer(scores, p)
         if not isinstance(got, torch.Tensor) or got.shape != scores.shape:
             found = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__

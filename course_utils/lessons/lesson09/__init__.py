@@ -21,7 +21,6 @@ from ...models import load
 from .broken_loop import check_train
 
 __all__ = [
-    "TITLE",
     "check_leave_one_out",
     "check_log_probs_of",
     "check_train",
@@ -112,10 +111,10 @@ def _pull_on_others():
     """The gradient of cross-entropy at a logit that no label names: its sign, over many labels."""
     logits = torch.randn(100, 6, generator=torch.Generator().manual_seed(9)).requires_grad_()
     labels = torch.arange(100) % 5  # never token 5
-    torch.nn.functional.cross_entropy(logits, labels).backward()
-    if not logits.grad[:, 5].any():
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels), logits)
+    if not gradient[:, 5].any():
         return "alone"
-    return "down" if (logits.grad[:, 5] > 0).all() else "up"
+    return "down" if (gradient[:, 5] > 0).all() else "up"
 
 
 def _without_reward():
@@ -250,7 +249,7 @@ def _slips(model, sequences, mask, temperature):
     by_id, short = (sequences != 0).long(), torch.nn.functional.pad(mask, (0, new))
     without_new = {"attention_mask": short, "position_ids": (short.cumsum(1) - 1).clamp(min=0)}
 
-    def logits(shift=1, **given):
+    def logits(shift=1, /, **given):
         with torch.no_grad():
             found = model(sequences, **given).logits
         return found[:, found.shape[1] - new - shift : found.shape[1] - shift]

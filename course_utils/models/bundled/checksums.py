@@ -71,7 +71,7 @@ SMOLLM2 = Asset(
             636, "af6d35564b14bb275efc2c54d8c0af39810290bb5c0b19ef9bd390603b1a36df"
         ),
     },
-    build=lambda sources, folder, progress: gguf.gguf_to_transformers(*sources, folder, progress),
+    build=lambda sources, folder, progress: gguf.gguf_to_transformers(sources[0], folder, progress),
 )
 
 GPT2_VOCABULARY = Asset(
@@ -92,7 +92,7 @@ GPT2_VOCABULARY = Asset(
             193, "67a20fae581cdfeb67c5087cebbb5da69498594b0baac8504dfd8e4c250745ba"
         ),
     },
-    build=lambda sources, folder, progress: gguf.gpt2_tokenizer_files(*sources, folder),
+    build=lambda sources, folder, progress: gguf.gpt2_tokenizer_files(sources[0], sources[1], folder),
 )
 
 ASSETS = (SMOLLM2, GPT2_VOCABULARY)

@@ -12,6 +12,7 @@ import math
 import mmap
 import struct
 from pathlib import Path
+from typing import Any
 
 # GGUF's value types (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) as struct codes.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -54,7 +55,7 @@ class GGUFFile:
             name = self._string()
             self.shapes[name] = tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]
             self._kinds[name], self._offsets[name] = self._scalar("I"), self._scalar("Q")
-        alignment = self.metadata.get("general.alignment", 32)
+        alignment: int = self.metadata.get("general.alignment", 32)
         self._base = -(-self._at // alignment) * alignment
 
     def close(self):
@@ -94,7 +95,7 @@ class GGUFFile:
         self._at += length
         return self._data[self._at - length : self._at].decode()
 
-    def _value(self, kind):
+    def _value(self, kind) -> Any:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
@@ -148,7 +149,8 @@ def _write_safetensors(file, path, progress):
     # Written tensor by tensor, where safetensors.save_file would hold 540 MB in memory and could not tell
     # how far it is. The checksum in assets.py is that of the file save_file writes.
     renamed = {_transformers_name(name): name for name in file.shapes}
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name in sorted(renamed):
         shape = file.shapes[renamed[name]]
         start, end = end, end + 4 * math.prod(shape)

@@ -2,6 +2,7 @@
 
 import html
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
@@ -63,15 +64,15 @@ class BeamTree(CourseWidget):
 
     def __init__(
         self,
-        model,
-        tokenizer,
-        prompt,
-        num_beams=3,
-        max_new_tokens=5,
-        length_penalty=1.0,
-        early_stopping=False,
-        eos_token_id=None,
-    ):
+        model: Any,
+        tokenizer: Any,
+        prompt: str,
+        num_beams: int = 3,
+        max_new_tokens: int = 5,
+        length_penalty: float = 1.0,
+        early_stopping: bool | str = False,
+        eos_token_id: Any = None,
+    ) -> None:
         model = unwrapped(model)
         check_causal(model, "BeamTree continues a prompt")
         self._model, self._tokenizer = model, tokenizer
@@ -89,7 +90,7 @@ class BeamTree(CourseWidget):
             }
         )
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Search with the five settings of `request`, by their names. A refusal says which is to blame."""
         if refusal := self._refusal(request):
             about, sentence = refusal
@@ -216,7 +217,8 @@ class BeamTree(CourseWidget):
         among the results
         """
         place = {tuple(result["ids"]): number for number, result in enumerate(results, 1)}
-        parents, steps = {(): -1}, []
+        parents: dict[tuple[int, ...], int] = {(): -1}
+        steps = []
         for step in self.steps:
             steps.append(
                 [
@@ -269,7 +271,7 @@ class BeamTree(CourseWidget):
             for name, one in named
         ]
 
-    def summary(self):
+    def summary(self) -> str:
         lines = [self._title()]
         for number, fates in enumerate(self._by_fate(), 1):
             lines += [
@@ -283,7 +285,7 @@ class BeamTree(CourseWidget):
         ]
         return "\n".join(lines)
 
-    def still(self):
+    def still(self) -> str:
         steps = self._by_fate()
         fates = [fate for fate in _COLUMNS if any(step[fate] for step in steps)]
         tree = html_table(

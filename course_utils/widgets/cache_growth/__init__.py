@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import traitlets
@@ -66,7 +66,7 @@ class CacheGrowth(CourseWidget):
 
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, model, tokenizer, text=None):
+    def __init__(self, model: Any, tokenizer: Any, text: str | None = None) -> None:
         model = unwrapped(model)
         check_no_learned_prompt(model, "CacheGrowth")
         check_causal(model, "CacheGrowth times a decoder")
@@ -74,7 +74,8 @@ class CacheGrowth(CourseWidget):
         self._ids = text_ids(tokenizer, SENTENCES["English"] if text is None else text, purpose="grow")
         self._predicted = predicted_size(model, _checked_cache(model, self._ids[:1]))
         self._limit = position_limit(model)
-        choices = [most for most in _CHOICES if most <= (self._limit or most)] or [self._limit]
+        limit = self._limit
+        choices = _CHOICES if limit is None else [most for most in _CHOICES if most <= limit] or [limit]
         self._series, self._lock = None, threading.Lock()
         super().__init__()
         self.set_trait(
@@ -82,7 +83,7 @@ class CacheGrowth(CourseWidget):
             {
                 "limit": self._limit,
                 "trained": None if self._limit else trained_positions(model),
-                "choices": choices,
+                "choices": list(choices),
                 "most": max(most for most in choices if most <= 256),
                 "rule": self._predicted and self._predicted.rule(),
                 "rates": self._predicted and self._predicted.rates(),
@@ -95,8 +96,8 @@ class CacheGrowth(CourseWidget):
         )
 
     @property
-    def measured(self):
-        """list of Measured, one for each length that was measured, the shortest first."""
+    def measured(self) -> list[Measured]:
+        """One for each length that was measured, the shortest first."""
         return [
             Measured(
                 positions=point["positions"],
@@ -108,7 +109,7 @@ class CacheGrowth(CourseWidget):
             for point in self.shown["points"]
         ]
 
-    def measure(self, most=None):
+    def measure(self, most: int | None = None) -> None:
         """Measure texts of up to `most` positions, five times each; what was measured before is dropped.
 
         most: int, at least 2 and at most the model's positions; None for what the page has chosen
@@ -118,7 +119,7 @@ class CacheGrowth(CourseWidget):
         while self._continue():
             pass
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """{"start": most} begins a series and {"next": true} takes one measurement of it; {"stop": true}
         ends it. The page asks for one at a time, so it can stop, and other cells and widgets get a turn.
 
@@ -159,7 +160,7 @@ class CacheGrowth(CourseWidget):
                 self._series = None  # and the caches with it
             return left
 
-    def summary(self):
+    def summary(self) -> str:
         rule = self.shown["rule"]
         lines = [
             f"KV cache, as the configuration predicts it: {rule}"
@@ -176,7 +177,7 @@ class CacheGrowth(CourseWidget):
             )
         return "\n".join(lines)
 
-    def still(self):
+    def still(self) -> str:
         head, *rest = self.summary().splitlines()
         parts = [f"<p>{html.escape(head)}</p>"]
         if self.measured:
@@ -201,7 +202,7 @@ class CacheGrowth(CourseWidget):
 class _Series:
     """Measurements of texts of growing length, round by round."""
 
-    def __init__(self, model, ids, most):
+    def __init__(self, model: Any, ids: list[int], most: int) -> None:
         self.model = model
         self.ids = (ids * (most // len(ids) + 1))[:most]
         self.lengths = sorted({max(2, most * eighths // 8) for eighths in _EIGHTHS})

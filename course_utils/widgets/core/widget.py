@@ -6,6 +6,7 @@ scripts do not run, a still table stands in its place.
 """
 
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
@@ -42,20 +43,20 @@ class CourseWidget(anywidget.AnyWidget):
             cls._css = style(SHARED_STYLE) + cls._own_style
         super().__init_subclass__(**kwargs)
 
-    def __init__(self, **traits):
+    def __init__(self, **traits) -> None:
         super().__init__(**traits)
         self.on_msg(self._receive)
 
-    def summary(self):
+    def summary(self) -> str:
         """What the widget shows, as text/plain: str, the same in every process (two decimals, no address)."""
         raise NotImplementedError
 
-    def still(self):
+    def still(self) -> str:
         """What the widget shows, as HTML that needs no script: str, only plain tables and paragraphs, every
         token and every text of the learner's escaped. `html_table` helps."""
         raise NotImplementedError
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The state for a page without a kernel: dict, JSON-able but for bytes, which the module finds as
         a DataView, as it does with a kernel. By default the widget's own synced traits; `live` is False."""
         own = set(self.trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names())
@@ -63,7 +64,7 @@ class CourseWidget(anywidget.AnyWidget):
             "live": False
         }
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Do what the page asks for and set the traits that it shows.
 
         request: dict, what the module gave to `connect(...).ask`
@@ -90,12 +91,12 @@ class CourseWidget(anywidget.AnyWidget):
         return self.summary()
 
     def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         data["text/plain"] = repr(self)
         data["text/html"] = self.page()
         return data, metadata
 
-    def page(self):
+    def page(self) -> str:
         """The widget as a piece of HTML that is alive without a kernel: str, the still and its scripts."""
         return saved_html(
             self.still(), self._own_module, self._own_style, self.page_state() | {"live": False}

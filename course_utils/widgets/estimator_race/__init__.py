@@ -3,6 +3,7 @@
 import copy
 import html
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,13 @@ class EstimatorRace(CourseWidget):
 
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, problem, estimators=ESTIMATORS, samples=8, seed=0):
+    def __init__(
+        self,
+        problem: Problem,
+        estimators: Sequence[Estimator] | Estimator = ESTIMATORS,
+        samples: int = 8,
+        seed: int = 0,
+    ) -> None:
         if not isinstance(problem, Problem):
             raise CourseError(
                 f"EstimatorRace was given a {type(problem).__name__}, and it needs a Problem, which has the "
@@ -77,11 +84,11 @@ class EstimatorRace(CourseWidget):
         self.reset(seed)
 
     @property
-    def standings(self):
-        """list of Standing, one for each estimator, in the order given; empty before the first estimate."""
+    def standings(self) -> list[Standing]:
+        """One for each estimator, in the order given; empty before the first estimate."""
         return [racer.standing() for racer in self._racers] if self.shown["estimates"] else []
 
-    def run(self, estimates=50):
+    def run(self, estimates: int = 50) -> None:
         """Go on until each estimator has made so many estimates.
 
         estimates: int, 1 to 1,000,000. Raises CourseError for another number.
@@ -89,7 +96,7 @@ class EstimatorRace(CourseWidget):
         while self._go_on(estimates):
             pass
 
-    def reset(self, seed=None):
+    def reset(self, seed: int | None = None) -> None:
         """Drop all estimates. seed: int for those to come; None for the one there is."""
         given = self.shown["seed"] if seed is None else seed
         seed = integer(given)
@@ -99,7 +106,7 @@ class EstimatorRace(CourseWidget):
             self._racers = [_Racer(one, self._problem, self._samples, seed) for one in self._estimators]
             self._show(seed, self.shown.get("goal", _GOALS[0]))
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """{"go": goal} makes one slice of estimates, {"reset": seed} drops all.
 
         Returns {"left": int}, how many estimates are left to the goal. The page asks for one slice at a time,
@@ -168,14 +175,14 @@ class EstimatorRace(CourseWidget):
             for one in self.standings
         ]
 
-    def summary(self):
+    def summary(self) -> str:
         lines = [
             f"{name:26}{proof:10}{along:>7}{across:>7}  {bias:>13}{noise:>8}"
             for name, proof, along, across, bias, noise in [_HEADER, *self._rows()]
         ]
         return "\n".join([self._head(), *(lines if self.standings else [])])
 
-    def still(self):
+    def still(self) -> str:
         table = html_table(_HEADER, self._rows()) if self.standings else ""
         return f"<p>{html.escape(self._head())}</p>{table}<p>Run the cell to make more estimates.</p>"
 
@@ -183,7 +190,7 @@ class EstimatorRace(CourseWidget):
 class _Racer:
     """One estimator with the mean and the spread of what it has estimated so far."""
 
-    def __init__(self, estimator, problem, samples, seed):
+    def __init__(self, estimator: Estimator, problem: Problem, samples: int, seed: int) -> None:
         self.estimator, self.problem, self.samples = estimator, problem, samples
         self.generator = torch.Generator(problem.probs.device).manual_seed(seed)
         self.count = 0
@@ -246,7 +253,7 @@ class _Racer:
         return state
 
 
-def _checked(estimators, samples):
+def _checked(estimators, samples) -> tuple[list[Estimator], int]:
     """The estimators as a list and the number of samples as an int. Raises CourseError for those that cannot
     race."""
     found = list(estimators) if isinstance(estimators, list | tuple) else [estimators]

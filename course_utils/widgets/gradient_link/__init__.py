@@ -3,12 +3,13 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
 
 from ...errors import CourseError
-from ...gradient_chain import ARGMAX, GUMBEL, LINKS, TwoSteps
+from ...gradient_chain import ARGMAX, GUMBEL, LINKS, ChainTensor, Curve, TwoSteps
 from ...gradients import toy_model
 from ...inputs.numbers import real
 from ..core.batch import Choice
@@ -56,9 +57,9 @@ class GradientLink(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
-        self, model=None, link=ARGMAX, weight=0.0, temperature=1.0, seed=0,
-        *, start=0, target=5, number=4, span=6.0,
-    ):  # fmt: skip
+        self, model: Any = None, link: str = ARGMAX, weight: float = 0.0, temperature: float = 1.0,
+        seed: int = 0, *, start: int = 0, target: int = 5, number: int = 4, span: float = 6.0,
+    ) -> None:  # fmt: skip
         model = toy_model(seed=5) if model is None else model
         self._steps = TwoSteps(model, start, target, number)
         end = None if isinstance(span, bool) else real(span)
@@ -83,18 +84,18 @@ class GradientLink(CourseWidget):
             )
         return round(self._weights[self._place(value)].item(), 6) + 0.0  # + 0.0: no minus before a zero
 
-    def _place(self, weight):
+    def _place(self, weight) -> int:
         """Where the slider stands for this weight: int."""
-        return (self._weights - weight).abs().argmin().item()
+        return int((self._weights - weight).abs().argmin())
 
-    def curve(self, link=None):
+    def curve(self, link: str | None = None) -> Curve:
         """The `two_steps.Curve` of a link at the present temperature and seed.
 
         link: str, None for the present one. Raises CourseError for another link.
         """
         return self._curves[self._known(link)]
 
-    def chain(self, link=None):
+    def chain(self, link: str | None = None) -> list[ChainTensor]:
         """Every tensor from the weight to the loss at the present place: list of `two_steps.ChainTensor`.
 
         link: str, None for the present one. Raises CourseError for another link.
@@ -153,7 +154,7 @@ class GradientLink(CourseWidget):
     def _loss(self):
         return f"the loss −log p(token {self._steps.target})"
 
-    def summary(self):
+    def summary(self) -> str:
         lines = [f"Weight {self.weight:g}: {self._loss()}, its gradient by autograd, its finite difference"]
         lines += [
             f"{link:18}{''.join(f'{number:>8}' for number in numbers)}" for link, *numbers in self._rows()
@@ -162,7 +163,7 @@ class GradientLink(CourseWidget):
         lines += [f"{name:13}{'  '.join(facts)}" for name, *facts in self._chain_rows()]
         return "\n".join(lines)
 
-    def still(self):
+    def still(self) -> str:
         links = html_table(["Link", "Loss", "Gradient by autograd", "Finite difference"], self._rows())
         header = ["Tensor", "dtype", "requires_grad", "grad_fn", "Gradient that arrives"]
         chain = html_table(header, self._chain_rows())

@@ -5,6 +5,7 @@ import inspect
 import math
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
@@ -55,8 +56,16 @@ class MaskView(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
-        self, model, tokenizer, sentences, layer=0, head=0, masks="both", fill="finfo.min", dtype="float32"
-    ):
+        self,
+        model: Any,
+        tokenizer: Any,
+        sentences: Any,
+        layer: int = 0,
+        head: int = 0,
+        masks: str = "both",
+        fill: str = "finfo.min",
+        dtype: str = "float32",
+    ) -> None:
         model = unwrapped(model)
         check_no_learned_prompt(model, "MaskView")
         check_causal(model, "MaskView shows a decoder's batch")
@@ -66,34 +75,34 @@ class MaskView(CourseWidget):
         self._show(sentences, layer, head)
 
     @property
-    def sentences(self):
-        """list of str, the sentences of the batch."""
+    def sentences(self) -> list[str]:
+        """The sentences of the batch."""
         return self.shown["sentences"]
 
     @sentences.setter
-    def sentences(self, sentences):
+    def sentences(self, sentences: Any) -> None:
         self._show(sentences, self.layer, self.head)
 
     @property
-    def layer(self):
-        """int, the layer that is shown, from 0."""
+    def layer(self) -> int:
+        """The layer that is shown, from 0."""
         return self.shown["layer"]
 
     @layer.setter
-    def layer(self, layer):
+    def layer(self, layer: int) -> None:
         self._show(self.sentences, layer, self.head)
 
     @property
-    def head(self):
-        """int, the head that is shown, from 0."""
+    def head(self) -> int:
+        """The head that is shown, from 0."""
         return self.shown["head"]
 
     @head.setter
-    def head(self, head):
+    def head(self, head: int) -> None:
         self._show(self.sentences, self.layer, head)
 
     @property
-    def weights(self):
+    def weights(self) -> torch.Tensor:
         """The weights that are shown: tensor [query, key] of the chosen type, NaN where softmax gives it."""
         scores = self._scores()
         return (scores + additive_mask(self._allowed(), scores.dtype, self.fill)).softmax(-1)
@@ -107,7 +116,7 @@ class MaskView(CourseWidget):
             raise CourseError(f"{name} is {value}, and there are {count}. Give 0 to {count - 1}.")
         return value
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Show {"sentences": list of str, "layer": int, "head": int}."""
         self._show(request["sentences"], request["layer"], request["head"])
 
@@ -180,19 +189,19 @@ class MaskView(CourseWidget):
         ]
         return f"Masked everywhere: {', '.join(found) or 'no query'}."
 
-    def summary(self):
+    def summary(self) -> str:
         table = self._table()
         width = 1 + max(len(cell) for line in table for cell in line)
         lines = ["".join(rjust(isolated(cell), width) for cell in line) for line in table]
         return "\n".join([self._title(), *lines, self._masked_everywhere()])
 
-    def still(self):
+    def still(self) -> str:
         header, *rows = (map(isolated, line) for line in self._table())
         title, masked = html.escape(self._title()), html.escape(self._masked_everywhere())
         return f"<p>{title}</p>{html_table(header, rows)}<p>{masked}</p>"
 
 
-def outcome(scores, weights):
+def outcome(scores: torch.Tensor, weights: torch.Tensor) -> str:
     """What softmax made of a query that may look nowhere: "NaN", "as if unmasked", "uniform" or "rounding".
 
     scores, weights: tensors [key] of the same type, before the mask and after the softmax
@@ -204,7 +213,7 @@ def outcome(scores, weights):
     return "uniform" if (weights == weights[0]).all() else "rounding"
 
 
-def attention_scores(model, batch, layer):
+def attention_scores(model: Any, batch: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
     """The scores of all heads of one layer, scaled, before any mask: float32 [batch, head, query, key], CPU.
 
     model: of GPT-2's or Llama's architecture; its layer's own projections and rotary embedding are used
@@ -256,6 +265,6 @@ def _llama_projection(attention, inputs):
     return apply_rotary_pos_emb(query, key, *inputs["position_embeddings"])
 
 
-def _projection(module):
+def _projection(module) -> Any:
     """The function that gives a module's queries and keys, each [batch, head, length, size], or None."""
     return {"GPT2Attention": _gpt2_projection, "LlamaAttention": _llama_projection}.get(type(module).__name__)

@@ -3,6 +3,7 @@
 import html
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
@@ -27,7 +28,7 @@ _BASIC, _ALL = "basic", "all"
 _SETTINGS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
-def _slider(default, low, high, hint, kind=traitlets.Float, controls=_BASIC):
+def _slider(default, low, high, hint, kind: Any = traitlets.Float, controls=_BASIC):
     return kind(default).tag(sync=True, low=low, high=high, hint=hint, controls=controls)
 
 
@@ -71,7 +72,7 @@ class NextToken(CourseWidget):
     seed = traitlets.Int(0, min=0, max=2**32 - 1).tag(sync=True)
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, model, tokenizer, prompt, controls=_BASIC, **settings):
+    def __init__(self, model: Any, tokenizer: Any, prompt: str, controls: str = _BASIC, **settings) -> None:
         if controls not in (_BASIC, _ALL):
             raise CourseError(f'controls is {controls!r}. Give "{_BASIC}" or "{_ALL}".')
         model = unwrapped(model)
@@ -87,27 +88,27 @@ class NextToken(CourseWidget):
         self._show(prompt, ())
 
     @property
-    def prompt(self):
-        """str, the prompt. Assigning another one starts again from it."""
+    def prompt(self) -> str:
+        """The prompt. Assigning another one starts again from it."""
         return self.shown["prompt"]
 
     @prompt.setter
-    def prompt(self, prompt):
+    def prompt(self, prompt: str) -> None:
         self._show(prompt, ())
 
     @property
-    def chosen(self):
-        """tuple of int, the ids of the tokens appended to the prompt."""
+    def chosen(self) -> tuple[int, ...]:
+        """The ids of the tokens appended to the prompt."""
         return tuple(token["id"] for token in self.shown["chosen"])
 
     @property
-    def text(self):
-        """str, the prompt and what was appended to it."""
+    def text(self) -> str:
+        """The prompt and what was appended to it."""
         prompt_ids = text_ids(self._tokenizer, self.prompt, "the prompt")
         return self.prompt + continuation(self._tokenizer, prompt_ids, self.chosen)
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """dict of what `model.generate(**inputs, **settings)` takes to draw from the same distribution."""
         return {"do_sample": True} | {name: getattr(self, name) for name in _SETTINGS}
 
@@ -140,7 +141,7 @@ class NextToken(CourseWidget):
                 f'{name} is {value}, but this widget shows no control for it. Make it with controls="{_ALL}".'
             )
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Show the prompt and the tokens of {"prompt": str, "chosen": list of int}."""
         self._show(request["prompt"], request["chosen"])
 
@@ -204,7 +205,7 @@ class NextToken(CourseWidget):
         """A token for the page: {"id": int, "text": str with invisible characters made visible}."""
         return {"id": token_id, "text": token_label(self._tokenizer, token_id)}
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The own traits, with the logits cut down to a few kilobytes."""
         shown = {name: value for name, value in self.shown.items() if name != "ids"}
         logits = torch.frombuffer(bytearray(shown["logits"]), dtype=torch.float32)
@@ -224,11 +225,11 @@ class NextToken(CourseWidget):
         probs = logits.double().softmax(-1)[:_STILL_ROWS].tolist()
         return [(token["text"], prob) for token, prob in zip(self.shown["top"], probs, strict=False)]
 
-    def summary(self):
+    def summary(self) -> str:
         rows = "\n".join(f"{rjust(isolated(text), 16)}  {prob:.2f}" for text, prob in self._still_rows())
         return f"The {_STILL_ROWS} most likely tokens after {quoted(self.text)}\n{rows}"
 
-    def still(self):
+    def still(self) -> str:
         table = html_table(
             ["Token", "Probability", ""],
             [
@@ -242,7 +243,7 @@ class NextToken(CourseWidget):
         )
 
 
-def binned(logits, alone):
+def binned(logits: torch.Tensor, alone: list[int]) -> dict:
     """Descending logits, float32 tensor [vocab], as a few kilobytes: dict of float32 bytes.
 
     Those at the places `alone` (list of int) stay as they are, in `logits`. The others are put in bins of

@@ -4,6 +4,7 @@ import html
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
@@ -52,23 +53,30 @@ class PaddingGrid(CourseWidget):
     model_name = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, models, sentences, side="left", give_mask=True, give_positions=True):
+    def __init__(
+        self,
+        models: dict[str, tuple[Any, Any]],
+        sentences: Any,
+        side: str = "left",
+        give_mask: bool = True,
+        give_positions: bool = True,
+    ) -> None:
         self._models, self._counts = _checked(models)
         switches = {"side": side, "give_mask": give_mask, "give_positions": give_positions}
         super().__init__(model_name=next(iter(models)), **switches)
         self.sentences = sentences
 
     @property
-    def sentences(self):
-        """list of str, the sentences that are shown."""
+    def sentences(self) -> list[str]:
+        """The sentences that are shown."""
         return list(self._batch.sentences)
 
     @sentences.setter
-    def sentences(self, sentences):
+    def sentences(self, sentences: Any) -> None:
         self._show(sentences, self.model_name, (self.side, self.give_mask, self.give_positions))
 
     @property
-    def distances(self):
+    def distances(self) -> list[float]:
         """The total variation between each row's distribution and its sentence's alone: list of float."""
         return [answer["distance"] for answer in self._answers()]
 
@@ -79,15 +87,15 @@ class PaddingGrid(CourseWidget):
             raise CourseError(f"There is no model {proposal['value']!r}. Give {names}.")
         return proposal["value"]
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Show {"sentences": list of str}, and ask the model {"model_name": str} for {"case": [side, mask,
         positions]}."""
         self._show(request["sentences"], request["model_name"], tuple(request["case"]))
 
     def _show(self, sentences, name, case):
-        known = getattr(self, "_batch", None)
-        fresh = known is None or known.sentences != sentences
-        batch = _Batch(self._models, sentences, self._counts) if fresh else known
+        batch = getattr(self, "_batch", None)
+        if batch is None or batch.sentences != sentences:
+            batch = _Batch(self._models, sentences, self._counts)
         batch.answers(name, *case)  # before anything is changed: it may raise
         self._batch = batch
         self.set_trait("shown", batch.state())
@@ -95,14 +103,14 @@ class PaddingGrid(CourseWidget):
     def _answers(self):
         return self._batch.answers(self.model_name, self.side, self.give_mask, self.give_positions)
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The own traits, with the answers of all switches, as many as fit; those on view in any case. What
         the models have not been asked yet they are asked now."""
         now = (self.side, self.give_mask, self.give_positions)
         names = sorted(self._models, key=lambda name: name != self.model_name)
         asked = [(self.model_name, now), *((name, case) for name in names for case in _CASES)]
         saved = {name: {} for name in self._models}
-        room = _SAVED_BYTES - sum(map(len, (self._esm, self._css, self.still())))
+        room = _SAVED_BYTES - sum(len(str(text)) for text in (self._esm, self._css, self.still()))
         room -= len(json.dumps(self._batch.state(saved)))
         for name, case in asked:
             answers = self._batch.answers(name, *case)
@@ -144,7 +152,7 @@ class PaddingGrid(CourseWidget):
             ]
             yield lines, answer
 
-    def summary(self):
+    def summary(self) -> str:
         text = [", ".join(self._given())]
         for lines, answer in self._lines():
             width = max(len(str(cell)) for _, cells in lines for cell in cells)
@@ -155,7 +163,7 @@ class PaddingGrid(CourseWidget):
             text.append(f"total variation from the sentence alone: {answer['distance']:.2f}")
         return "\n".join(text)
 
-    def still(self):
+    def still(self) -> str:
         lines, answers = zip(*self._lines(), strict=True)
         places = range(len(lines[0][0][1]))
         grid = html_table(
@@ -179,7 +187,7 @@ class PaddingGrid(CourseWidget):
 class _Batch:
     """Sentences as each model sees them, and what each model says to them, asked at most once."""
 
-    def __init__(self, models, sentences, counts):
+    def __init__(self, models: dict[str, tuple[Any, Any]], sentences: Any, counts: dict[str, str]) -> None:
         self.models, self.counts = models, counts
         self._padded = {
             (name, side): padded(model, tokenizer, sentences, side, _MOST_TOKENS)

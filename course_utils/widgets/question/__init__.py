@@ -5,7 +5,9 @@ notebook works too; with a kernel the answers also reach the learner's progress.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import traitlets
 
@@ -34,20 +36,24 @@ class _Questions(CourseWidget):
     given = traitlets.Dict().tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, questions):
-        self._questions = {question.id: question for question in questions}
+    def __init__(self, questions: Iterable[Question | NumberPrediction]) -> None:
+        self._questions: dict[str, Any] = {question.id: question for question in questions}
         predict = isinstance(self, Predict)
         content = {"predict": predict, "questions": [_as_json(question) for question in questions]}
         # Bytes travel as base64: whoever scrolls through the saved notebook does not read the answers.
         super().__init__(content=json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
         self.observe(self._keep, "given")
 
+    def _record(self, question, answer) -> str:
+        """Keep one answer: "", or one sentence if that failed."""
+        raise NotImplementedError
+
     def _keep(self, change):
         for name, answer in change.new.items():
             if answer != change.old.get(name):
                 self.note = self._record(self._questions[name], answer)
 
-    def summary(self):
+    def summary(self) -> str:
         lines = []
         for number, question in self._numbered():
             lines.append(f"{number}{question.text}")
@@ -56,7 +62,7 @@ class _Questions(CourseWidget):
                 lines.append(f"   ____ {question.unit}".rstrip())
         return "\n".join([*lines, _RUN])
 
-    def still(self):
+    def still(self) -> str:
         parts = []
         for number, question in self._numbered():
             parts.append(f"<p><strong>{number}{as_html(question.text)}</strong></p>")
@@ -78,11 +84,11 @@ class Quiz(_Questions):
     Raises CourseError for anything else.
     """
 
-    def __init__(self, questions):
-        questions = list(questions) if isinstance(questions, list | tuple) else [questions]
-        if not questions or not all(type(question) is Question for question in questions):
+    def __init__(self, questions: Question | Sequence[Question]) -> None:
+        asked: list[Any] = list(questions) if isinstance(questions, list | tuple) else [questions]
+        if not asked or not all(type(question) is Question for question in asked):
             raise CourseError("Quiz shows a lesson's questions: write Quiz(lesson01.quiz).")
-        super().__init__(questions)
+        super().__init__(asked)
 
     def _record(self, question, answer):
         return progress.record(question.id, done=question.is_right(answer["chosen"]))
@@ -97,7 +103,7 @@ class Predict(_Questions):
     Raises CourseError for anything else.
     """
 
-    def __init__(self, prediction):
+    def __init__(self, prediction: Prediction | NumberPrediction) -> None:
         if not isinstance(prediction, Prediction | NumberPrediction):
             raise CourseError("Predict shows one prediction: write Predict(lesson01.predict_space).")
         super().__init__([prediction])

@@ -3,6 +3,7 @@
 import html
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import traitlets
@@ -41,18 +42,18 @@ class ScoredText(CourseWidget):
 
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, model, tokenizer, text):
+    def __init__(self, model: Any, tokenizer: Any, text: str) -> None:
         self._model, self._tokenizer = unwrapped(model), tokenizer
         super().__init__()
         self.text = text
 
     @property
-    def text(self):
-        """str, the text that is shown."""
+    def text(self) -> str:
+        """The text that is shown."""
         return self.shown["text"]
 
     @text.setter
-    def text(self, text):
+    def text(self, text: str) -> None:
         ids, added = self._ids(text)
         expected = next_token_log_probs(self._model, torch.tensor([ids]))[0, :-1]
         if expected.isnan().any():
@@ -88,19 +89,19 @@ class ScoredText(CourseWidget):
         )
 
     @property
-    def surprises(self):
+    def surprises(self) -> list[float | None]:
         """list of float, one a token, in bits: the negative base-2 logarithm of its probability. None for the
         first, math.inf for one that the model holds impossible."""
         scored = self.shown["tokens"][1:]
         return [None, *(math.inf if token["bits"] is None else token["bits"] for token in scored)]
 
     @property
-    def perplexity(self):
-        """float, at least 1: 2 to the power of the mean surprise in bits."""
+    def perplexity(self) -> float:
+        """At least 1: 2 to the power of the mean surprise in bits."""
         scored = self.surprises[1:]
         return float(torch.tensor(scored, dtype=torch.float64).mean().exp2())  # inf where 2 ** x overflows
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Show the text of {"text": str}."""
         self.text = request["text"]
 
@@ -130,7 +131,7 @@ class ScoredText(CourseWidget):
 
     def _total(self):
         """What all tokens come to: str."""
-        scored = self.surprises[1:]
+        scored = [surprise for surprise in self.surprises if surprise is not None]
         mean = sum(scored) / len(scored)
         return (
             f"{len(scored)} of {len(scored) + 1} tokens scored, {mean:.2f} bits a token, "
@@ -146,13 +147,13 @@ class ScoredText(CourseWidget):
         left = len(self.shown["tokens"]) - len(rows)
         return [*rows, (f"{left} more", "", "")] if left else rows
 
-    def summary(self):
+    def summary(self) -> str:
         rows = "\n".join(
             f"{rjust(isolated(label), 16)}  {prob:>4}  {bits:>4}" for label, prob, bits in self._rows()
         )
         return f"{quoted(self.text)}\n{self._total()}\n{'token':>16}  prob  bits\n{rows}"
 
-    def still(self):
+    def still(self) -> str:
         table = html_table(
             ["Token", "Probability", "Surprise, bits"],
             [(isolated(label), *numbers) for label, *numbers in self._rows()],
@@ -163,7 +164,7 @@ class ScoredText(CourseWidget):
         )
 
 
-def three_digits(number):
+def three_digits(number: float) -> str:
     """A positive number with three digits that count: "27.9", "20,300" or "1.23e+15"; "∞" for infinity."""
     if number == math.inf:
         return "∞"

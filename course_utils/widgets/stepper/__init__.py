@@ -1,12 +1,16 @@
 """generate() one step at a time: what each step was given, what each processor made of it, and what if."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import html
 import operator
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 
@@ -21,6 +25,9 @@ from ..core.text import html_table
 from ..core.widget import CourseWidget
 from .argument_text import described, is_plain, parsed
 from .tree import MOST_ROWS, StepTree
+
+if TYPE_CHECKING:
+    import torch
 
 _HERE = Path(__file__).parent
 _MOST_TOKENS = 200  # of one prompt
@@ -67,7 +74,9 @@ class Stepper(CourseWidget):
 
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, model, tokenizer, prompts, seed=0, **generate_kwargs):
+    def __init__(
+        self, model: Any, tokenizer: Any, prompts: str | Sequence[str], seed: int = 0, **generate_kwargs
+    ) -> None:
         self._model, self._tokenizer = unwrapped(model), tokenizer
         self._lock = threading.RLock()  # the page and a cell may ask at the same time
         self._session, self._times_shown, self._given = 0, 0, None
@@ -75,16 +84,16 @@ class Stepper(CourseWidget):
         self.start(prompts, seed, **generate_kwargs)
 
     @property
-    def sequences(self):
+    def sequences(self) -> torch.Tensor:
         """LongTensor [batch, length] on the CPU, the ids of the branch as generate() would return them."""
         return self._tree.sequences(self.branch)
 
     @property
-    def text(self):
-        """list of str, one a row: the branch's text without special tokens."""
+    def text(self) -> list[str]:
+        """One a row: the branch's text without special tokens."""
         return self._tokenizer.batch_decode(self.sequences, skip_special_tokens=True)
 
-    def start(self, prompts, seed=0, **generate_kwargs):
+    def start(self, prompts: str | Sequence[str], seed: int = 0, **generate_kwargs) -> None:
         """Begin again and take the first step. The same prompts and arguments with another seed are one more
         beginning beside the branches there are; anything else puts those away."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -107,20 +116,20 @@ class Stepper(CourseWidget):
             self._session += 1
             self._show(0)
 
-    def step(self, count=1):
+    def step(self, count: int = 1) -> None:
         """Take up to `count` more steps at the end of the branch; fewer where all rows finish before."""
         branch = self.branch
         for _ in range(count):
             if not self._forward(branch):
                 return
 
-    def run(self):
+    def run(self) -> None:
         """Take steps until every row of the branch is finished."""
         branch = self.branch
         while self._forward(branch):
             pass
 
-    def choose(self, token, row=0, step=None):
+    def choose(self, token: int, row: int = 0, step: int | None = None) -> None:
         """Let the branch have chosen the id `token` (int) in `row` at `step` (int, its index; None for the
         last one): the branch that does so is then the one that is worked on."""
         token, row = _plain_int(token), _plain_int(row)
@@ -131,7 +140,7 @@ class Stepper(CourseWidget):
                 raise CourseError(f"There is no step {step!r}. Give one that was taken: 0 to {steps - 1}.")
             self._show(self._tree.choose(self.branch, step, row, token))
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """{"start": {"prompts", "arguments", "seed"}} begins again; {"forward": {"branch", "taken"}} takes
         the step after so many; {"choose": {"branch", "step", "row", "token"}} chooses another token. These
         two name the "session" they belong to: what another beginning has put away is not gone on with.
@@ -206,7 +215,7 @@ class Stepper(CourseWidget):
         check_length(len(row), _MOST_TOKENS, f"prompt {number}", "this view shows at most {most}")
         return row
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The own traits, with the branch taken on for a few steps, so that a reader can walk."""
         return super().page_state() | {"shown": self._state(self._walked_on())}
 
@@ -238,7 +247,7 @@ class Stepper(CourseWidget):
                 )
             yield row, lines
 
-    def summary(self):
+    def summary(self) -> str:
         text = [f"generate({self.shown['arguments']})"]
         for row, lines in self._lines(self._tree):
             text.append(f"Row {row}, after {quoted(self._prompt_of(row, self._tree))}")
@@ -248,7 +257,7 @@ class Stepper(CourseWidget):
                 text.append("  ".join(cells).rstrip())
         return "\n".join([*text, *_branch_lines(self._tree)])
 
-    def still(self):
+    def still(self) -> str:
         tree = self._walked_on()
         arguments = ", ".join(filter(None, [self.shown["arguments"], self.shown["objects"]]))
         parts = [f"<p>generate({html.escape(arguments)})</p>"]

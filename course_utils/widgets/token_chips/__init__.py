@@ -4,6 +4,7 @@ import html
 import json
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import traitlets
 
@@ -41,7 +42,7 @@ class TokenChips(CourseWidget):
 
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, text, tokenizers):
+    def __init__(self, text: str, tokenizers: dict[str, Any]) -> None:
         if not isinstance(tokenizers, dict):
             raise CourseError(
                 f"The tokenizers are of type {type(tokenizers).__name__}, and TokenChips takes them by name: "
@@ -52,12 +53,12 @@ class TokenChips(CourseWidget):
         self.text = text
 
     @property
-    def text(self):
-        """str, the text that is shown."""
+    def text(self) -> str:
+        """The text that is shown."""
         return self.shown["text"]
 
     @text.setter
-    def text(self, text):
+    def text(self, text: str) -> None:
         check_text(text)
         if len(text) > _MOST_CHARACTERS:
             raise CourseError(
@@ -82,15 +83,15 @@ class TokenChips(CourseWidget):
         )
 
     @property
-    def ids(self):
+    def ids(self) -> dict[str, list[int]]:
         """The ids of the text: dict from the tokenizer's name to a list of int."""
         return {name: list(ids) for name, ids in self._ids.items()}
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The own traits, with the first tokens of each tokenizer, as many as fit; one in any case."""
         tokenizers = self.shown["tokenizers"]
         nothing = self.shown | {"tokenizers": [one | {"tokens": []} for one in tokenizers]}
-        room = _SAVED_BYTES - sum(len(text.encode()) for text in (self._esm, self._css, self.still()))
+        room = _SAVED_BYTES - sum(len(str(text).encode()) for text in (self._esm, self._css, self.still()))
         room -= _saved_bytes(nothing)
         most = 0
         for row in zip_longest(*(one["tokens"] for one in tokenizers)):
@@ -101,7 +102,7 @@ class TokenChips(CourseWidget):
         kept = [one | {"tokens": one["tokens"][:most]} for one in tokenizers]
         return super().page_state() | {"shown": self.shown | {"tokenizers": kept}}
 
-    def answer(self, request):
+    def answer(self, request: dict) -> dict | None:
         """Show the text of {"text": str}."""
         self.text = request["text"]
 
@@ -110,7 +111,7 @@ class TokenChips(CourseWidget):
         more = "…" if len(self.text) > _STILL_CHARACTERS else ""
         return quoted(self.text[:_STILL_CHARACTERS]) + more
 
-    def summary(self):
+    def summary(self) -> str:
         lines = [f"{self._title()}: {_count(self.shown['characters'], 'character')}"]
         for one in self.shown["tokenizers"]:
             first = one["tokens"][:_STILL_ROWS]
@@ -120,7 +121,7 @@ class TokenChips(CourseWidget):
             lines.append(f"{one['name']}, {_count(one['count'], 'token')}: {' | '.join(chips)}")
         return "\n".join(lines)
 
-    def still(self):
+    def still(self) -> str:
         parts = [f"<p>The tokens of {html.escape(self._title())}</p>"]
         for one in self.shown["tokenizers"]:
             first = one["tokens"][:_STILL_ROWS]
