@@ -98,7 +98,7 @@ batch.attention_mask  # (batch, length)
 # Here are both tensors in one picture: the text of each id, and what the mask says of it.
 
 # %%
-from course_utils.plots import grid, heatmap, number_lines
+from course_utils.plots import grid, heatmap, lines, number_lines
 
 kinds = ("padding, mask 0", "token, mask 1")
 cells = [
@@ -116,6 +116,19 @@ from course_utils.masks import pad
 
 for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
     assert torch.equal(ours, theirs)
+
+# %% [markdown]
+# And here is the batch, live, in a trained model, with the mask switched off. Beside each row stand the next tokens
+# that the model finds most likely, and how far this answer is from its answer to the sentence alone. Switch the mask on. (The other
+# switches are sections 3 and 4: come back then, and type sentences of your own.)
+
+# %%
+trained, its_tokenizer = load()
+random_gpt2, gpt2_tokenizer = load("tiny-gpt2")
+for tokenizer in (its_tokenizer, gpt2_tokenizer):
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+views = {"Llama, trained": (trained, its_tokenizer), "GPT-2, random weights": (random_gpt2, gpt2_tokenizer)}
+PaddingGrid(views, sentences, give_mask=False)
 
 # %% [markdown]
 # ### Too long, and a pad token of one's own
@@ -158,11 +171,16 @@ enlarged.get_input_embeddings().weight.shape  # (vocab, size)
 
 # %% [markdown]
 # A model returns **logits**: at each index, a number for each entry of the vocabulary. Softmax turns them into a
-# distribution over the next token: the model's answer. We compare it with the answer to each prompt **alone**,
-# without padding.
+# distribution over the next token: the model's answer. Each row has its own index to read. Two index lists side by
+# side pick one entry a row:
+
+# %%
+numbers = torch.tensor([[10, 11, 12], [20, 21, 22]])
+numbers[range(2), [2, 0]]  # row 0 at index 2, row 1 at index 0
 
 # %% [markdown]
-# **Total variation** says how far apart two distributions are: 0 if they are equal, 1 if they do not overlap.
+# We compare each answer with the answer to the prompt **alone**, without padding. **Total variation** says how far
+# apart two distributions are: 0 if they are equal, 1 if they do not overlap.
 
 # %%
 @torch.no_grad()
@@ -180,7 +198,7 @@ def total_variation(p, q):
 # usual, to make effects visible: in these two models only "zero or not" is a finding, not how much.
 
 # %%
-models = {"GPT-2": load("tiny-gpt2"), "Llama": load("tiny-llama"), "trained": load()}
+models = {"GPT-2": (random_gpt2, gpt2_tokenizer), "Llama": load("tiny-llama"), "trained": (trained, its_tokenizer)}
 for name, (model, tokenizer) in models.items():
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     print(f"{name:8} {model.config.model_type:6} {model.num_parameters():,} parameters")
@@ -285,11 +303,11 @@ lesson.check_positions(positions)
 # - Padding before the first token would now get −1. `masked_fill(attention_mask == 0, 0)` fixes that.
 
 # %% [markdown]
-# With position ids, GPT-2 gives the same answers as for the prompts alone:
+# With position ids, GPT-2 gives the same answers as for the prompts alone. From here on they are counted by your
+# function if it passes its check:
 
 # %%
-from course_utils.masks import position_ids
-
+position_ids = lesson.usable_positions(positions)
 model, _ = models["GPT-2"]
 given = {"attention_mask": batch.attention_mask, "position_ids": position_ids(batch.attention_mask)}
 given = {name: tensor.to(model.device) for name, tensor in given.items()}
@@ -383,11 +401,21 @@ for (side, mask, given), distances in table.items():
 # rely on this: pass the mask.
 
 # %% [markdown]
-# Here is the whole experiment to try yourself. Switch the side, the mask, the position ids and the model, and watch
-# how far each row's answer moves from that of the sentence alone. Type your own sentences.
+# A zero here is a zero in float32, up to rounding. In **float16**, a format with fewer digits, padding changes the
+# order of the additions and so the last digit: even where all is right, a small distance is left.
 
 # %%
-PaddingGrid({"Llama, trained": models["trained"], "GPT-2, random": models["GPT-2"]}, sentences)
+import copy
+
+models["float16"] = copy.deepcopy(trained).half(), its_tokenizer
+alone["float16"] = one_by_one(*models["float16"])
+for name in ("trained", "float16"):
+    print(f"{name:8} left, mask, positions: below 0.0001 is {distance(name, 'left', True, True) < 1e-4}")
+del models["float16"]  # the rest is in float32
+
+# %% [markdown]
+# The live grid in section 2 has all these cases: go back to it, and watch the rows as you switch side, mask and
+# position ids.
 
 # %% [markdown]
 # ## 5. What generate() does for you
@@ -412,28 +440,26 @@ for sentence, ids in zip(sentences, expected["trained"]):
     print(repr(sentence), "->", repr(tokenizer.decode(ids)))
 
 # %% [markdown]
-# transformers writes its warnings to a log. We print that log in the page, so that each warning appears where it
-# belongs:
+# Why a batch at all? Six new tokens take six forward passes, whether they serve one row or three:
 
 # %%
-import logging
-import textwrap
-
-from transformers.utils import logging as library_log
-
-
-class OnThePage(logging.Handler):
-    said = None
-
-    def emit(self, record):
-        if record.getMessage() != self.said:  # do not print the same message twice in a row
-            self.said = record.getMessage()
-            print(textwrap.fill(f"transformers says: {self.said}", 110))
+def passes(model, **inputs):
+    counted = []
+    with model.register_forward_hook(lambda *_: counted.append(1)):
+        continued(model, **inputs)
+    return len(counted)
 
 
-page = OnThePage()
-library_log.disable_default_handler()
-library_log.add_handler(page)
+model, tokenizer = models["trained"]
+inputs = tokenizer(sentences, padding=True, padding_side="left", return_tensors="pt").to(model.device)
+print("one by one:", sum(passes(model, **prompt) for prompt in prompts), " as a batch:", passes(model, **inputs))
+
+# %% [markdown]
+# transformers writes its warnings to a log. The next line has that log printed in the page, so that each warning
+# appears where it belongs.
+
+# %%
+page = lesson.warnings_on_the_page()
 
 # %% [markdown]
 # Now all three prompts at once, with their mask, padded first on the left, then on the right. How many rows of the
@@ -513,12 +539,12 @@ as_alone("GPT-2", continued(model, input_ids=input_ids))
 # a real end, so no mask can be *inferred*. It continues with a mask of ones, and reads the padding.
 
 # %% [markdown]
-# You will often read this advice: set `pad_token_id`, and the warning goes away. Some messages appear only once per
-# kernel, so we make transformers forget which ones it has shown:
+# You will often read this advice: set `pad_token_id`, and the warning goes away. (Older versions said "Setting
+# `pad_token_id` to `eos_token_id`" at every call.) Some messages appear only once per kernel, so we make transformers
+# forget which ones it has shown:
 
 # %%
-page.said = None
-library_log.warning_once.cache_clear()  # as in a fresh kernel
+page.forget()  # as in a fresh kernel
 as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_token_id))
 
 # %% [markdown]
@@ -646,7 +672,8 @@ grid(cells, "Labels from the mask", kinds, rows=["row 0", "row 1", "row 2"])
 # ### Exercise 4: Keep the end-of-text in the labels · difficulty 2 of 3 · 8 minutes
 #
 # Often you get only the ids, without the mask. Then the padding is the run of pad ids at the end of a row, **except
-# the first one**: that is the true end. An end-of-text inside a row, between two texts, stays as well.
+# the first one**: that is the true end. An end-of-text inside a row, between two texts, stays as well. A row with no
+# pad id stays as it is. A row of nothing but pad ids is an empty text: its first id stays.
 
 # %% tags=["exercise"]
 def repair_labels(input_ids: torch.Tensor, pad_id: int) -> torch.Tensor:
@@ -678,28 +705,33 @@ lesson.check_repair_labels(repair_labels)
 # - Keep the first id of that run; all after it become −100.
 
 # %% [markdown]
-# Does it matter? Two small models train on the three texts, twelve steps each. Only the labels differ.
+# Does it matter? Two small models train on the three texts, twelve steps each. Only the labels differ. After each step
+# we ask for the probability of an end after each full stop, and keep the mean.
 
 # %%
 def train(labels):
     model, _ = load("tiny-gpt2")
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     ids, labels = batch.input_ids.to(model.device), labels.to(model.device)
+    full_stops, ends = batch.attention_mask.sum(1) - 2, []
     for _ in range(12):
         logits = model(ids).logits[:, :-1]  # index t predicts the id at t + 1
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return model
+        ends.append(next_token(model, ids, full_stops)[:, gpt2.eos_token_id].mean().item())
+    return model, ends
 
 
 taught = {"labels from the ids": train(labels_naive), "labels from the mask": train(labels)}
+curves = {name: ends for name, (_, ends) in taught.items()}
+lines(range(1, 13), curves, "Who learns to stop?", "training step", "probability of an end")
 
 # %%
 prompts = gpt2(["My dog is", "It will", "I want"], padding=True, padding_side="left", return_tensors="pt")
 stops = {}
-for name, model in taught.items():
+for name, (model, _) in taught.items():
     ids = model.generate(**prompts.to(model.device), max_new_tokens=14, do_sample=False)
     new = ids[:, prompts.input_ids.shape[1] :]
     stops[name] = (new == gpt2.eos_token_id).any(1).tolist()
@@ -708,15 +740,20 @@ for name, model in taught.items():
         text, end, _ = gpt2.decode(row).partition(gpt2.eos_token)
         print(f"    {text + end!r}")
 
-# %%
-for name, model in taught.items():
-    ends = next_token(model, batch.input_ids, batch.attention_mask.sum(1) - 2)[:, gpt2.eos_token_id]
-    print(f"{name:21} probability of the end after each full stop: {[f'{p:.2f}' for p in ends]}")
 assert list(stops.values()) == [[False] * 3, [True] * 3]
 
 # %% [markdown]
 # The first model keeps writing after every full stop. If your fine-tuned model never stops, look at its labels first:
 # print a row of ids and a row of labels, one above the other.
+
+# %% [markdown]
+# Labels can leave out more than padding. A model that is to *answer* learns from the answer's tokens only: those of the
+# prompt get −100, too. Say that each text begins with a prompt of two tokens:
+
+# %%
+answers_only = labels.clone()
+answers_only[:, :2] = -100
+print("targets of each row:", (labels != -100).sum(1).tolist(), "without the prompt:", (answers_only != -100).sum(1).tolist())
 
 # %% [markdown]
 # ## Recap
