@@ -168,8 +168,7 @@ enlarged.get_input_embeddings().weight.shape  # (vocab, size)
 # GPT-2's older documentation: "absolute position embeddings so it's usually advised to pad the inputs on the right".
 # `generate()`: "decoder-only architecture … please set `padding_side='left'`". A *decoder*, such as GPT-2 or Llama,
 # reads from left to right. Which rule is right? We measure.
-
-# %% [markdown]
+#
 # A model returns **logits**: at each index, a number for each entry of the vocabulary. Softmax turns them into a
 # distribution over the next token: the model's answer. Each row has its own index to read. Two index lists side by
 # side pick one entry a row:
@@ -229,8 +228,7 @@ for name in ("GPT-2", "Llama"):
 # %% [markdown]
 # Neither's. In a decoder, a token sees itself and the tokens before it, never those after it. With padding on the
 # right, no token sees the padding.
-
-# %% [markdown]
+#
 # Now we pad on the left, where every token could see the padding. This time we pass the mask, which forbids that.
 
 # %%
@@ -247,8 +245,7 @@ for name in ("GPT-2", "Llama"):
 # %% [markdown]
 # Llama is right and GPT-2 is wrong, without an error or a warning. Row 1, which has no padding, is right in both. So
 # the padding still affects GPT-2, in a way that the mask does not prevent.
-
-# %% [markdown]
+#
 # A **hook** is a function that PyTorch calls whenever a module runs. This one records what GPT-2 looks up in its
 # table of positions, `wpe`. We passed no **position ids**, so the model takes each token's index in the row, padding
 # included:
@@ -326,8 +323,6 @@ for filler in (0, 995, 1263):
     answers = (next_token(model, ids, [-1] * 3, **given), unmasked[-1])
     with_both, with_neither = (total_variation(p, alone["GPT-2"]).max() for p in answers)
     print(f"{gpt2.decode(filler):6}  with both {with_both:.2f}   with neither {with_neither:.2f}")
-
-# %%
 print("with neither, from one padding token to the next:")
 [f"{total_variation(p, q).max():.2f}" for p, q in zip(unmasked, unmasked[1:])]
 
@@ -345,6 +340,9 @@ print("with neither, from one padding token to the next:")
 Predict(lesson.predict_positions_only)
 
 # %%
+from itertools import product
+
+
 def distance(name, side, mask, positions, **more):
     model, tokenizer = models[name]
     batch = tokenizer(sentences, padding=True, padding_side=side, return_tensors="pt").to(model.device)
@@ -354,8 +352,6 @@ def distance(name, side, mask, positions, **more):
     answers = next_token(model, batch.input_ids, last, **given, **more)
     return total_variation(answers, alone[name]).max().item()  # the worst of the three rows
 
-# %%
-from itertools import product
 
 table = {
     case: {name: distance(name, *case) for name in models}
@@ -371,24 +367,20 @@ print("side   mask  positions  ", *(f"{name:>8}" for name in models))
 for (side, mask, given), distances in table.items():
     cells = [f"{distances[name]:8.2f}" for name in models]
     print(f"{side:6} {'yes' if mask else '-':5} {'yes' if given else '-':10} ", *cells)
+    for name, (model, _) in models.items():
+        absolute = model.config.model_type == "gpt2"
+        right = side == "right" or (mask and (given or not absolute))
+        assert distances[name] < 1e-4 if right else distances[name] > 0.05
 
 # %% tags=["answer"]
 cases = [f"{side}{', mask' * mask}{', positions' * given}" for side, mask, given in table]
 numbers = [list(distances.values()) for distances in table.values()]
 heatmap(numbers, cases, list(models), "Total variation", limits=(0, 1))
 
-# %%
-for (side, mask, given), distances in table.items():
-    for name, (model, _) in models.items():
-        absolute = model.config.model_type == "gpt2"
-        right = side == "right" or (mask and (given or not absolute))
-        assert distances[name] < 1e-4 if right else distances[name] > 0.05
-
 # %% [markdown]
 # Every zero has its reason. **Right:** no token sees what follows it. **Left, mask, positions:** the padding has no
 # effect left. **Left, mask only:** enough for relative positions, not for absolute ones.
-
-# %% [markdown]
+#
 # Position ids without a mask do not help: they say where a token stands, not which tokens are padding. All three
 # models still read the padding. (A footnote: one more setting makes the same call right, by accident.)
 
@@ -433,9 +425,6 @@ expected = {}
 for name, (model, tokenizer) in models.items():
     prompts = [tokenizer(sentence, return_tensors="pt").to(model.device) for sentence in sentences]
     expected[name] = [continued(model, **prompt)[0] for prompt in prompts]
-
-# %%
-model, tokenizer = models["trained"]
 for sentence, ids in zip(sentences, expected["trained"]):
     print(repr(sentence), "->", repr(tokenizer.decode(ids)))
 
@@ -486,11 +475,9 @@ left = {name: together(name, "left") for name in models}
 # %% tags=["answer"]
 print("right padding: which rows are the same as alone?")
 right = {name: together(name, "right") for name in models}
-{name: as_alone(name, right[name]) for name in models}
-
-# %%
 assert left == expected
 assert all(as_alone(name, right[name]) == [False, True, False] for name in models)
+{name: as_alone(name, right[name]) for name in models}
 
 # %% [markdown]
 # Left: every id of every row is the same, in all three models. Right: only the row that has no padding is (in another
@@ -660,9 +647,7 @@ torch.equal(collated["labels"], labels_naive)
 
 # %%
 labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
-labels
-
-# %%
+print(labels)
 kinds = ("learned", "skipped by both", "an end that only the mask keeps")
 kind = (labels == -100).int() + 2 * (labels != labels_naive).int()  # (batch, length)
 cells = [[(str(id.item()), kinds[k]) for id, k in zip(*row)] for row in zip(labels, kind)]
