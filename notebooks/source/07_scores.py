@@ -8,28 +8,43 @@
 #
 # - turn what `generate()` recorded into the log probability of each token it chose,
 # - say whether a number is the model's own or was changed by the logits processors,
-# - compute the log probability of any text, with one forward pass,
-# - compute a perplexity that padding does not change,
+# - compute the log probability and the perplexity of any text, and say which perplexities can be compared,
+# - rank answers by sum or by mean, and know where each goes wrong,
 # - rebuild a beam's sequence score, length penalty included, and say why old recipes no longer give it.
 #
-# *35 minutes, and 25 more for the exercises. You need: lessons 05 and 06.*
+# *50 minutes, and 35 more for the exercises. You need: lessons 05 and 06.*
 
 # %% [markdown]
-# ## 1. One number for each token
+# ## 1. A text, token by token
 #
-# `generate()` can record the processed scores that it chose from. We begin with greedy decoding, five tokens after
-# "Today is":
+# We begin with the result. The model has read the text below, and each token is coloured by how much it surprised the
+# model. Point at a token, or use Tab and the arrow keys, to see what the model expected instead.
 
 # %%
-import os
+import math
 
 import torch
 
-from course_utils import load
+from course_utils import load, load_tokenizer
 from course_utils.lessons import lesson07 as lesson
+from course_utils.plots import arrows, grid, grouped_bars, lines
 from course_utils.widgets import Predict, Quiz, ScoredText
 
 model, tokenizer = load()
+ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the capital of cheese.")
+
+# %% [markdown]
+# **Surprise** is minus the logarithm of a token's probability. With the logarithm to base 2, its unit is the bit: 1
+# bit for a coin toss, 2 bits for one of four equally likely tokens. Type a text of your own. By section 7 you will
+# have computed every number in this view.
+
+# %% [markdown]
+# ## 2. One number for each token
+#
+# In lesson 03 a *score* was an attention score. Here it is a **processed score**: a logit after all logits
+# processors. `generate()` can record those that it chose from. We take greedy decoding, five tokens after "Today is":
+
+# %%
 end = tokenizer.eos_token_id
 record = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True, "pad_token_id": end}
 
@@ -43,7 +58,16 @@ print(len(output.scores), "steps, each of the shape", tuple(output.scores[0].sha
 # probabilities add up.
 
 # %% [markdown]
-# So we normalise each step, then pick the value of the token that was chosen.
+# So we normalise each step, then pick the value of the token that was chosen. `gather` does the picking: from each
+# row it takes the entry whose index we give. For a row of three numbers and index 1:
+
+# %%
+row = torch.tensor([[0.1, 0.7, 0.2]])  # (1, 3)
+row.gather(-1, torch.tensor([[1]]))  # the index tensor has as many dimensions as the row's
+
+# %% [markdown]
+# For a batch of texts the same call picks from every row at once. `tokens[..., None]` gives the ids the last
+# dimension that `gather` wants, and `squeeze(-1)` removes it again.
 
 # %%
 def gathered(steps, tokens):
@@ -58,44 +82,50 @@ for token, number in zip(new[0], chosen[0], strict=True):
     print(f"{token:6}  {tokenizer.decode(token):10}  {number:6.2f}  {number.exp():5.0%}")
 
 # %% [markdown]
-# Older pages print this table too, and call the third column "logits". But a single logit means nothing: add 5 to all
-# logits of a step, and the probabilities stay the same. These are **log probabilities**, with the natural logarithm:
-# their unit is the *nat*. `exp` gives the last column.
-
-# %% [markdown]
-# We compare the numbers with those from when this page was made. GPT-2's are printed in the library's own
-# documentation; they are checked when the course runs on GPT-2 (`COURSE_MODEL=gpt2`).
+# As a picture: the longer the bar, the more the token surprised the model. The text can only get less likely with each
+# token, and how much less differs a lot.
 
 # %%
-known = {
-    "smollm2-135m": [-1.133, -3.355, -0.023, -0.288, -1.838],
-    "gpt2": [-1.414, -2.609, -2.010, -1.859, -2.508],
-}.get(os.environ.get("COURSE_MODEL", "smollm2-135m"))
-if known:
-    assert torch.allclose(chosen[0].cpu(), torch.tensor(known), atol=0.0015)
+labels = [f"{step}: {tokenizer.decode(token)!r}" for step, token in enumerate(new[0], 1)]
+bars = {label: {"log probability": round(number.item(), 2)} for label, number in zip(labels, chosen[0])}
+grouped_bars(bars, "Five tokens after 'Today is'", "log probability, nats")
 
 # %% [markdown]
-# The library's own method for this is `compute_transition_scores`. It gathers too:
+# Older pages print such a table with the column title "logits". But a single logit means nothing: add 5 to all logits
+# of a step, and the probabilities stay the same. These are **log probabilities**, with the natural logarithm: their
+# unit is the *nat*, and `exp` turns them into probabilities.
+
+# %% [markdown]
+# The library's documentation prints the table for GPT-2 and the same prompt. Its numbers, and `exp` of each:
+
+# %%
+gpt2 = load_tokenizer("gpt2")
+documented = {262: -1.414, 1110: -2.609, 618: -2.010, 356: -1.859, 460: -2.508}
+shares = [0.2433, 0.0736, 0.1340, 0.1558, 0.0814]
+for (token, number), share in zip(documented.items(), shares, strict=True):
+    print(f"{token:5}  {gpt2.decode(token):6} {number:.3f}  exp {math.exp(number):6.2%}  documented {share:.2%}")
+    assert abs(math.exp(number) - share) < 2e-4  # the number is rounded to three places
+
+# %% [markdown]
+# The library's own method for this is `compute_transition_scores`: a **transition score** is the number of one chosen
+# token. It gathers, too:
 
 # %%
 library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
-print("equal within 0.001:  ", torch.allclose(chosen, library, atol=1e-3))
-print("equal within 0.00001:", torch.allclose(chosen, library, atol=1e-5))
-
-# %% [markdown]
-# Which of the two is less exact? We compare with float64. The library stores the steps last, as (batch, vocabulary,
-# new), and normalises along the middle dimension. On a CPU that sum over 49,152 numbers has a larger rounding error.
-
-# %%
+print("equal within 0.001:", torch.allclose(chosen, library, atol=1e-3))
 exact = gathered([scores.double() for scores in output.scores], new)
-print("by hand within 0.00005 of float64:    ", (chosen - exact).abs().max().item() < 5e-5)
-print("the library within 0.00005 of float64:", (library - exact).abs().max().item() < 5e-5)
+off = {"by hand": chosen, "the library": library}
+print({name: (numbers - exact).abs().max().item() < 5e-5 for name, numbers in off.items()}, "within 0.00005 of float64")
 
 # %% [markdown]
-# ## 2. Whose probability?
+# The library normalises along the middle dimension of a (batch, vocabulary, new) tensor. On a CPU, its sum over 49,152
+# numbers has a larger rounding error than ours along the last one.
+
+# %% [markdown]
+# ## 3. Whose probability?
 #
 # In greedy decoding and sampling `output.scores` are the logits **after** all processors: what the choice was made
-# from. `output.logits` are the model's own output. Section 1 had no processors. Now we sample with `top_k=5`:
+# from. `output.logits` are the model's own output. Section 2 had no processors. Now we sample with `top_k=5`:
 
 # %%
 assert torch.equal(output.scores[0], output.logits[0])
@@ -108,10 +138,13 @@ print("finite processed scores at each step:", [scores.isfinite().sum().item() f
 Predict(lesson.predict_processed)
 
 # %% tags=["answer"]
-print("log probability of each drawn token, from `scores`, then from `logits`:")
-from_scores, from_logits = gathered(sampled.scores, drawn), gathered(sampled.logits, drawn)
-print([f"{number:.2f}" for number in from_scores[0]])
-print([f"{number:.2f}" for number in from_logits[0]])
+print("log probability of each drawn token, from `scores` and from `logits`:")
+both = {"scores": gathered(sampled.scores, drawn)[0], "logits": gathered(sampled.logits, drawn)[0]}
+bars = {
+    f"{step + 1}: {tokenizer.decode(token)!r}": {name: round(both[name][step].item(), 2) for name in both}
+    for step, token in enumerate(drawn[0])
+}
+grouped_bars(bars, "Five drawn tokens, two log probabilities each", "log probability, nats")
 
 # %% [markdown]
 # The five tokens share the probability of the other 49,147, so each looks *more* likely than the model finds it.
@@ -123,7 +156,7 @@ print([f"{number:.2f}" for number in from_logits[0]])
 # compare two texts you need the second kind; otherwise the sampling settings distort the comparison.
 
 # %% [markdown]
-# ## 3. Where the answer begins
+# ## 4. Where the answer begins
 #
 # We counted from the end: the last `len(scores)` ids. Recipes that count from the beginning must know where the
 # answer begins. An encoder-decoder model shows why this is a problem. Here is a tiny T5 with random weights:
@@ -141,19 +174,33 @@ print("prompt", tuple(question.shape), " sequences", tuple(answer.sequences.shap
 
 # %% [markdown]
 # Four ids went in, six came out, and five were chosen. The encoder reads the prompt; the decoder writes a separate
-# sequence, which begins with **one** start token. The answer begins at index 1, not after the length of the prompt.
+# sequence, which begins with **one** start token. We draw `sequences` of both models:
+
+# %%
+def as_cells(ids, known):
+    kinds = ["prompt", "start token", "new"]
+    return [(str(id), known if index < len(ids) - 5 else kinds[2]) for index, id in enumerate(ids)]
+
+
+rows = [as_cells(answer.sequences[0].tolist(), "start token"), as_cells(output.sequences[0].tolist(), "prompt")]
+rows[0] += [("", "")] * (len(rows[1]) - len(rows[0]))
+kinds = ["", "prompt", "start token", "new"]
+grid(rows, "What `sequences` holds", kinds, ["T5", "SmolLM2"], [str(index) for index in range(len(rows[1]))])
+
+# %% [markdown]
+# T5's answer begins at index 1, whatever the length of the prompt; SmolLM2's begins after the prompt, here at index 2.
+# A recipe that skips the prompt's length fails for T5:
 
 # %%
 print("after the start token:", answer.sequences[0, 1:].tolist())
 print("after the prompt:     ", answer.sequences[0, question.shape[1] :].tolist())  # three tokens are lost
 
 # %% [markdown]
-# There is no error, just a shorter text. With a decoder-only model it is the other way round. Counting from the end
-# is right for both, and also for a prompt given as `inputs_embeds`, which `sequences` does not contain at all. (After
-# beam search we count differently: section 7.)
+# There is no error, just a shorter text. Counting from the end is right for both models, and also for a prompt given as
+# `inputs_embeds`, which `sequences` does not contain at all. (After beam search we count differently: section 9.)
 
 # %% [markdown]
-# ## 4. Rows that ended early
+# ## 5. Rows that ended early
 #
 # We take two prompts, and let a full stop end a row, too. The first row is done after two tokens:
 
@@ -184,8 +231,8 @@ print(f"the two tokens add up to {library[0, :2].sum():.2f}, the whole row to {l
 # ### Exercise 1: Add up the written tokens' log probabilities · difficulty 2 of 3 · 7 minutes
 #
 # `numbers` are log probabilities and `tokens` the ids they belong to, both (batch, new). Return each row's sum up to
-# **and including** the first token that ends it. `end_ids` is a list. A row without an end counts in full. Note that
-# the padding token may itself be an end token, and that its number may be −∞.
+# **and including** the first token that ends it. `end_ids` is a list, and any of them ends a row. A row without an end
+# counts in full. Two warnings: the padding token may itself be an end token, and numbers after the end may be −∞.
 
 # %% tags=["exercise"]
 def row_sums(numbers: torch.Tensor, tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
@@ -214,15 +261,29 @@ lesson.check_row_sums(row_sums)
 # - Subtract `is_end` from the running sum, compare with 0, and keep those numbers with `torch.where`.
 
 # %% [markdown]
-# `course_utils.scores` follows the same rule; you tell it which tokens end a row:
+# From here on, `sum_rows` is your function if it passed the check, and otherwise the course's own. The picture shows
+# what it adds up in our two rows:
+
+# %%
+sum_rows = lesson.yours_or_ours(lesson.check_row_sums, row_sums)
+numbers = gathered(output.scores, new)
+print("sums:", [f"{number:.2f}" for number in sum_rows(numbers, new, stops)])
+kinds, rows = ["counts", "after the end"], []
+for row in range(2):
+    ended = [any(id in stops for id in new[row, :step]) for step in range(8)]
+    rows.append([(f"{number:.2f}", kinds[late]) for number, late in zip(numbers[row].tolist(), ended)])
+grid(rows, "Log probabilities of two rows", kinds, ["Paris.", "a testament …"], [f"step {n}" for n in range(1, 9)])
+
+# %% [markdown]
+# `transition_scores` of `course_utils.scores` follows the same rule; you tell it which tokens end a row:
 
 # %%
 from course_utils.scores import transition_scores
 
-print([f"{number:.2f}" for number in transition_scores(output, eos_token_id=stops)[0]])
+assert torch.allclose(transition_scores(output, eos_token_id=stops).sum(1), sum_rows(numbers, new, stops), atol=1e-4)
 
 # %% [markdown]
-# ## 5. A text that nobody generated
+# ## 6. A text that nobody generated
 #
 # The log probability of any text takes one forward pass: the model predicts the next token after *every* token.
 # Lesson 04 compared endings in this way. For six tokens, the pass returns six rows of logits:
@@ -241,14 +302,59 @@ print("probability of ĠParis, the token at index 5, by the logits at index 0 to
 print([f"{logits[0, index].softmax(-1)[ids[0, 5]]:.2f}" for index in range(6)])
 
 # %% [markdown]
-# At index 4 the model has read "The capital of France is" and predicts the token at index 5. So ids and logits are
-# paired **shifted by one**: `logits[:, :-1]` predict `ids[:, 1:]`. The last logits predict a token that is not there,
-# and the first token has no probability: nothing comes before it.
+# At index 4 the model has read "The capital of France is" and predicts the token at index 5. So logits and ids are
+# paired **shifted by one**: `logits[:, :-1]` predict `ids[:, 1:]`.
+
+# %%
+log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)  # (1, length - 1)
+above = [f"logits[{index}]" for index in range(6)]
+numbers = ["", *(f"{number:.2f}" for number in log_probs[0])]
+below = [f"{token}\n{number}" for token, number in zip(tokenizer.convert_ids_to_tokens(ids[0]), numbers)]
+arrows({"logits": above, "token,\nlog prob.": below}, [(n, n + 1) for n in range(5)], "Which logits predict which token")
 
 # %% [markdown]
-# ### Exercise 2: Compute the log probability of a text · difficulty 2 of 3 · 6 minutes
+# `logits[5]` predict a token that is not there. And nothing predicts the first token, so it has no probability, unless
+# a token comes before it. Many tokenizers put a **begin token** before every text. SmolLM2's does not, so we try each
+# of its special tokens:
+
+# %%
+for begin in tokenizer.all_special_ids:
+    begun = torch.cat([torch.tensor([[begin]], device=model.device), ids], dim=1)
+    with torch.no_grad():
+        first = model(begun).logits[0, 0].softmax(-1)
+    print(f"{tokenizer.decode(begin):15} P(The) = {first[ids[0, 0]]:.4f}")
+
+# %% [markdown]
+# Now the first word has a probability, and it depends on what we put before it: 20 times as likely after
+# `<|endoftext|>` as after the tokens that mark a chat's turns. If you publish such a number, say which begin token you
+# used, or that you used none.
+
+# %% [markdown]
+# ### Exercise 2: Find two slips in a log probability · difficulty 2 of 3 · 6 minutes
 #
-# Return the log probability of one text: the sum over all its tokens except the first. `ids` is (1, length).
+# Given `labels`, a model returns a `loss`: the mean surprise in nats. It shifts the labels itself, so `labels=ids` is
+# all it needs:
+
+# %%
+with torch.no_grad():
+    loss = model(ids, labels=ids).loss
+print(f"loss {loss:.4f}, minus the mean of our five log probabilities {-log_probs.mean():.4f}")
+
+# %% [markdown]
+# The function below should return the log probability of a text: the sum over all tokens except the first. It runs
+# without a warning, and it has two slips, both common.
+
+# %%
+def wrong_log_prob(model, ids):
+    with torch.no_grad():
+        loss = model(ids[:, :-1], labels=ids[:, 1:]).loss  # pair the logits with the next ids
+    return -loss.item() * ids.shape[1]  # from the mean to the sum
+
+
+print(f"returned {wrong_log_prob(model, ids):.2f}, right {log_probs.sum():.2f}")
+
+# %% [markdown]
+# Find both slips, and write the function correctly, with the loss or without it. `ids` is (1, length).
 
 # %% tags=["exercise"]
 def text_log_prob(model, ids: torch.Tensor) -> float:
@@ -259,53 +365,65 @@ def text_log_prob(model, ids: torch.Tensor) -> float:
 def text_log_prob(model, ids: torch.Tensor) -> float:
     """Return the log probability that the model gives to all tokens of a text except the first."""
     with torch.no_grad():
-        log_probs = model(ids).logits[:, :-1].log_softmax(-1)
-    return log_probs.gather(-1, ids[:, 1:, None]).sum().item()
+        loss = model(ids, labels=ids).loss  # the model shifts the labels
+    return -loss.item() * (ids.shape[1] - 1)  # a mean over all tokens except the first
 
 # %% [markdown] tags=["solution"]
-# One pass covers the whole text; generating it token by token would take as many passes as there are tokens. With
-# `labels=ids` the model returns the *mean* of these numbers with the opposite sign, as its `loss`.
+# `labels=ids[:, 1:]` shifts the labels a second time: the logits at index t are compared with token t + 2. And a text of
+# six tokens has five log probabilities. Both slips return plausible numbers. That is why it pays to compare a new
+# function with a sum that you have checked by hand.
 
 # %% tags=["check"]
 lesson.check_text_log_prob(text_log_prob)
 
 # %% [markdown] tags=["hints"]
-# - The logits at index t predict the token at index t + 1. Drop the last logits and the first id.
-# - `log_softmax(-1)` first, then `gather(-1, ids[:, 1:, None])`, then the sum.
+# - Which token do the logits at index 0 predict? With which label does `wrong_log_prob` compare them?
+# - `loss` is a mean. Of how many numbers, if the text has six tokens?
+# - Without the loss: `log_softmax(-1)` of `logits[:, :-1]`, then `gather(-1, ids[:, 1:, None])`, then the sum.
 
 # %% [markdown]
-# We compare three sentences with the same words, using `token_log_probs` of `course_utils.scores`. It returns the log
-# probabilities, with 0 for the first token, and a mask of the tokens that have one.
+# We compare three sentences with the same words. (`log_prob` is your function if it passed, else the course's.)
 
 # %%
-from course_utils.scores import token_log_probs
-
-sentences = ["The cat chased the mouse.", "The mouse chased the cat.", "The cat the chased mouse."]
-for sentence in sentences:
-    row = tokenizer(sentence, return_tensors="pt").input_ids
-    print(f"{token_log_probs(model, row)[0].sum():7.2f}  {sentence}")
+log_prob = lesson.yours_or_ours(lesson.check_text_log_prob, text_log_prob)
+for sentence in ("The cat chased the mouse.", "The mouse chased the cat.", "The cat the chased mouse."):
+    row = tokenizer(sentence, return_tensors="pt").input_ids.to(model.device)
+    print(f"{log_prob(model, row):7.2f}  {sentence}")
 
 # %% [markdown]
 # The broken sentence is by far the least likely. But this model finds a mouse chasing a cat more likely than the
 # other way round. A log probability says what *this model* expects in texts. It measures neither sense nor truth.
 
 # %% [markdown]
-# Here is another text, token by token. Point at a token to see what the model expected instead. **Surprise** is minus
-# the log probability; in bits it is −log₂ of the probability: 1 bit for a coin toss. You can type your own text.
+# ## 7. Perplexity
+#
+# No token can raise the log probability of a text, so long texts have lower sums than short ones. The **perplexity**
+# takes the mean instead: it is `exp` of the mean surprise in nats. A perplexity of 10 means that the model was, on
+# average, as surprised as by a draw from 10 equally likely tokens.
 
 # %%
-ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the capital of cheese.")
+from course_utils.scores import perplexity, token_log_probs
+
+print(f"{(-log_probs.mean()).exp():.1f}")  # The capital of France is Paris
+print(f"{perplexity(model, ids):.1f}")
 
 # %% [markdown]
-# ## 6. Perplexity
-#
-# Each additional token lowers the log probability of a text, so the sums of long and short texts are not comparable.
-# The **perplexity** of a text is `exp` of minus the mean over its tokens: a perplexity of 10 means that the model
-# was, on average, as surprised as by a draw from 10 equally likely tokens. For "The capital of France is Paris":
+# Does that make short and long texts comparable? We take a story of 230 tokens, written for this page, so the model
+# has never read it, and compute the perplexity of each of its beginnings. One pass is enough: what follows a token
+# does not change its log probability. `cumsum` adds up to each index: 1, 2, 3 becomes 1, 3, 6.
 
 # %%
-log_probs, scored = token_log_probs(model, ids)
-print(f"{(-log_probs[scored].mean()).exp():.1f}")
+story = tokenizer(lesson.FERRY, return_tensors="pt").input_ids.to(model.device)
+log_probs, scored = token_log_probs(model, story)  # scored: True where a token has a log probability
+numbers = log_probs[scored].cpu()
+counts = torch.arange(1, len(numbers) + 1)
+prefixes = (-numbers.cumsum(0) / counts).exp()
+lines(counts[9:].tolist(), {"first n tokens": prefixes[9:].tolist()}, "Perplexity of the story's beginnings", "n", "perplexity")
+
+# %% [markdown]
+# It does not. The first sentences alone have several times the perplexity of the whole story: the later a token, the
+# more text the model can predict it from. Other texts have other curves. Compare perplexities of texts of similar
+# length.
 
 # %% [markdown]
 # For a batch we average over all *tokens*, not over rows. Two things must be left out of the mean: padding, and the
@@ -345,16 +463,18 @@ lesson.check_batch_perplexity(batch_perplexity)
 # - Take the mean over everything that counts in the whole batch at once, then `exp` of minus that mean.
 
 # %% [markdown]
-# Here are two sentences, alone and in one padded batch. `perplexity` of `course_utils.scores` handles padding on
-# either side:
+# Here are two sentences, alone and in one padded batch. (`batch_ppl` is your function if it passed.)
 
 # %%
-from course_utils.scores import perplexity
+from course_utils.masks import position_ids
 
+batch_ppl = lesson.yours_or_ours(lesson.check_batch_perplexity, batch_perplexity)
 pair = ["The cat chased the mouse.", "Paris is the capital of France, which lies in the west of Europe."]
 for side in ("left", "right"):
-    both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side)
-    print(f"{side:5}  {perplexity(model, both.input_ids, both.attention_mask):.1f}")
+    both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side).to(model.device)
+    with torch.no_grad():
+        logits = model(**both, position_ids=position_ids(both.attention_mask)).logits
+    print(f"{side:5}  {batch_ppl(logits, both.input_ids, both.attention_mask):.1f}")
 alone = [perplexity(model, tokenizer(text, return_tensors="pt").input_ids) for text in pair]
 print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 
@@ -363,46 +483,196 @@ print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 # long sentence, which has most of the tokens.
 
 # %% [markdown]
-# ## 7. The sequence score of a beam
+# ### A text that is too long for one pass
 #
-# Beam search ranks whole sequences, and returns the sequence scores that it ranked them by. The search of lesson 06
-# kept its own sums; now we have only what `generate()` returns:
+# A model reads a limited number of positions, and memory may end before that. A longer text is read in **windows**.
+# They should overlap: otherwise the first tokens of each window are predicted from almost nothing. Each window then
+# scores only what no earlier one has scored.
 
 # %%
-beams = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False, "max_new_tokens": 5}
-output = model.generate(**prompt, **beams, **record)
+def windows(ids, length, stride):
+    """For each window: its start, and the log probabilities of the tokens that are new in it."""
+    done = 0
+    for start in range(0, ids.shape[1] - length + stride, stride):
+        log_probs, scored = token_log_probs(model, ids[:, start : start + length])
+        scored[:, : max(done - start, 0)] = False
+        done = start + length
+        yield start, log_probs[scored].cpu()
+
+
+kinds, rows = ["not read", "read", "read and scored"], []
+for start, numbers in windows(story, 64, 32):
+    stop = min(start + 64, story.shape[1])
+    parts = [range(at, at + 16) for at in range(0, story.shape[1], 16)]
+    rows.append([("", kinds[(start in part or start < part[0] < stop) + (stop - len(numbers) <= part[-1] and part[0] < stop)]) for part in parts])
+names = [f"window {n}" for n in range(1, len(rows) + 1)]
+grid(rows, "Windows of 64 tokens that move on by 32", kinds, names, [str(part[0]) for part in parts], "first token of each 16")
+
+# %%
+for stride in (64, 32, 16, 8):
+    numbers = [new for _, new in windows(story, 64, stride)]
+    print(f"moved on by {stride:2}: {len(numbers):2} passes, perplexity {(-torch.cat(numbers).mean()).exp():.1f}")
+print(f"all in one pass:            perplexity {perplexity(model, story):.1f}")
+
+# %% [markdown]
+# Windows that do not overlap make the model look much worse than it is. A small step costs more passes and comes
+# closer to the whole text, but not quite: no window sees more than 64 tokens. Length and stride belong next to the
+# number.
+
+# %% [markdown]
+# ### Two tokenizers
+#
+# A perplexity is a number per *token*, so it depends on the tokenizer. Suppose that a model with GPT-2's tokenizer
+# found these two texts exactly as likely as SmolLM2 does. The sum would be the same, divided by another number of
+# tokens:
+
+# %%
+begin = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # so that the first token counts, too
+code = "def area(width, height):\n    if width < 0:\n        raise ValueError\n    return width * height\n"
+for text in ("In 1969, 600 million people watched; 1234567 letters arrived by 31.12.1970.", code):
+    row = torch.tensor([[begin, *tokenizer(text).input_ids]], device=model.device)
+    nats = -log_prob(model, row)
+    counts = {"SmolLM2": row.shape[1] - 1, "GPT-2": len(gpt2(text).input_ids)}
+    print(repr(text[:20]), {name: f"{count} tokens, perplexity {math.exp(nats / count):.1f}" for name, count in counts.items()})
+    print(f"   {nats / math.log(2) / len(text.encode()):.2f} bits per byte with either tokenizer")
+
+# %% [markdown]
+# Nothing but the division differs, and yet the perplexity is many times as high for one text and half as high for the
+# other. **Perplexities compare models only if these share a tokenizer.** Surprise per byte, or per character, can be
+# compared: every tokenizer has to cover the same bytes.
+
+# %% [markdown]
+# ## 8. Which answer is best?
+#
+# To rank given answers, compare their log probabilities after the prompt. Two rules are common: the **sum**, which is
+# the log probability of the whole answer, and the **mean** per token.
+
+# %%
+def answer_log_probs(prompt, answer):
+    before, after = tokenizer(prompt).input_ids, tokenizer(answer).input_ids
+    ids = torch.tensor([before + after], device=model.device)
+    return token_log_probs(model, ids)[0][0, len(before) :].tolist()
+
+# %%
+Predict(lesson.predict_answers)
+
+# %% tags=["answer"]
+def compare(prompt, answers):
+    numbers = {answer: answer_log_probs(prompt, answer) for answer in answers}
+    for answer, each in numbers.items():
+        print(f"sum {sum(each):6.2f}  mean {sum(each) / len(each):5.2f} {answer}", [f"{number:.2f}" for number in each])
+    return numbers
+
+
+print("Water is made of")
+water = compare("Water is made of", [" ice.", " hydrogen and oxygen.", " two hydrogen atoms and one oxygen atom."])
+
+# %% [markdown]
+# By the sum, ` ice.` wins, because it is short. By the mean, the longest answer wins. Is the mean the right rule, then?
+
+# %%
+print("Where do penguins live?")
+penguins = compare("Where do penguins live?", [" In Antarctica", " At the North Pole"])
+
+# %% [markdown]
+# Here the sum is right and the mean is wrong: after ` North`, ` Pole` is almost certain, and one easy token lifts the
+# mean. Between the two rules there are others: divide the sum by the length to the power of some **penalty**. 0 is the
+# sum, 1 the mean.
+
+# %%
+penalties = [step / 20 for step in range(21)]
+curves = {answer: [sum(each) / len(each) ** p for p in penalties] for answer, each in water.items()}
+lines(penalties, curves, "'Water is made of …': three answers", "penalty", "sum / length ** penalty")
+
+# %% [markdown]
+# The winner changes at a penalty of about one half. No penalty is right for every question. So report the rule beside
+# the result. Beam search has the same question to answer about its beams, and answers it with the same formula.
+
+# %% [markdown]
+# ## 9. The sequence score of a beam
+#
+# Beam search ranks whole sequences by their **sequence score**. The search of lesson 06 kept its own sums; now we have
+# only what `generate()` returns. A full stop ends a text:
+
+# %%
+beams = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False}
+bowl = tokenizer("I want to eat a big bowl of", return_tensors="pt").to(model.device)
+output = model.generate(**bowl, **beams, max_new_tokens=6, eos_token_id=stops, **record)
 for row, score in zip(output.sequences, output.sequences_scores, strict=True):
-    print(f"{score:.2f}  {tokenizer.decode(row)}")
+    print(f"{score:.2f}  {tokenizer.decode(row, skip_special_tokens=True)}")
+output.beam_indices  # (sequences, new)
 
 # %% [markdown]
-# Where does −1.33 come from? `output.scores` has four rows per step, one for each running beam, and a sequence may
-# have been in different rows over time. `beam_indices` says in which:
+# Where does the best score come from? `output.scores` has four rows per step, one for each running beam, and a
+# sequence may have been in different rows over time: the best one in row 0, then 2, then 0 twice, then 1 twice. −1
+# means that a sequence had already ended.
+#
+# The picture takes the best sequence's six tokens, and shows what each of the four rows says about them:
 
 # %%
-print(output.beam_indices)
-print(tuple(output.scores[0].shape))  # (batch · beams, vocabulary)
+path, new = output.beam_indices[0].tolist(), output.sequences[0, -output.beam_indices.shape[1] :]
+kinds = ["another beam's row", "where this sequence was"]
+cells = [
+    [(f"{output.scores[step][row, new[step]]:.2f}", kinds[row == path[step]]) for step in range(len(path))]
+    for row in range(4)
+]
+tokens = [tokenizer.decode(id) for id in new]
+grid(cells, "The best sequence's way through `scores`", kinds, [f"row {n}" for n in range(4)], tokens, "new token")
 
 # %% [markdown]
-# All four share their first four tokens, so their rows agree: 0, 0, 2, 0, 0. Beam search takes the `log_softmax`
-# *before* the processors. There are none here, so `output.scores` already holds log probabilities, not logits as in
-# section 2. We gather by row and token, and add up:
+# At the first step all rows have read the same prompt. From then on each row has read a text of its own, so only one
+# of the four numbers is about our sequence.
 
-# %%
-def beam_sums(output):
-    """The sum of each sequence's log probabilities: (sequences,)."""
-    new = output.sequences[:, -output.beam_indices.shape[1] :]
+# %% [markdown]
+# ### Exercise 4: Add up a beam's log probabilities · difficulty 2 of 3 · 8 minutes
+#
+# For each sequence, add up the numbers on its way. `output.scores[step]` is (batch · beams, vocabulary).
+# `output.beam_indices` is (sequences, new): the row at each step, −1 after the end. `output.sequences` holds the prompt
+# and then the new tokens, as many as `beam_indices` has columns; `len(output.scores)` may be larger.
+#
+# Beam search takes the `log_softmax` *before* the processors. So add up the numbers as they are. After a sequence's
+# end they may be −∞, and must not count.
+
+# %% tags=["exercise"]
+def beam_sums(output) -> torch.Tensor:
+    """Return the sum of each sequence's log probabilities: (sequences,)."""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def beam_sums(output) -> torch.Tensor:
+    """Return the sum of each sequence's log probabilities: (sequences,)."""
+    new = output.sequences[:, -output.beam_indices.shape[1] :]  # (sequences, new)
     total = torch.zeros(len(new), device=new.device)
     for step in range(new.shape[1]):
         row, token = output.beam_indices[:, step], new[:, step]
         total += torch.where(row >= 0, output.scores[step][row, token], 0)  # -1: this sequence had ended
     return total
 
+# %% [markdown] tags=["solution"]
+# `scores[row, token]`, with two tensors of one length, picks one number for each pair. Where `row` is −1, it picks from
+# the last row, and `torch.where` throws that number away. `compute_transition_scores` does the same with one `gather`
+# over all steps.
 
-[f"{number:.2f}" for number in beam_sums(output)]
+# %% tags=["check"]
+lesson.check_beam_sums(beam_sums)
+
+# %% [markdown] tags=["hints"]
+# - The new tokens are `output.sequences[:, -width:]`, where `width` is the number of columns of `beam_indices`.
+# - At one step: `row = output.beam_indices[:, step]`, `token = new[:, step]`, and `output.scores[step][row, token]`.
+# - Use `torch.where(row >= 0, numbers, 0)` before you add: −1 as an index would read the last row.
 
 # %% [markdown]
-# We get −6.64, and the library says −1.33. Lesson 06's **length penalty** is missing: the sum is divided by the
-# number of new tokens to the power of `length_penalty`, which is 1 by default. −6.64 / 5¹ is −1.33.
+# The rest of the lesson runs on your function if it passed, and otherwise on the course's own.
+
+# %%
+sum_beams = lesson.yours_or_ours(lesson.check_beam_sums, beam_sums)
+lengths = (output.beam_indices >= 0).sum(1)
+for total, length, score in zip(sum_beams(output), lengths, output.sequences_scores, strict=True):
+    print(f"sum {total:.2f}, {length} new tokens, sequence score {score:.2f}")
+
+# %% [markdown]
+# The first sum divided by 6 is the first sequence score. This is the formula of section 8: the sum is divided by the
+# number of new tokens to the power of `length_penalty`, which is 1 by default.
 
 # %%
 Predict(lesson.predict_penalty)
@@ -410,7 +680,7 @@ Predict(lesson.predict_penalty)
 # %% tags=["answer"]
 print("mean length of the four best sequences, a full stop ends one:")
 for penalty in (0.0, 2.0):
-    best = model.generate(**prompt, **beams | {"max_new_tokens": 8}, length_penalty=penalty, eos_token_id=stops, **record)
+    best = model.generate(**prompt, **beams, max_new_tokens=8, length_penalty=penalty, eos_token_id=stops, **record)
     lengths = (best.beam_indices >= 0).sum(1)
     print(f"length_penalty {penalty}: {lengths.double().mean():.2f} tokens")
 
@@ -424,11 +694,9 @@ for penalty in (0.0, 2.0):
 
 # %%
 for penalty in (0.0, 0.5, 1.0, 2.0):
-    output = model.generate(
-        **batch, **beams | {"max_new_tokens": 8}, length_penalty=penalty, eos_token_id=stops, **record
-    )
+    output = model.generate(**batch, **beams, max_new_tokens=8, length_penalty=penalty, eos_token_id=stops, **record)
     lengths = (output.beam_indices >= 0).sum(1)
-    rebuilt = beam_sums(output) / lengths**penalty
+    rebuilt = sum_beams(output) / lengths**penalty
     torch.testing.assert_close(rebuilt, output.sequences_scores, atol=1e-5, rtol=0)
     print(f"penalty {penalty}: {len(rebuilt)} sequences of {lengths.min()} to {lengths.max()} tokens, equal to 1e-5")
 
@@ -445,14 +713,14 @@ print(tokenizer.decode(output.sequences[0]))
 print(len(output.scores), "steps,", output.beam_indices.shape[1], "new tokens")
 
 # %% [markdown]
-# ## 8. Why the old recipe fails
+# ## 10. Why the old recipe fails
 #
 # Many pages print a recipe for this number, from the library's own documentation of 2023. (The
 # [appendix](appendix_version_map.ipynb) fixes the whole recipe.) One of its lines asks the model for the penalty:
 
 # %% tags=["raises-exception"]
 length_penalty = model.generation_config.length_penalty
-beam_sums(output) / output.beam_indices.shape[1] ** length_penalty
+sum_beams(output) / output.beam_indices.shape[1] ** length_penalty
 
 # %% [markdown]
 # Since version 5 a field that has not been set is `None`, and the default of 1.0 is filled in when `generate()` is
@@ -463,7 +731,7 @@ beam_sums(output) / output.beam_indices.shape[1] ** length_penalty
 # 1, for our five tokens after a prompt of two:
 
 # %%
-output = model.generate(**prompt, **beams, **record)
+output = model.generate(**prompt, **beams, max_new_tokens=5, **record)
 found = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
 output_length = prompt.input_ids.shape[1] + (found < 0).sum(1)
 ratios = output.sequences_scores / (found.sum(1) / output_length)
@@ -487,7 +755,7 @@ print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
 # and mean nothing.
 
 # %% [markdown]
-# ### Exercise 4: Find why a sequence score does not match · difficulty 2 of 3 · 5 minutes
+# ### Exercise 5: Find why a sequence score does not match · difficulty 2 of 3 · 5 minutes
 #
 # A beam search has run, and its first sequence ended early. Four people have computed its sequence score, and none
 # got the library's number. Each made one mistake. Find out which:
@@ -513,7 +781,7 @@ mistakes = ...  # a dictionary such as {"Ada": "prompt counted", ...}
 
 # %% tags=["solution"]
 new_ids = claims.output.sequences[0, -claims.output.beam_indices.shape[1] :]
-total = beam_sums(claims.output)[0]
+total = sum_beams(claims.output)[0]
 length = (claims.output.beam_indices[0] >= 0).sum()
 prompt_length = claims.output.sequences.shape[1] - len(new_ids)
 without = model.compute_transition_scores(claims.output.sequences, claims.output.scores)[0, :length].sum()
@@ -536,7 +804,7 @@ mistakes = {
 lesson.check_mistakes(mistakes)
 
 # %% [markdown] tags=["hints"]
-# - `beam_sums(claims.output)[0]` is the sum. Whose number is exactly that?
+# - `sum_beams(claims.output)[0]` is the sum. Whose number is exactly that?
 # - Divide the library's sequence score by each of the others. A wrong length shows as (wrong / right) ** penalty. The
 #   prompt's length is the number of columns that `sequences` has in addition to those of `beam_indices`.
 # - The number that no length explains comes from the wrong beams.
@@ -545,9 +813,11 @@ lesson.check_mistakes(mistakes)
 # ## Recap
 #
 # - A token's log probability is gathered from the `log_softmax` of its step; a text's log probability is the sum.
-# - `scores` are what the choice was made from, `logits` are the model's output.
-# - In a text, the logits at index t predict the token at index t + 1, and nothing predicts the first token.
-# - A perplexity averages over tokens, not rows, and leaves out padding and first tokens.
+# - Processed scores are what the choice was made from, `logits` are the model's output.
+# - In a text, the logits at index t predict the token at index t + 1, and only a begin token predicts the first.
+# - A perplexity averages over tokens, not rows, and leaves out padding. It depends on the text's length, on windows, and
+#   on the tokenizer; bits per byte do not depend on the tokenizer.
+# - Answers of different lengths rank differently by sum and by mean, and either can be wrong.
 # - A beam's sequence score is the sum of its entries in `scores`, each from its own row, divided by (new tokens) **
 #   `length_penalty`.
 
