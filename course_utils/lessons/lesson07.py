@@ -407,7 +407,7 @@ def check_beam_sums(answer):
                 (read(0, new).masked_fill(~kept, 0).sum(1), "All is read from row 0. `beam_indices` says in which row a sequence was."),
                 (read(output.beam_indices, output.sequences[:, :width]).masked_fill(~kept, 0).sum(1), "These are the numbers of the first ids in `sequences`: the prompt's. The new tokens are its last columns, as many as `beam_indices` has."),
                 (read(output.beam_indices, output.sequences[:, -steps:][:, :width]).masked_fill(~kept, 0).sum(1) if steps > width else None, "The last `len(scores)` ids begin too early: the search went on after these sequences had ended. The new tokens are as many as `beam_indices` has columns."),
-                (again if not normalised else None, "The numbers are normalised again here. They are added up as they are, since that is what beam search did."),
+                (again if not torch.allclose(again, want) else None, "The numbers are normalised again here. They are added up as they are, since that is what beam search did."),
                 (want / kept.sum(1), "The sum is right, and then divided by the length. The length penalty comes later."),
                 (want.exp(), "This is the probability. Return the sum of the logarithms."),
                 (-want, "The sign is wrong: log probabilities are at most 0."),

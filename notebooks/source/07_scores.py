@@ -22,6 +22,7 @@
 
 # %%
 import math
+import os
 
 import torch
 
@@ -36,7 +37,7 @@ ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the 
 # %% [markdown]
 # **Surprise** is minus the logarithm of a token's probability. With the logarithm to base 2, its unit is the bit: 1
 # bit for a coin toss, 2 bits for one of four equally likely tokens. Type a text of your own. By section 7 you will
-# have computed every number in this view.
+# have computed such probabilities, and a perplexity, yourself.
 
 # %% [markdown]
 # ## 2. One number for each token
@@ -53,13 +54,11 @@ output = model.generate(**prompt, do_sample=False, max_new_tokens=5, **record)
 print(len(output.scores), "steps, each of the shape", tuple(output.scores[0].shape))  # (batch, vocabulary)
 
 # %% [markdown]
-# Softmax turns a row of processed scores into probabilities, and `log_softmax` into their logarithms. We use
-# logarithms because a text's probability is a *product* over its tokens and soon too small for a float, while log
-# probabilities add up.
-
-# %% [markdown]
-# So we normalise each step, then pick the value of the token that was chosen. `gather` does the picking: from each
-# row it takes the entry whose index we give. For a row of three numbers and index 1:
+# `log_softmax` turns a row of processed scores into log probabilities. Why logarithms? A text's probability is a
+# *product* over its tokens, and soon too small for a float; log probabilities add up.
+#
+# Then we pick the number of the token that was chosen. `gather` does that: from each row it takes the entry whose index
+# we give. For one row of three numbers and the index 1:
 
 # %%
 row = torch.tensor([[0.1, 0.7, 0.2]])  # (1, 3)
@@ -82,21 +81,12 @@ for token, number in zip(new[0], chosen[0], strict=True):
     print(f"{token:6}  {tokenizer.decode(token):10}  {number:6.2f}  {number.exp():5.0%}")
 
 # %% [markdown]
-# As a picture: the longer the bar, the more the token surprised the model. The text can only get less likely with each
-# token, and how much less differs a lot.
-
-# %%
-labels = [f"{step}: {tokenizer.decode(token)!r}" for step, token in enumerate(new[0], 1)]
-bars = {label: {"log probability": round(number.item(), 2)} for label, number in zip(labels, chosen[0])}
-grouped_bars(bars, "Five tokens after 'Today is'", "log probability, nats")
-
-# %% [markdown]
 # Older pages print such a table with the column title "logits". But a single logit means nothing: add 5 to all logits
 # of a step, and the probabilities stay the same. These are **log probabilities**, with the natural logarithm: their
 # unit is the *nat*, and `exp` turns them into probabilities.
-
-# %% [markdown]
-# The library's documentation prints the table for GPT-2 and the same prompt. Its numbers, and `exp` of each:
+#
+# The library's documentation prints this table for GPT-2. Here are its numbers, with `exp` of each. (Where the course
+# runs on GPT-2, `COURSE_MODEL=gpt2`, the cell compares ours with them.)
 
 # %%
 gpt2 = load_tokenizer("gpt2")
@@ -105,21 +95,20 @@ shares = [0.2433, 0.0736, 0.1340, 0.1558, 0.0814]
 for (token, number), share in zip(documented.items(), shares, strict=True):
     print(f"{token:5}  {gpt2.decode(token):6} {number:.3f}  exp {math.exp(number):6.2%}  documented {share:.2%}")
     assert abs(math.exp(number) - share) < 2e-4  # the number is rounded to three places
+if os.environ.get("COURSE_MODEL") == "gpt2":
+    assert torch.allclose(chosen[0].cpu(), torch.tensor(list(documented.values())), atol=0.0015)
 
 # %% [markdown]
 # The library's own method for this is `compute_transition_scores`: a **transition score** is the number of one chosen
-# token. It gathers, too:
+# token. It gathers, too, but normalises a tensor of (batch, vocabulary, new) along the middle dimension. On a CPU, that
+# sum over 49,152 numbers has a larger rounding error:
 
 # %%
 library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
 print("equal within 0.001:", torch.allclose(chosen, library, atol=1e-3))
 exact = gathered([scores.double() for scores in output.scores], new)
-off = {"by hand": chosen, "the library": library}
-print({name: (numbers - exact).abs().max().item() < 5e-5 for name, numbers in off.items()}, "within 0.00005 of float64")
-
-# %% [markdown]
-# The library normalises along the middle dimension of a (batch, vocabulary, new) tensor. On a CPU, its sum over 49,152
-# numbers has a larger rounding error than ours along the last one.
+for name, numbers in {"by hand": chosen, "the library": library}.items():
+    print(f"{name} within 0.00005 of float64:", (numbers - exact).abs().max().item() < 5e-5)
 
 # %% [markdown]
 # ## 3. Whose probability?
@@ -138,13 +127,13 @@ print("finite processed scores at each step:", [scores.isfinite().sum().item() f
 Predict(lesson.predict_processed)
 
 # %% tags=["answer"]
-print("log probability of each drawn token, from `scores` and from `logits`:")
-both = {"scores": gathered(sampled.scores, drawn)[0], "logits": gathered(sampled.logits, drawn)[0]}
+print("surprise at each drawn token, from `scores` and from `logits`:")
+both = {"scores": -gathered(sampled.scores, drawn)[0], "logits": -gathered(sampled.logits, drawn)[0]}
 bars = {
     f"{step + 1}: {tokenizer.decode(token)!r}": {name: round(both[name][step].item(), 2) for name in both}
     for step, token in enumerate(drawn[0])
 }
-grouped_bars(bars, "Five drawn tokens, two log probabilities each", "log probability, nats")
+grouped_bars(bars, "Five drawn tokens, two surprises each", "minus the log probability, nats")
 
 # %% [markdown]
 # The five tokens share the probability of the other 49,147, so each looks *more* likely than the model finds it.
@@ -174,29 +163,15 @@ print("prompt", tuple(question.shape), " sequences", tuple(answer.sequences.shap
 
 # %% [markdown]
 # Four ids went in, six came out, and five were chosen. The encoder reads the prompt; the decoder writes a separate
-# sequence, which begins with **one** start token. We draw `sequences` of both models:
-
-# %%
-def as_cells(ids, known):
-    kinds = ["prompt", "start token", "new"]
-    return [(str(id), known if index < len(ids) - 5 else kinds[2]) for index, id in enumerate(ids)]
-
-
-rows = [as_cells(answer.sequences[0].tolist(), "start token"), as_cells(output.sequences[0].tolist(), "prompt")]
-rows[0] += [("", "")] * (len(rows[1]) - len(rows[0]))
-kinds = ["", "prompt", "start token", "new"]
-grid(rows, "What `sequences` holds", kinds, ["T5", "SmolLM2"], [str(index) for index in range(len(rows[1]))])
-
-# %% [markdown]
-# T5's answer begins at index 1, whatever the length of the prompt; SmolLM2's begins after the prompt, here at index 2.
-# A recipe that skips the prompt's length fails for T5:
+# sequence, which begins with **one** start token. So the answer begins at index 1, whatever the length of the prompt.
 
 # %%
 print("after the start token:", answer.sequences[0, 1:].tolist())
 print("after the prompt:     ", answer.sequences[0, question.shape[1] :].tolist())  # three tokens are lost
 
 # %% [markdown]
-# There is no error, just a shorter text. Counting from the end is right for both models, and also for a prompt given as
+# There is no error, just a shorter text. A decoder-only model returns the prompt, and there index 1 would be wrong.
+# Counting from the end is right for both models, and also for a prompt given as
 # `inputs_embeds`, which `sequences` does not contain at all. (After beam search we count differently: section 9.)
 
 # %% [markdown]
@@ -261,26 +236,17 @@ lesson.check_row_sums(row_sums)
 # - Subtract `is_end` from the running sum, compare with 0, and keep those numbers with `torch.where`.
 
 # %% [markdown]
-# From here on, `sum_rows` is your function if it passed the check, and otherwise the course's own. The picture shows
-# what it adds up in our two rows:
-
-# %%
-sum_rows = lesson.yours_or_ours(lesson.check_row_sums, row_sums)
-numbers = gathered(output.scores, new)
-print("sums:", [f"{number:.2f}" for number in sum_rows(numbers, new, stops)])
-kinds, rows = ["counts", "after the end"], []
-for row in range(2):
-    ended = [any(id in stops for id in new[row, :step]) for step in range(8)]
-    rows.append([(f"{number:.2f}", kinds[late]) for number, late in zip(numbers[row].tolist(), ended)])
-grid(rows, "Log probabilities of two rows", kinds, ["Paris.", "a testament …"], [f"step {n}" for n in range(1, 9)])
-
-# %% [markdown]
-# `transition_scores` of `course_utils.scores` follows the same rule; you tell it which tokens end a row:
+# From here on, `sum_rows` is your function if it passed the check, and otherwise the course's own. `transition_scores`
+# of `course_utils.scores` follows the same rule, with 0 after the end; you tell it which tokens end a row.
 
 # %%
 from course_utils.scores import transition_scores
 
-assert torch.allclose(transition_scores(output, eos_token_id=stops).sum(1), sum_rows(numbers, new, stops), atol=1e-4)
+sum_rows = lesson.yours_or_ours(lesson.check_row_sums, row_sums)
+sums = sum_rows(gathered(output.scores, new), new, stops)
+numbers = transition_scores(output, eos_token_id=stops)
+print("sums:", [f"{number:.2f}" for number in sums], " equal:", torch.allclose(sums, numbers.sum(1), atol=1e-4))
+print([f"{number:.2f}" for number in numbers[0]])
 
 # %% [markdown]
 # ## 6. A text that nobody generated
@@ -307,15 +273,15 @@ print([f"{logits[0, index].softmax(-1)[ids[0, 5]]:.2f}" for index in range(6)])
 
 # %%
 log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)  # (1, length - 1)
-above = [f"logits[{index}]" for index in range(6)]
-numbers = ["", *(f"{number:.2f}" for number in log_probs[0])]
+above = [f"index {index}" for index in range(6)]
+numbers = ["none", *(f"{number:.2f}" for number in log_probs[0])]
 below = [f"{token}\n{number}" for token, number in zip(tokenizer.convert_ids_to_tokens(ids[0]), numbers)]
-arrows({"logits": above, "token,\nlog prob.": below}, [(n, n + 1) for n in range(5)], "Which logits predict which token")
+arrows({"logits": above, "token,\nlog prob.": below}, [(n, n + 1) for n in range(5)], "Which logits predict which token?")
 
 # %% [markdown]
 # `logits[5]` predict a token that is not there. And nothing predicts the first token, so it has no probability, unless
-# a token comes before it. Many tokenizers put a **begin token** before every text. SmolLM2's does not, so we try each
-# of its special tokens:
+# a token comes before it. Many tokenizers put a **begin token** before every text (lesson 01). SmolLM2's does not, so we
+# try each of its special tokens:
 
 # %%
 for begin in tokenizer.all_special_ids:
@@ -325,7 +291,7 @@ for begin in tokenizer.all_special_ids:
     print(f"{tokenizer.decode(begin):15} P(The) = {first[ids[0, 0]]:.4f}")
 
 # %% [markdown]
-# Now the first word has a probability, and it depends on what we put before it: 20 times as likely after
+# Now the first word has a probability, and it depends on what we put before it: about 20 times as likely after
 # `<|endoftext|>` as after the tokens that mark a chat's turns. If you publish such a number, say which begin token you
 # used, or that you used none.
 
@@ -333,16 +299,8 @@ for begin in tokenizer.all_special_ids:
 # ### Exercise 2: Find two slips in a log probability · difficulty 2 of 3 · 6 minutes
 #
 # Given `labels`, a model returns a `loss`: the mean surprise in nats. It shifts the labels itself, so `labels=ids` is
-# all it needs:
-
-# %%
-with torch.no_grad():
-    loss = model(ids, labels=ids).loss
-print(f"loss {loss:.4f}, minus the mean of our five log probabilities {-log_probs.mean():.4f}")
-
-# %% [markdown]
-# The function below should return the log probability of a text: the sum over all tokens except the first. It runs
-# without a warning, and it has two slips, both common.
+# all it needs. The function below should return the sum of the log probabilities of all tokens except the first. It
+# runs without a warning, and has two common slips:
 
 # %%
 def wrong_log_prob(model, ids):
@@ -351,7 +309,9 @@ def wrong_log_prob(model, ids):
     return -loss.item() * ids.shape[1]  # from the mean to the sum
 
 
-print(f"returned {wrong_log_prob(model, ids):.2f}, right {log_probs.sum():.2f}")
+with torch.no_grad():
+    print(f"loss {model(ids, labels=ids).loss:.2f}, minus the mean of our numbers {-log_probs.mean():.2f}")
+print(f"wrong_log_prob {wrong_log_prob(model, ids):.2f}, the sum of our numbers {log_probs.sum():.2f}")
 
 # %% [markdown]
 # Find both slips, and write the function correctly, with the loss or without it. `ids` is (1, length).
@@ -397,8 +357,8 @@ for sentence in ("The cat chased the mouse.", "The mouse chased the cat.", "The 
 # %% [markdown]
 # ## 7. Perplexity
 #
-# No token can raise the log probability of a text, so long texts have lower sums than short ones. The **perplexity**
-# takes the mean instead: it is `exp` of the mean surprise in nats. A perplexity of 10 means that the model was, on
+# Each further token can only lower the log probability of a text, so sums do not compare long and short texts. The
+# **perplexity** takes the mean instead: it is `exp` of the mean surprise in nats. A perplexity of 10 means that the model was, on
 # average, as surprised as by a draw from 10 equally likely tokens.
 
 # %%
@@ -408,7 +368,7 @@ print(f"{(-log_probs.mean()).exp():.1f}")  # The capital of France is Paris
 print(f"{perplexity(model, ids):.1f}")
 
 # %% [markdown]
-# Does that make short and long texts comparable? We take a story of 230 tokens, written for this page, so the model
+# Does the mean make short and long texts comparable? We take a story of 230 tokens, written for this page, so the model
 # has never read it, and compute the perplexity of each of its beginnings. One pass is enough: what follows a token
 # does not change its log probability. `cumsum` adds up to each index: 1, 2, 3 becomes 1, 3, 6.
 
@@ -421,9 +381,8 @@ prefixes = (-numbers.cumsum(0) / counts).exp()
 lines(counts[9:].tolist(), {"first n tokens": prefixes[9:].tolist()}, "Perplexity of the story's beginnings", "n", "perplexity")
 
 # %% [markdown]
-# It does not. The first sentences alone have several times the perplexity of the whole story: the later a token, the
-# more text the model can predict it from. Other texts have other curves. Compare perplexities of texts of similar
-# length.
+# It does not, not in this text: the first 50 tokens have twice the perplexity of the whole. The later a token, the more
+# text the model can predict it from. Other texts have other curves, so compare texts of similar length.
 
 # %% [markdown]
 # For a batch we average over all *tokens*, not over rows. Two things must be left out of the mean: padding, and the
@@ -458,7 +417,7 @@ def batch_perplexity(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
 lesson.check_batch_perplexity(batch_perplexity)
 
 # %% [markdown] tags=["hints"]
-# - Shift first, as in section 5: log probabilities of `ids[:, 1:]`, (batch, length − 1).
+# - Shift first, as in section 6: log probabilities of `ids[:, 1:]`, (batch, length − 1).
 # - An index counts if there is a token at it *and* one at the index before. Both follow from `mask`.
 # - Take the mean over everything that counts in the whole batch at once, then `exp` of minus that mean.
 
@@ -485,9 +444,9 @@ print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 # %% [markdown]
 # ### A text that is too long for one pass
 #
-# A model reads a limited number of positions, and memory may end before that. A longer text is read in **windows**.
-# They should overlap: otherwise the first tokens of each window are predicted from almost nothing. Each window then
-# scores only what no earlier one has scored.
+# A model was trained on a limited number of positions, and memory may run out before that. A longer text is read in
+# **windows**. They should overlap: otherwise the first tokens of each window are predicted from almost nothing. Each
+# window then scores only what no earlier one has scored.
 
 # %%
 def windows(ids, length, stride):
@@ -499,25 +458,25 @@ def windows(ids, length, stride):
         done = start + length
         yield start, log_probs[scored].cpu()
 
-
-kinds, rows = ["not read", "read", "read and scored"], []
+# %%
+size, kinds, rows, blocks = story.shape[1], ["", "scored", "read only"], [], range(0, story.shape[1], 32)
 for start, numbers in windows(story, 64, 32):
-    stop = min(start + 64, story.shape[1])
-    parts = [range(at, at + 16) for at in range(0, story.shape[1], 16)]
-    rows.append([("", kinds[(start in part or start < part[0] < stop) + (stop - len(numbers) <= part[-1] and part[0] < stop)]) for part in parts])
+    stop = min(start + 64, size)
+    scores_it = [stop - len(numbers) < at + 32 and at < stop for at in blocks]
+    reads_it = [start <= at < stop for at in blocks]
+    rows.append([("", kinds[1 if new else 2 * old]) for new, old in zip(scores_it, reads_it)])
 names = [f"window {n}" for n in range(1, len(rows) + 1)]
-grid(rows, "Windows of 64 tokens that move on by 32", kinds, names, [str(part[0]) for part in parts], "first token of each 16")
+grid(rows, "Windows of 64 tokens that move on by 32", kinds, names, [f"{at}-" for at in blocks], "tokens")
 
 # %%
 for stride in (64, 32, 16, 8):
-    numbers = [new for _, new in windows(story, 64, stride)]
-    print(f"moved on by {stride:2}: {len(numbers):2} passes, perplexity {(-torch.cat(numbers).mean()).exp():.1f}")
+    parts = [numbers for _, numbers in windows(story, 64, stride)]
+    print(f"moved on by {stride:2}: {len(parts):2} passes, perplexity {(-torch.cat(parts).mean()).exp():.1f}")
 print(f"all in one pass:            perplexity {perplexity(model, story):.1f}")
 
 # %% [markdown]
-# Windows that do not overlap make the model look much worse than it is. A small step costs more passes and comes
-# closer to the whole text, but not quite: no window sees more than 64 tokens. Length and stride belong next to the
-# number.
+# Windows that do not overlap make the model look much worse than it is. Smaller steps cost more passes and help less and
+# less: no window sees more than 64 tokens. If you publish such a number, give the window's length and step with it.
 
 # %% [markdown]
 # ### Two tokenizers
@@ -531,14 +490,14 @@ begin = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # so that the first to
 code = "def area(width, height):\n    if width < 0:\n        raise ValueError\n    return width * height\n"
 for text in ("In 1969, 600 million people watched; 1234567 letters arrived by 31.12.1970.", code):
     row = torch.tensor([[begin, *tokenizer(text).input_ids]], device=model.device)
-    nats = -log_prob(model, row)
-    counts = {"SmolLM2": row.shape[1] - 1, "GPT-2": len(gpt2(text).input_ids)}
-    print(repr(text[:20]), {name: f"{count} tokens, perplexity {math.exp(nats / count):.1f}" for name, count in counts.items()})
-    print(f"   {nats / math.log(2) / len(text.encode()):.2f} bits per byte with either tokenizer")
+    nats, counts = -log_prob(model, row), {"SmolLM2": row.shape[1] - 1, "GPT-2": len(gpt2(text).input_ids)}
+    print(f"{text[:17]!r}…  {nats / math.log(2) / len(text.encode()):.2f} bits per byte")
+    for name, count in counts.items():
+        print(f"   {name:7} {count} tokens, perplexity {math.exp(nats / count):.1f}")
 
 # %% [markdown]
-# Nothing but the division differs, and yet the perplexity is many times as high for one text and half as high for the
-# other. **Perplexities compare models only if these share a tokenizer.** Surprise per byte, or per character, can be
+# Nothing but the division differs, and yet GPT-2's tokenizer makes the perplexity 20 times as high for the first text,
+# and half as high for the second. **Perplexities compare models only if these share a tokenizer.** Surprise per byte, or per character, can be
 # compared: every tokenizer has to cover the same bytes.
 
 # %% [markdown]
@@ -548,34 +507,30 @@ for text in ("In 1969, 600 million people watched; 1234567 letters arrived by 31
 # the log probability of the whole answer, and the **mean** per token.
 
 # %%
-def answer_log_probs(prompt, answer):
-    before, after = tokenizer(prompt).input_ids, tokenizer(answer).input_ids
-    ids = torch.tensor([before + after], device=model.device)
-    return token_log_probs(model, ids)[0][0, len(before) :].tolist()
-
-# %%
 Predict(lesson.predict_answers)
 
 # %% tags=["answer"]
 def compare(prompt, answers):
-    numbers = {answer: answer_log_probs(prompt, answer) for answer in answers}
-    for answer, each in numbers.items():
+    """Print how likely each answer is after the prompt; return the log probabilities of its tokens."""
+    before, found = tokenizer(prompt).input_ids, {}
+    for answer in answers:
+        ids = torch.tensor([before + tokenizer(answer).input_ids], device=model.device)
+        found[answer] = each = token_log_probs(model, ids)[0][0, len(before) :].tolist()
         print(f"sum {sum(each):6.2f}  mean {sum(each) / len(each):5.2f} {answer}", [f"{number:.2f}" for number in each])
-    return numbers
+    return found
 
 
-print("Water is made of")
+print("log probabilities after 'Water is made of':")
 water = compare("Water is made of", [" ice.", " hydrogen and oxygen.", " two hydrogen atoms and one oxygen atom."])
 
 # %% [markdown]
 # By the sum, ` ice.` wins, because it is short. By the mean, the longest answer wins. Is the mean the right rule, then?
 
 # %%
-print("Where do penguins live?")
 penguins = compare("Where do penguins live?", [" In Antarctica", " At the North Pole"])
 
 # %% [markdown]
-# Here the sum is right and the mean is wrong: after ` North`, ` Pole` is almost certain, and one easy token lifts the
+# Here the sum is right, and the mean puts penguins at the North Pole: after ` North`, ` Pole` is almost certain, and one easy token lifts the
 # mean. Between the two rules there are others: divide the sum by the length to the power of some **penalty**. 0 is the
 # sum, 1 the mean.
 
@@ -611,13 +566,13 @@ output.beam_indices  # (sequences, new)
 
 # %%
 path, new = output.beam_indices[0].tolist(), output.sequences[0, -output.beam_indices.shape[1] :]
-kinds = ["another beam's row", "where this sequence was"]
+kinds = ["", "this sequence's row"]
 cells = [
     [(f"{output.scores[step][row, new[step]]:.2f}", kinds[row == path[step]]) for step in range(len(path))]
     for row in range(4)
 ]
 tokens = [tokenizer.decode(id) for id in new]
-grid(cells, "The best sequence's way through `scores`", kinds, [f"row {n}" for n in range(4)], tokens, "new token")
+grid(cells, "The best sequence's way through output.scores", kinds, [f"row {n}" for n in range(4)], tokens, "new token")
 
 # %% [markdown]
 # At the first step all rows have read the same prompt. From then on each row has read a text of its own, so only one
@@ -687,8 +642,7 @@ for penalty in (0.0, 2.0):
 # %% [markdown]
 # The sums are negative. Dividing by a larger number brings them *closer to zero*, so a larger penalty favours longer
 # texts. The name says the opposite of what it does.
-
-# %% [markdown]
+#
 # Now the proof: a batch of two prompts, and four penalties. With a penalty of 2, every winner runs to the limit, so
 # the early ends are in the other three.
 
@@ -725,8 +679,7 @@ sum_beams(output) / output.beam_indices.shape[1] ** length_penalty
 # %% [markdown]
 # Since version 5 a field that has not been set is `None`, and the default of 1.0 is filled in when `generate()` is
 # called. Use the penalty that you passed, or else the model's own if it has one, or else 1.0.
-
-# %% [markdown]
+#
 # Another line computes the length: `output_length = input_length + np.sum(transition_scores < 0)`. With a penalty of
 # 1, for our five tokens after a prompt of two:
 
@@ -740,8 +693,7 @@ print("the library's sequence scores / the recipe's:", [f"{ratio:.2f}" for ratio
 # %% [markdown]
 # The ratio is 7/5: the recipe counts the prompt. The library's beam search did the same up to version 4.35, and the
 # recipe was right. Since 4.36 **only the new tokens count**.
-
-# %% [markdown]
+#
 # A third mistake raises no error either if, as here, as many sequences are returned as there are beams.
 # `beam_indices` is an optional argument of `compute_transition_scores`. Without it:
 
