@@ -42,8 +42,9 @@ ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the 
 # %% [markdown]
 # ## 2. One number for each token
 #
-# In lesson 03 a *score* was an attention score. Here it is a **processed score**: a logit after all logits
-# processors. `generate()` can record those that it chose from. We take greedy decoding, five tokens after "Today is":
+# Three things are called *score* in this course: attention scores (lesson 03), the sequence score of a whole text
+# (section 9), and here **processed scores**: the logits after all logits processors. `generate()` can record them. We
+# take greedy decoding, five tokens after "Today is":
 
 # %%
 end = tokenizer.eos_token_id
@@ -62,7 +63,7 @@ print(len(output.scores), "steps, each of the shape", tuple(output.scores[0].sha
 
 # %%
 row = torch.tensor([[0.1, 0.7, 0.2]])  # (1, 3)
-row.gather(-1, torch.tensor([[1]]))  # the index tensor has as many dimensions as the row's
+row.gather(-1, torch.tensor([[1]]))  # an index with as many dimensions as the row
 
 # %% [markdown]
 # For a batch of texts the same call picks from every row at once. `tokens[..., None]` gives the ids the last
@@ -170,9 +171,9 @@ print("after the start token:", answer.sequences[0, 1:].tolist())
 print("after the prompt:     ", answer.sequences[0, question.shape[1] :].tolist())  # three tokens are lost
 
 # %% [markdown]
-# There is no error, just a shorter text. A decoder-only model returns the prompt, and there index 1 would be wrong.
-# Counting from the end is right for both models, and also for a prompt given as
-# `inputs_embeds`, which `sequences` does not contain at all. (After beam search we count differently: section 9.)
+# There is no error, just a shorter text. A decoder-only model returns the prompt, too; there, index 1 would be wrong.
+# Counting from the end is right for both, and also for a prompt given as `inputs_embeds`, which `sequences` does not
+# contain at all. (After beam search we count differently: section 9.)
 
 # %% [markdown]
 # ## 5. Rows that ended early
@@ -184,19 +185,19 @@ stops = [end, tokenizer(".").input_ids[0]]
 batch = tokenizer(
     ["The capital of France is", "Today is"], return_tensors="pt", padding=True, padding_side="left"
 ).to(model.device)
-output = model.generate(**batch, do_sample=False, max_new_tokens=8, eos_token_id=stops, **record)
-new = output.sequences[:, -len(output.scores) :]
-for row in tokenizer.batch_decode(new):
-    print(repr(row))
+ragged = model.generate(**batch, do_sample=False, max_new_tokens=8, eos_token_id=stops, **record)
+ragged_new = ragged.sequences[:, -len(ragged.scores) :]
+for text in tokenizer.batch_decode(ragged_new):
+    print(repr(text))
 
 # %%
 Predict(lesson.predict_padding)
 
 # %% tags=["answer"]
 print("compute_transition_scores for the row that ended after two tokens:")
-library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
-print([f"{number:.2f}" for number in library[0]])
-print(f"the two tokens add up to {library[0, :2].sum():.2f}, the whole row to {library[0].sum():.2f}")
+past = model.compute_transition_scores(ragged.sequences, ragged.scores, normalize_logits=True)
+print([f"{number:.2f}" for number in past[0]])
+print(f"the two tokens add up to {past[0, :2].sum():.2f}, the whole row to {past[0].sum():.2f}")
 
 # %% [markdown]
 # The model kept computing all rows, since the batch has one shape, and the method gathers how likely it found the
@@ -243,8 +244,8 @@ lesson.check_row_sums(row_sums)
 from course_utils.scores import transition_scores
 
 sum_rows = lesson.yours_or_ours(lesson.check_row_sums, row_sums)
-sums = sum_rows(gathered(output.scores, new), new, stops)
-numbers = transition_scores(output, eos_token_id=stops)
+sums = sum_rows(gathered(ragged.scores, ragged_new), ragged_new, stops)
+numbers = transition_scores(ragged, eos_token_id=stops)
 print("sums:", [f"{number:.2f}" for number in sums], " equal:", torch.allclose(sums, numbers.sum(1), atol=1e-4))
 print([f"{number:.2f}" for number in numbers[0]])
 
@@ -276,12 +277,13 @@ log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(
 above = [f"index {index}" for index in range(6)]
 numbers = ["none", *(f"{number:.2f}" for number in log_probs[0])]
 below = [f"{token}\n{number}" for token, number in zip(tokenizer.convert_ids_to_tokens(ids[0]), numbers)]
-arrows({"logits": above, "token,\nlog prob.": below}, [(n, n + 1) for n in range(5)], "Which logits predict which token?")
+pairs = [(index, index + 1) for index in range(5)]
+arrows({"logits": above, "token,\nlog prob.": below}, pairs, "Which logits predict which token?")
 
 # %% [markdown]
-# `logits[5]` predict a token that is not there. And nothing predicts the first token, so it has no probability, unless
-# a token comes before it. Many tokenizers put a **begin token** before every text (lesson 01). SmolLM2's does not, so we
-# try each of its special tokens:
+# The logits at index 5 predict a token that is not there. And nothing predicts the first token, so it has no
+# probability, unless a token comes before it. Many tokenizers put a **begin token** before every text (lesson 01).
+# SmolLM2's does not, so we try each of its special tokens:
 
 # %%
 for begin in tokenizer.all_special_ids:
@@ -329,9 +331,9 @@ def text_log_prob(model, ids: torch.Tensor) -> float:
     return -loss.item() * (ids.shape[1] - 1)  # a mean over all tokens except the first
 
 # %% [markdown] tags=["solution"]
-# `labels=ids[:, 1:]` shifts the labels a second time: the logits at index t are compared with token t + 2. And a text of
-# six tokens has five log probabilities. Both slips return plausible numbers. That is why it pays to compare a new
-# function with a sum that you have checked by hand.
+# `labels=ids[:, 1:]` shifts the labels a second time: the logits at index t are compared with token t + 2. And a text
+# of six tokens has five log probabilities. Both slips return plausible numbers, so compare a new function with a sum
+# that you have checked by hand.
 
 # %% tags=["check"]
 lesson.check_text_log_prob(text_log_prob)
@@ -358,14 +360,13 @@ for sentence in ("The cat chased the mouse.", "The mouse chased the cat.", "The 
 # ## 7. Perplexity
 #
 # Each further token can only lower the log probability of a text, so sums do not compare long and short texts. The
-# **perplexity** takes the mean instead: it is `exp` of the mean surprise in nats. A perplexity of 10 means that the model was, on
-# average, as surprised as by a draw from 10 equally likely tokens.
+# **perplexity** takes the mean instead: it is `exp` of the mean surprise in nats. A perplexity of 10 means that the
+# model was, on average, as surprised as by a draw from 10 equally likely tokens. For "The capital of France is Paris":
 
 # %%
 from course_utils.scores import perplexity, token_log_probs
 
-print(f"{(-log_probs.mean()).exp():.1f}")  # The capital of France is Paris
-print(f"{perplexity(model, ids):.1f}")
+print(f"by hand {(-log_probs.mean()).exp():.1f}, course_utils.scores {perplexity(model, ids):.1f}")
 
 # %% [markdown]
 # Does the mean make short and long texts comparable? We take a story of 230 tokens, written for this page, so the model
@@ -374,15 +375,17 @@ print(f"{perplexity(model, ids):.1f}")
 
 # %%
 story = tokenizer(lesson.FERRY, return_tensors="pt").input_ids.to(model.device)
-log_probs, scored = token_log_probs(model, story)  # scored: True where a token has a log probability
-numbers = log_probs[scored].cpu()
-counts = torch.arange(1, len(numbers) + 1)
-prefixes = (-numbers.cumsum(0) / counts).exp()
-lines(counts[9:].tolist(), {"first n tokens": prefixes[9:].tolist()}, "Perplexity of the story's beginnings", "n", "perplexity")
+each, scored = token_log_probs(model, story)  # scored: True where a token has a log probability
+sums = each[scored].cpu().cumsum(0)
+counts = torch.arange(1, len(sums) + 1)
+prefixes = (-sums / counts).exp()
+print(f"first 50 log probabilities {prefixes[49]:.0f}, all {len(sums)} {prefixes[-1]:.0f}")
+curve = {"first n": prefixes[9:].tolist()}
+lines(counts[9:].tolist(), curve, "Perplexity of the story's beginnings", "n", "perplexity")
 
 # %% [markdown]
-# It does not, not in this text: the first 50 tokens have twice the perplexity of the whole. The later a token, the more
-# text the model can predict it from. Other texts have other curves, so compare texts of similar length.
+# No, at least not in this text: its beginning has more than twice the perplexity of the whole. The later a token, the
+# more text the model can predict it from. Other texts have other curves, so compare texts of similar length.
 
 # %% [markdown]
 # For a batch we average over all *tokens*, not over rows. Two things must be left out of the mean: padding, and the
@@ -432,8 +435,8 @@ pair = ["The cat chased the mouse.", "Paris is the capital of France, which lies
 for side in ("left", "right"):
     both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side).to(model.device)
     with torch.no_grad():
-        logits = model(**both, position_ids=position_ids(both.attention_mask)).logits
-    print(f"{side:5}  {batch_ppl(logits, both.input_ids, both.attention_mask):.1f}")
+        padded = model(**both, position_ids=position_ids(both.attention_mask)).logits
+    print(f"{side:5}  {batch_ppl(padded, both.input_ids, both.attention_mask):.1f}")
 alone = [perplexity(model, tokenizer(text, return_tensors="pt").input_ids) for text in pair]
 print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 
@@ -459,14 +462,19 @@ def windows(ids, length, stride):
         yield start, log_probs[scored].cpu()
 
 # %%
-size, kinds, rows, blocks = story.shape[1], ["", "scored", "read only"], [], range(0, story.shape[1], 32)
+def kind(block, start, first, stop):
+    """What a window from `start` to `stop`, which scores from `first` on, does with 32 tokens from `block` on."""
+    if not start <= block < stop:
+        return ""
+    return "scored" if block + 32 > first else "read only"
+
+
+blocks, table = range(0, story.shape[1], 32), []
 for start, numbers in windows(story, 64, 32):
-    stop = min(start + 64, size)
-    scores_it = [stop - len(numbers) < at + 32 and at < stop for at in blocks]
-    reads_it = [start <= at < stop for at in blocks]
-    rows.append([("", kinds[1 if new else 2 * old]) for new, old in zip(scores_it, reads_it)])
-names = [f"window {n}" for n in range(1, len(rows) + 1)]
-grid(rows, "Windows of 64 tokens that move on by 32", kinds, names, [f"{at}-" for at in blocks], "tokens")
+    stop = min(start + 64, story.shape[1])
+    table.append([("", kind(block, start, stop - len(numbers), stop)) for block in blocks])
+names, title = [f"window {n}" for n in range(1, len(table) + 1)], "Windows of 64 tokens that move on by 32"
+grid(table, title, ["", "scored", "read only"], names, [f"{block}-" for block in blocks], "tokens")
 
 # %%
 for stride in (64, 32, 16, 8):
@@ -475,8 +483,8 @@ for stride in (64, 32, 16, 8):
 print(f"all in one pass:            perplexity {perplexity(model, story):.1f}")
 
 # %% [markdown]
-# Windows that do not overlap make the model look much worse than it is. Smaller steps cost more passes and help less and
-# less: no window sees more than 64 tokens. If you publish such a number, give the window's length and step with it.
+# Windows that do not overlap make the model look much worse than it is. Smaller steps cost more passes and help less
+# and less: no window sees more than 64 tokens. If you publish such a number, give the window's length and step with it.
 
 # %% [markdown]
 # ### Two tokenizers
@@ -490,15 +498,15 @@ begin = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # so that the first to
 code = "def area(width, height):\n    if width < 0:\n        raise ValueError\n    return width * height\n"
 for text in ("In 1969, 600 million people watched; 1234567 letters arrived by 31.12.1970.", code):
     row = torch.tensor([[begin, *tokenizer(text).input_ids]], device=model.device)
-    nats, counts = -log_prob(model, row), {"SmolLM2": row.shape[1] - 1, "GPT-2": len(gpt2(text).input_ids)}
+    nats, tokens = -log_prob(model, row), {"SmolLM2": row.shape[1] - 1, "GPT-2": len(gpt2(text).input_ids)}
     print(f"{text[:17]!r}…  {nats / math.log(2) / len(text.encode()):.2f} bits per byte")
-    for name, count in counts.items():
+    for name, count in tokens.items():
         print(f"   {name:7} {count} tokens, perplexity {math.exp(nats / count):.1f}")
 
 # %% [markdown]
 # Nothing but the division differs, and yet GPT-2's tokenizer makes the perplexity 20 times as high for the first text,
-# and half as high for the second. **Perplexities compare models only if these share a tokenizer.** Surprise per byte, or per character, can be
-# compared: every tokenizer has to cover the same bytes.
+# and half as high for the second. **Perplexities compare models only if these share a tokenizer.** Surprise per byte,
+# or per character, can be compared: every tokenizer has to cover the same bytes.
 
 # %% [markdown]
 # ## 8. Which answer is best?
@@ -524,15 +532,16 @@ print("log probabilities after 'Water is made of':")
 water = compare("Water is made of", [" ice.", " hydrogen and oxygen.", " two hydrogen atoms and one oxygen atom."])
 
 # %% [markdown]
-# By the sum, ` ice.` wins, because it is short. By the mean, the longest answer wins. Is the mean the right rule, then?
+# By the sum, ` ice.` wins, because it has only two tokens. By the mean, the longest answer wins. Is the mean the right
+# rule, then?
 
 # %%
 penguins = compare("Where do penguins live?", [" In Antarctica", " At the North Pole"])
 
 # %% [markdown]
-# Here the sum is right, and the mean puts penguins at the North Pole: after ` North`, ` Pole` is almost certain, and one easy token lifts the
-# mean. Between the two rules there are others: divide the sum by the length to the power of some **penalty**. 0 is the
-# sum, 1 the mean.
+# Here the sum is right, and the mean puts penguins at the North Pole: after ` North`, ` Pole` is almost certain, and
+# one easy token lifts the mean. Between the two rules there are others: divide the sum by the length to the power of a
+# **penalty**. With 0 this is the sum, with 1 the mean.
 
 # %%
 penalties = [step / 20 for step in range(21)]
@@ -552,27 +561,27 @@ lines(penalties, curves, "'Water is made of …': three answers", "penalty", "su
 # %%
 beams = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False}
 bowl = tokenizer("I want to eat a big bowl of", return_tensors="pt").to(model.device)
-output = model.generate(**bowl, **beams, max_new_tokens=6, eos_token_id=stops, **record)
-for row, score in zip(output.sequences, output.sequences_scores, strict=True):
-    print(f"{score:.2f}  {tokenizer.decode(row, skip_special_tokens=True)}")
-output.beam_indices  # (sequences, new)
+search = model.generate(**bowl, **beams, max_new_tokens=6, eos_token_id=stops, **record)
+for ids_of_text, score in zip(search.sequences, search.sequences_scores, strict=True):
+    print(f"{score:.2f}  {tokenizer.decode(ids_of_text, skip_special_tokens=True)}")
+search.beam_indices  # (sequences, new)
 
 # %% [markdown]
-# Where does the best score come from? `output.scores` has four rows per step, one for each running beam, and a
-# sequence may have been in different rows over time: the best one in row 0, then 2, then 0 twice, then 1 twice. −1
-# means that a sequence had already ended.
+# Where does −1.30 come from? `search.scores` has four rows per step, one for each running beam, and a sequence may have
+# been in different rows over time. The best one was in row 0, then 2, then 0 twice, then 1 twice. −1 means that a
+# sequence had already ended.
 #
 # The picture takes the best sequence's six tokens, and shows what each of the four rows says about them:
 
 # %%
-path, new = output.beam_indices[0].tolist(), output.sequences[0, -output.beam_indices.shape[1] :]
+path, path_ids = search.beam_indices[0].tolist(), search.sequences[0, -search.beam_indices.shape[1] :]
 kinds = ["", "this sequence's row"]
 cells = [
-    [(f"{output.scores[step][row, new[step]]:.2f}", kinds[row == path[step]]) for step in range(len(path))]
+    [(f"{search.scores[step][row, path_ids[step]]:.2f}", kinds[row == path[step]]) for step in range(len(path))]
     for row in range(4)
 ]
-tokens = [tokenizer.decode(id) for id in new]
-grid(cells, "The best sequence's way through output.scores", kinds, [f"row {n}" for n in range(4)], tokens, "new token")
+names, tokens = [f"row {n}" for n in range(4)], [tokenizer.decode(id) for id in path_ids]
+grid(cells, "The best sequence's path through the rows", kinds, names, tokens, "new token")
 
 # %% [markdown]
 # At the first step all rows have read the same prompt. From then on each row has read a text of its own, so only one
@@ -581,12 +590,12 @@ grid(cells, "The best sequence's way through output.scores", kinds, [f"row {n}" 
 # %% [markdown]
 # ### Exercise 4: Add up a beam's log probabilities · difficulty 2 of 3 · 8 minutes
 #
-# For each sequence, add up the numbers on its way. `output.scores[step]` is (batch · beams, vocabulary).
+# For each sequence, add up the numbers on its path. `output.scores[step]` is (batch · beams, vocabulary).
 # `output.beam_indices` is (sequences, new): the row at each step, −1 after the end. `output.sequences` holds the prompt
 # and then the new tokens, as many as `beam_indices` has columns; `len(output.scores)` may be larger.
 #
-# Beam search takes the `log_softmax` *before* the processors. So add up the numbers as they are. After a sequence's
-# end they may be −∞, and must not count.
+# Beam search takes the `log_softmax` *before* the processors, so its `scores` are log probabilities already: add them
+# up as they are. After a sequence's end they may be −∞, and must not count.
 
 # %% tags=["exercise"]
 def beam_sums(output) -> torch.Tensor:
@@ -621,8 +630,8 @@ lesson.check_beam_sums(beam_sums)
 
 # %%
 sum_beams = lesson.yours_or_ours(lesson.check_beam_sums, beam_sums)
-lengths = (output.beam_indices >= 0).sum(1)
-for total, length, score in zip(sum_beams(output), lengths, output.sequences_scores, strict=True):
+lengths = (search.beam_indices >= 0).sum(1)
+for total, length, score in zip(sum_beams(search), lengths, search.sequences_scores, strict=True):
     print(f"sum {total:.2f}, {length} new tokens, sequence score {score:.2f}")
 
 # %% [markdown]
@@ -648,10 +657,10 @@ for penalty in (0.0, 2.0):
 
 # %%
 for penalty in (0.0, 0.5, 1.0, 2.0):
-    output = model.generate(**batch, **beams, max_new_tokens=8, length_penalty=penalty, eos_token_id=stops, **record)
-    lengths = (output.beam_indices >= 0).sum(1)
-    rebuilt = sum_beams(output) / lengths**penalty
-    torch.testing.assert_close(rebuilt, output.sequences_scores, atol=1e-5, rtol=0)
+    eight = model.generate(**batch, **beams, max_new_tokens=8, length_penalty=penalty, eos_token_id=stops, **record)
+    lengths = (eight.beam_indices >= 0).sum(1)
+    rebuilt = sum_beams(eight) / lengths**penalty
+    torch.testing.assert_close(rebuilt, eight.sequences_scores, atol=1e-5, rtol=0)
     print(f"penalty {penalty}: {len(rebuilt)} sequences of {lengths.min()} to {lengths.max()} tokens, equal to 1e-5")
 
 # %% [markdown]
@@ -662,9 +671,9 @@ for penalty in (0.0, 0.5, 1.0, 2.0):
 # %%
 france = tokenizer("The capital of France is", return_tensors="pt").to(model.device)
 one = beams | {"num_return_sequences": 1, "max_new_tokens": 8}
-output = model.generate(**france, **one, length_penalty=0.0, eos_token_id=stops, **record)
-print(tokenizer.decode(output.sequences[0]))
-print(len(output.scores), "steps,", output.beam_indices.shape[1], "new tokens")
+early = model.generate(**france, **one, length_penalty=0.0, eos_token_id=stops, **record)
+print(tokenizer.decode(early.sequences[0]))
+print(len(early.scores), "steps,", early.beam_indices.shape[1], "new tokens")
 
 # %% [markdown]
 # ## 10. Why the old recipe fails
@@ -674,7 +683,7 @@ print(len(output.scores), "steps,", output.beam_indices.shape[1], "new tokens")
 
 # %% tags=["raises-exception"]
 length_penalty = model.generation_config.length_penalty
-sum_beams(output) / output.beam_indices.shape[1] ** length_penalty
+sum_beams(early) / early.beam_indices.shape[1] ** length_penalty
 
 # %% [markdown]
 # Since version 5 a field that has not been set is `None`, and the default of 1.0 is filled in when `generate()` is
@@ -684,10 +693,10 @@ sum_beams(output) / output.beam_indices.shape[1] ** length_penalty
 # 1, for our five tokens after a prompt of two:
 
 # %%
-output = model.generate(**prompt, **beams, max_new_tokens=5, **record)
-found = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+four = model.generate(**prompt, **beams, max_new_tokens=5, **record)
+found = model.compute_transition_scores(four.sequences, four.scores, four.beam_indices)
 output_length = prompt.input_ids.shape[1] + (found < 0).sum(1)
-ratios = output.sequences_scores / (found.sum(1) / output_length)
+ratios = four.sequences_scores / (found.sum(1) / output_length)
 print("the library's sequence scores / the recipe's:", [f"{ratio:.2f}" for ratio in ratios])
 
 # %% [markdown]
@@ -698,7 +707,7 @@ print("the library's sequence scores / the recipe's:", [f"{ratio:.2f}" for ratio
 # `beam_indices` is an optional argument of `compute_transition_scores`. Without it:
 
 # %%
-forgotten = model.compute_transition_scores(output.sequences, output.scores)
+forgotten = model.compute_transition_scores(four.sequences, four.scores)
 print("with beam_indices:   ", [f"{number:.2f}" for number in found.sum(1)])
 print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
 
@@ -767,8 +776,8 @@ lesson.check_mistakes(mistakes)
 # - A token's log probability is gathered from the `log_softmax` of its step; a text's log probability is the sum.
 # - Processed scores are what the choice was made from, `logits` are the model's output.
 # - In a text, the logits at index t predict the token at index t + 1, and only a begin token predicts the first.
-# - A perplexity averages over tokens, not rows, and leaves out padding. It depends on the text's length, on windows, and
-#   on the tokenizer; bits per byte do not depend on the tokenizer.
+# - A perplexity averages over tokens, not rows, and leaves out padding. It depends on the text's length, on windows
+#   and on the tokenizer. Models with different tokenizers are compared in bits per byte.
 # - Answers of different lengths rank differently by sum and by mean, and either can be wrong.
 # - A beam's sequence score is the sum of its entries in `scores`, each from its own row, divided by (new tokens) **
 #   `length_penalty`.
@@ -780,5 +789,6 @@ Quiz(lesson.quiz)
 # ## Where to look next
 #
 # `compute_transition_scores` in `transformers/generation/utils.py` is short: look for `beam_indices_mask`. The
-# penalty is applied in `_update_finished_beams`, same file. None of the numbers in this lesson had a gradient.
+# penalty is applied in `_update_finished_beams`, same file; labels are shifted in `ForCausalLMLoss`, in
+# `transformers/loss/loss_utils.py`. None of the numbers in this lesson had a gradient.
 # [Lesson 08](08_argmax.ipynb) asks where it went.
