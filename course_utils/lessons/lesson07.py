@@ -159,41 +159,6 @@ after all.
 # ---- exercises ---------------------------------------------------------------------------------------
 
 
-def yours_or_ours(check, answer):
-    """`answer`, the learner's function, if it passes `check`; the course's own function if not."""
-    try:
-        passed = bool(check(answer))
-    except AssertionError:  # COURSE_STRICT=1
-        passed = False
-    return answer if passed else _OURS[check.id]
-
-
-def _row_sums(numbers, tokens, end_ids):
-    is_end = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
-    return torch.where(is_end.long().cumsum(1) - is_end.long() == 0, numbers, 0.0).sum(1)
-
-
-def _text_log_prob(model, ids):
-    return token_log_probs(model, ids)[0].sum().item()
-
-
-def _batch_perplexity(logits, ids, mask):
-    log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return (-log_probs[(mask[:, 1:] == 1) & (mask[:, :-1] == 1)].mean()).exp().item()
-
-
-def _beam_sums(output):
-    return transition_scores(output, normalize_logits=False).sum(1)
-
-
-_OURS = {
-    "07/row-sums": _row_sums,
-    "07/text-log-prob": _text_log_prob,
-    "07/perplexity": _batch_perplexity,
-    "07/beam-sums": _beam_sums,
-}
-
-
 @exercise("07/row-sums", title="Add up the written tokens' log probabilities", minutes=7, difficulty=2)
 def check_row_sums(answer):
     """Sums up to and including the first end, also when padding has the id of an end, and when no row ends."""
@@ -209,6 +174,8 @@ def check_row_sums(answer):
         ends = is_end.long().cumsum(1)
         without_end, want = (numbers * keep for keep in (ends == 0, ends - is_end.long() == 0))
         got = answer(numbers, tokens, end_ids)
+        if isinstance(got, list | tuple) and len(got) == len(rows):
+            got = torch.as_tensor(got, dtype=torch.float32)
         inputs = (numbers, tokens, end_ids)
         first_only, last_only = (
             numbers * ((tokens == one).long().cumsum(1) - (tokens == one).long() == 0)
@@ -243,7 +210,7 @@ def check_row_sums(answer):
             mistakes,
         )
     numbers = torch.tensor([[-1.0, -1.0, -torch.inf]])  # top-k may leave the padding at -inf
-    if answer(numbers, torch.tensor([[7, 2, 2]]), [2]).isnan().any():
+    if torch.as_tensor(answer(numbers, torch.tensor([[7, 2, 2]]), [2])).isnan().any():
         raise Mistake("Your sums are right for finite numbers. After `top_k` the padding's number may be −∞, and −∞ · 0 is NaN: use `torch.where` or `masked_fill` instead of multiplying.")  # fmt: skip
     return "Each row is summed up to and including its first end, whatever the padding token is."
 
@@ -292,6 +259,9 @@ def _check_text_log_prob(answer, model, passes):
             mistakes=[
                 (twice * len(row), "Both slips are still there. Which tokens does the model compare with which logits, and how many numbers is `loss` a mean of?"),
                 (twice * (len(row) - 1), "The factor is right. But `ids` and `labels` are still shifted against each other, and the model shifts the labels, too: it reads token t and is asked for t + 2."),
+                (twice * (len(row) - 2), "The factor fits a mean over two tokens fewer than the text has, because the labels are still shifted twice. Let the model shift them."),
+                (shifted[:, :-1].sum().item(), "The last token is left out. Give the model all of `ids`: it needs no logits for a token after the last."),
+                (shifted[:, :-1].mean().item() * (len(row) - 1), "The model is not given the last token, so the mean leaves it out."),
                 (want * len(row) / (len(row) - 1), "The shift is right. But `loss` is a mean over the tokens that have a probability, and that is one fewer than the text has."),
                 (own.sum().item(), "Nothing is shifted: the logits at index t predict the token at index t + 1."),
                 (own[:, 1:].sum().item(), "The first token is left out, but the logits are not shifted: those at index t predict index t + 1."),
@@ -505,6 +475,54 @@ def check_mistakes(answer):
     for name, cause in CAUSES.items():
         expect_equal(answer[name], cause, f"{name}'s number", f"Look at {name} again. {signs[cause]}")
     return "Two used a wrong length, one did not divide, and one read other beams without any error."
+
+
+# ---- which function the later cells run on -----------------------------------------------------------
+
+
+def usable_row_sums(yours):
+    """The learner's `row_sums` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_row_sums, yours) else _row_sums
+
+
+def usable_text_log_prob(yours):
+    """The learner's `text_log_prob` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_text_log_prob, yours) else _text_log_prob
+
+
+def usable_batch_perplexity(yours):
+    """The learner's `batch_perplexity` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_batch_perplexity, yours) else _batch_perplexity
+
+
+def usable_beam_sums(yours):
+    """The learner's `beam_sums` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_beam_sums, yours) else _beam_sums
+
+
+def _passes(check, answer):
+    try:
+        return bool(check(answer))
+    except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
+        return False
+
+
+def _row_sums(numbers, tokens, end_ids):
+    is_end = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
+    return torch.where(is_end.long().cumsum(1) - is_end.long() == 0, numbers, 0.0).sum(1)
+
+
+def _text_log_prob(model, ids):
+    return token_log_probs(model, ids)[0].sum().item()
+
+
+def _batch_perplexity(logits, ids, mask):
+    log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return (-log_probs[(mask[:, 1:] == 1) & (mask[:, :-1] == 1)].mean()).exp().item()
+
+
+def _beam_sums(output):
+    return transition_scores(output, normalize_logits=False).sum(1)
 
 
 # ---- quiz --------------------------------------------------------------------------------------------

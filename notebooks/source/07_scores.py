@@ -243,7 +243,7 @@ lesson.check_row_sums(row_sums)
 # %%
 from course_utils.scores import transition_scores
 
-sum_rows = lesson.yours_or_ours(lesson.check_row_sums, row_sums)
+sum_rows = lesson.usable_row_sums(row_sums)
 sums = sum_rows(gathered(ragged.scores, ragged_new), ragged_new, stops)
 numbers = transition_scores(ragged, eos_token_id=stops)
 print("sums:", [f"{number:.2f}" for number in sums], " equal:", torch.allclose(sums, numbers.sum(1), atol=1e-4))
@@ -347,7 +347,7 @@ lesson.check_text_log_prob(text_log_prob)
 # We compare three sentences with the same words. (`log_prob` is your function if it passed, else the course's.)
 
 # %%
-log_prob = lesson.yours_or_ours(lesson.check_text_log_prob, text_log_prob)
+log_prob = lesson.usable_text_log_prob(text_log_prob)
 for sentence in ("The cat chased the mouse.", "The mouse chased the cat.", "The cat the chased mouse."):
     row = tokenizer(sentence, return_tensors="pt").input_ids.to(model.device)
     print(f"{log_prob(model, row):7.2f}  {sentence}")
@@ -430,7 +430,7 @@ lesson.check_batch_perplexity(batch_perplexity)
 # %%
 from course_utils.masks import position_ids
 
-batch_ppl = lesson.yours_or_ours(lesson.check_batch_perplexity, batch_perplexity)
+batch_ppl = lesson.usable_batch_perplexity(batch_perplexity)
 pair = ["The cat chased the mouse.", "Paris is the capital of France, which lies in the west of Europe."]
 for side in ("left", "right"):
     both = tokenizer(pair, return_tensors="pt", padding=True, padding_side=side).to(model.device)
@@ -629,7 +629,7 @@ lesson.check_beam_sums(beam_sums)
 # The rest of the lesson runs on your function if it passed, and otherwise on the course's own.
 
 # %%
-sum_beams = lesson.yours_or_ours(lesson.check_beam_sums, beam_sums)
+sum_beams = lesson.usable_beam_sums(beam_sums)
 lengths = (search.beam_indices >= 0).sum(1)
 for total, length, score in zip(sum_beams(search), lengths, search.sequences_scores, strict=True):
     print(f"sum {total:.2f}, {length} new tokens, sequence score {score:.2f}")

@@ -77,6 +77,10 @@ def sums_by_shift(numbers, tokens, end_ids):
     return numbers.masked_fill(before, 0).sum(-1)
 
 
+def sums_as_a_list(numbers, tokens, end_ids):
+    return sums_by_loop(numbers, tokens, end_ids).tolist()
+
+
 def everything(numbers, tokens, end_ids):
     return numbers.sum(1)
 
@@ -116,7 +120,7 @@ def only_ended_rows(numbers, tokens, end_ids):
 def test_row_sums():
     prove_exercise(
         lesson07.check_row_sums,
-        right=[*definitions("07", "row_sums", torch=torch), sums_by_loop, sums_by_shift],
+        right=[*definitions("07", "row_sums", torch=torch), sums_by_loop, sums_by_shift, sums_as_a_list],
         wrong=[
             (everything, "the padding is included too"),
             (without_the_end, "the end token itself was chosen"),
@@ -183,6 +187,14 @@ def shifted_twice(model, ids):
     return -mean_loss(model, ids[:, :-1], ids[:, 1:]) * (ids.shape[1] - 1)
 
 
+def shifted_twice_with_its_own_length(model, ids):
+    return -mean_loss(model, ids[:, :-1], ids[:, 1:]) * (ids.shape[1] - 2)
+
+
+def without_the_last(model, ids):
+    return -mean_loss(model, ids[:, :-1], ids[:, :-1]) * (ids.shape[1] - 1)
+
+
 def times_the_length(model, ids):
     return -mean_loss(model, ids, ids) * ids.shape[1]
 
@@ -199,6 +211,9 @@ def test_text_log_prob():
             (*definitions("07", "wrong_log_prob", torch=torch), "both slips are still there"),
             (shifted_twice, "the factor is right"),
             (times_the_length, "the shift is right"),
+            (shifted_twice_with_its_own_length, "two tokens fewer"),
+            (lambda model, ids: shifted(model, ids)[:, :-1].sum().item(), "the last token is left out"),
+            (without_the_last, "not given the last token"),
             (unshifted, "nothing is shifted"),
             (unshifted_without_the_first, "the first token is left out, but"),
             (shifted_backwards, "shifted the wrong way"),
@@ -400,14 +415,14 @@ def test_beam_sums():
 
 @pytest.mark.parametrize("name", ["row_sums", "text_log_prob", "batch_perplexity", "beam_sums"])
 def test_a_function_that_passes_is_used_and_the_courses_own_passes_too(name, monkeypatch):
-    check = getattr(lesson07, f"check_{name}")
+    check, usable = getattr(lesson07, f"check_{name}"), getattr(lesson07, f"usable_{name}")
     (solution,) = definitions("07", name, torch=torch)
     with private_progress():
-        assert lesson07.yours_or_ours(check, solution) is solution
-        ours = lesson07.yours_or_ours(check, stub)
+        assert usable(solution) is solution
+        ours = usable(stub)
         assert ours is not stub and check(ours)
         monkeypatch.setenv("COURSE_STRICT", "1")
-        assert lesson07.yours_or_ours(check, stub) is ours
+        assert usable(stub) is ours
 
 
 # ---- exercise 5 --------------------------------------------------------------------------------------
