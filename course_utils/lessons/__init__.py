@@ -69,8 +69,8 @@ LESSONS = (
     _lesson(
         "07",
         "How likely was that?",
-        exercises="row-sums text-log-prob perplexity which-line",
-        predictions="predict-processed predict-padding predict-shift predict-penalty",
+        exercises="row-sums text-log-prob perplexity beam-sums which-line",
+        predictions="predict-processed predict-padding predict-shift predict-answers predict-penalty",
         quiz="quiz-compare quiz-inf quiz-first quiz-penalty quiz-perplexity",
     ),
     _lesson(

@@ -10,7 +10,7 @@ from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ..checks.quiz import Option, Prediction, Question
 from ..models import load
 from ..scores import sequence_scores, token_log_probs, transition_scores
-from .fixtures import tiny
+from .fixtures import quiet_transformers, tiny
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -45,6 +45,17 @@ predict_shift = Prediction(
         Option("Those at index 0", "At index 0 the model has read one token, and predicts the second.", value=0),
     ),
     proof=lambda: _place_of_the_logits(),
+)  # fmt: skip
+
+predict_answers = Prediction(
+    "07/predict-answers",
+    "`Water is made of` continues with ` ice.`, 2 tokens, or with ` two hydrogen atoms and one oxygen atom.`, 8 tokens. For which continuation is the sum of the log probabilities higher?",
+    options=(
+        Option("` ice.`", "It is false, but it has only two tokens to lose probability at.", right=True, value="short"),
+        Option("` two hydrogen atoms and one oxygen atom.`", "It is true, and most of its tokens are easy to guess. But all eight of them make the sum lower.", value="long"),
+        Option("They differ by less than 1", "Two tokens and eight tokens with sums that close would be a coincidence.", value="close"),
+    ),
+    proof=lambda: _which_continuation(),
 )  # fmt: skip
 
 predict_penalty = Prediction(
@@ -106,6 +117,18 @@ def _place_of_the_logits():
         return model(ids).logits[0].softmax(-1)[:, ids[0, 5]].argmax().item()
 
 
+def _which_continuation():
+    model, tokenizer = _loaded()
+    prompt = tokenizer("Water is made of").input_ids
+    sums = []
+    for text in (" ice.", " two hydrogen atoms and one oxygen atom."):
+        ids = torch.tensor([prompt + tokenizer(text).input_ids])
+        sums.append(token_log_probs(model, ids)[0][0, len(prompt) :].sum().item())
+    if abs(sums[0] - sums[1]) < 1:
+        return "close"
+    return "short" if sums[0] > sums[1] else "long"
+
+
 def _who_wins():
     _, tokenizer = _loaded()
     options = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False, "max_new_tokens": 8}
@@ -114,6 +137,23 @@ def _who_wins():
         for penalty in (0.0, 2.0)
     ]  # fmt: skip
     return "longer" if lengths[1] > lengths[0] else "shorter" if lengths[1] < lengths[0] else "same"
+
+
+# ---- a text that no model has read -------------------------------------------------------------------
+
+FERRY = """\
+The ferry to the island leaves at seven, and on the first Monday of March it left without Clara. She had packed the \
+night before, set two alarms and put her boots beside the door. What she had not done was look at the clock of the \
+church, which the whole town followed, and which had been eleven minutes fast since the storm. From the pier she \
+could see the white stern, and the baker waving from it with a loaf in each hand.
+
+So she walked to the boathouse and asked the old man there whether his boat still floated. It did, he said, as long \
+as somebody bailed. She gave him her sandwiches for the fare and took the bucket. Halfway across the engine stopped, \
+and in the silence they heard the bell of the ferry, which was lost in the fog and going round in circles. The old man \
+laughed, took out a whistle that he had not used for twenty years, and blew three times. By nine o'clock both boats \
+had reached the island, the small one in front, and everybody on the ferry agreed that the church clock had been right \
+after all.
+"""
 
 
 # ---- exercises ---------------------------------------------------------------------------------------
@@ -134,6 +174,8 @@ def check_row_sums(answer):
         ends = is_end.long().cumsum(1)
         without_end, want = (numbers * keep for keep in (ends == 0, ends - is_end.long() == 0))
         got = answer(numbers, tokens, end_ids)
+        if isinstance(got, list | tuple) and len(got) == len(rows):
+            got = torch.as_tensor(got, dtype=torch.float32)
         inputs = (numbers, tokens, end_ids)
         first_only, last_only = (
             numbers * ((tokens == one).long().cumsum(1) - (tokens == one).long() == 0)
@@ -144,6 +186,8 @@ def check_row_sums(answer):
             (without_end, "The end token itself was chosen too, and its number belongs in the sum."),
             (first_only, "Only the first of `end_ids` ends a row here. Any of them should."),
             (last_only, "Only the last of `end_ids` ends a row here. Any of them should."),
+            (numbers * (torch.arange(tokens.shape[1]) <= is_end.long().argmax(1, keepdim=True)), "A row without an end is cut after its first token here: `argmax` is 0 where nothing is True. Such a row counts in full."),
+            (without_end * 0 + want * is_end.any(1, keepdim=True), "A row without an end counts in full. Its sum is 0 here."),
             (numbers * (tokens != end_ids[0]), "Comparing with one id loses the end if the padding token has that id, and keeps the padding if it has another."),
         ]  # fmt: skip
         if isinstance(got, torch.Tensor) and got.shape == numbers.shape and got.numel() > len(rows):
@@ -166,24 +210,39 @@ def check_row_sums(answer):
             mistakes,
         )
     numbers = torch.tensor([[-1.0, -1.0, -torch.inf]])  # top-k may leave the padding at -inf
-    if answer(numbers, torch.tensor([[7, 2, 2]]), [2]).isnan().any():
+    if torch.as_tensor(answer(numbers, torch.tensor([[7, 2, 2]]), [2])).isnan().any():
         raise Mistake("Your sums are right for finite numbers. After `top_k` the padding's number may be −∞, and −∞ · 0 is NaN: use `torch.where` or `masked_fill` instead of multiplying.")  # fmt: skip
     return "Each row is summed up to and including its first end, whatever the padding token is."
 
 
-@exercise("07/text-log-prob", title="Compute the log probability of a text", minutes=6, difficulty=2)
+@exercise("07/text-log-prob", title="Find two slips in a log probability", minutes=6, difficulty=2)
 def check_text_log_prob(answer):
     """The sum over all tokens except the first, on tiny models, compared with course_utils.scores."""
     model, _ = tiny()
-    for row in ([1026, 481, 6290, 287, 262], [40, 765], [3666, 3290, 318, 407, 616, 3290, 13]):
+    passes = []
+    with quiet_transformers(), model.register_forward_hook(lambda *_: passes.append(1)):
+        _check_text_log_prob(answer, model, passes)
+    if len(passes) > len(_TEXTS):
+        return f"The sums are right, with {len(passes)} forward passes for {len(_TEXTS)} texts. One a text is enough: a pass returns the logits at every token."  # fmt: skip
+    return "Shifted once, and summed over every token that has a probability."
+
+
+_TEXTS = ([1026, 481, 6290, 287, 262], [40, 765], [3666, 3290, 318, 407, 616, 3290, 13])
+
+
+def _check_text_log_prob(answer, model, passes):
+    for row in _TEXTS:
         ids = torch.tensor([row], device=model.device)
-        want = token_log_probs(model, ids)[0].sum().item()
         got = answer(model, ids)
+        counted = len(passes)
+        want = token_log_probs(model, ids)[0].sum().item()
         if isinstance(got, torch.Tensor) and got.numel() == 1:
             got = got.item()
         with torch.no_grad():
             logits = model(ids).logits
+        del passes[counted:]  # the check's own
         log_probs = logits.log_softmax(-1)
+        twice = log_probs[:, :-2].gather(-1, ids[:, 2:, None]).mean().item()  # NaN for two tokens
         own = log_probs.gather(-1, ids[..., None]).squeeze(-1)
         shifted = log_probs[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
         raw = logits[:, :-1].gather(-1, ids[:, 1:, None]).sum().item()
@@ -198,6 +257,12 @@ def check_text_log_prob(answer):
             (row,),
             "Pair `logits[:, :-1]` with `ids[:, 1:]`, take the `log_softmax`, gather and sum.",
             mistakes=[
+                (twice * len(row), "Both slips are still there. Which tokens does the model compare with which logits, and how many numbers is `loss` a mean of?"),
+                (twice * (len(row) - 1), "The factor is right. But `ids` and `labels` are still shifted against each other, and the model shifts the labels, too: it reads token t and is asked for t + 2."),
+                (twice * (len(row) - 2), "The factor fits a mean over two tokens fewer than the text has, because the labels are still shifted twice. Let the model shift them."),
+                (shifted[:, :-1].sum().item(), "The last token is left out. Give the model all of `ids`: it needs no logits for a token after the last."),
+                (shifted[:, :-1].mean().item() * (len(row) - 1), "The model is not given the last token, so the mean leaves it out."),
+                (want * len(row) / (len(row) - 1), "The shift is right. But `loss` is a mean over the tokens that have a probability, and that is one fewer than the text has."),
                 (own.sum().item(), "Nothing is shifted: the logits at index t predict the token at index t + 1."),
                 (own[:, 1:].sum().item(), "The first token is left out, but the logits are not shifted: those at index t predict index t + 1."),
                 (backwards, "This is shifted the wrong way: `logits[:, :-1]` belongs to `ids[:, 1:]`."),
@@ -212,7 +277,6 @@ def check_text_log_prob(answer):
             ],
             tolerance=1e-3,
         )  # fmt: skip
-    return "One forward pass, shifted by one, gives the log probability of the whole text."
 
 
 @exercise("07/perplexity", title="Compute the perplexity of a padded batch", minutes=8, difficulty=3)
@@ -267,6 +331,88 @@ def check_batch_perplexity(answer):
             tolerance=1e-3 * want,
         )  # fmt: skip
     return "You average over tokens, not rows, and leave out padding and first tokens, with padding on either side."
+
+
+@exercise("07/beam-sums", title="Add up a beam's log probabilities", minutes=8, difficulty=2)
+def check_beam_sums(answer):
+    """Each sequence's numbers from its own rows, up to its end, from outputs made by hand."""
+    cases = [
+        # beams, sequences, prompt, lengths, steps, whether the numbers are still normalised
+        (3, 3, 2, [4, 4, 4], 4, True),
+        (3, 2, 1, [2, 4], 4, True),
+        (4, 4, 3, [1, 3, 4, 2], 6, True),
+        (2, 2, 2, [3, 3], 3, False),  # as after a processor
+    ]
+    for beams, sequences, prompt, lengths, steps, normalised in cases:
+        output = _made_by_hand(beams, sequences, prompt, lengths, steps, normalised)
+        width = output.beam_indices.shape[1]
+        new = output.sequences[:, -width:]
+        stored = torch.stack(output.scores)[:width]  # (new, beams, vocabulary)
+        at, kept = torch.arange(width), output.beam_indices >= 0
+
+        def read(rows, tokens, stored=stored, at=at):
+            return stored[at, rows, tokens]  # (sequences, new)
+
+        numbers = read(output.beam_indices, new)
+        want = numbers.masked_fill(~kept, 0).sum(1)
+        rows = torch.arange(sequences)[:, None]
+        again = stored.log_softmax(-1)[at, output.beam_indices, new].masked_fill(~kept, 0).sum(1)
+        got = answer(output)
+        if isinstance(got, list | tuple) and len(got) == sequences:
+            got = torch.as_tensor(got, dtype=torch.float32)
+        if isinstance(got, torch.Tensor) and got.shape == numbers.shape and got.ndim == 2:
+            raise Mistake("You return a number for each token. Add them up to one number per sequence.")
+        if not isinstance(got, torch.Tensor) or got.shape != want.shape:
+            raise Mistake(f"One number per sequence is expected, a tensor of shape {tuple(want.shape)}; {_shape(got)}.")  # fmt: skip
+        if got.isnan().any():
+            raise Mistake("A sum is NaN: after a sequence's end a number may be −∞, and −∞ · 0 is NaN. Use `torch.where`, or stop before it.")  # fmt: skip
+        expect_close(
+            got.float(),
+            want,
+            f"{sequences} sequences from {beams} beams, `beam_indices` {output.beam_indices.tolist()},",
+            "Add up `scores[step][row, token]` of each sequence while `row` is not −1.",
+            mistakes=[
+                (numbers.sum(1) if not kept.all() else None, "−1 is read as a row here, the last one. It says that the sequence had ended: nothing is added then."),
+                (read(rows, new).masked_fill(~kept, 0).sum(1), "Sequence i is read from row i at each step. `beam_indices` says in which row it was."),
+                (read(0, new).masked_fill(~kept, 0).sum(1), "All is read from row 0. `beam_indices` says in which row a sequence was."),
+                (read(output.beam_indices, output.sequences[:, :width]).masked_fill(~kept, 0).sum(1), "These are the numbers of the first ids in `sequences`: the prompt's. The new tokens are its last columns, as many as `beam_indices` has."),
+                (read(output.beam_indices, output.sequences[:, -steps:][:, :width]).masked_fill(~kept, 0).sum(1) if steps > width else None, "The last `len(scores)` ids begin too early: the search went on after these sequences had ended. The new tokens are as many as `beam_indices` has columns."),
+                (again if not torch.allclose(again, want) else None, "The numbers are normalised again here. They are added up as they are, since that is what beam search did."),
+                (want / kept.sum(1), "The sum is right, and then divided by the length. The length penalty comes later."),
+                (want.exp(), "This is the probability. Return the sum of the logarithms."),
+                (-want, "The sign is wrong: log probabilities are at most 0."),
+            ],
+            tolerance=1e-4,
+        )  # fmt: skip
+    return (
+        "Each number is read from the row in which its sequence was at that step, up to the sequence's end."
+    )
+
+
+def _made_by_hand(beams, sequences, prompt, lengths, steps, normalised):
+    """What a beam search returns, with random numbers: for each sequence its length, −∞ after its end."""
+    random = torch.Generator().manual_seed(11 * beams + steps)
+    width = max(lengths)
+    scores = torch.randn(steps, beams, 12, generator=random).log_softmax(-1)
+    if not normalised:
+        scores = scores - torch.rand(steps, beams, 12, generator=random)
+    beam_indices = torch.randint(beams, (sequences, width), generator=random)
+    tokens = torch.randint(1, 12, (sequences, prompt + width), generator=random)
+    for row, length in enumerate(lengths):
+        beam_indices[row, length:] = -1
+        tokens[row, prompt + length :] = 0  # the padding, which nothing else is
+    for step in range(min(lengths), steps):
+        scores[step, :, 0] = -torch.inf
+    return SimpleNamespace(
+        sequences=tokens,
+        scores=tuple(scores),
+        beam_indices=beam_indices,
+        sequences_scores=torch.zeros(sequences),
+    )
+
+
+def _shape(got):
+    return f"got {tuple(got.shape)}" if isinstance(got, torch.Tensor) else f"got {type(got).__name__}"
 
 
 CAUSES = {
@@ -329,6 +475,54 @@ def check_mistakes(answer):
     for name, cause in CAUSES.items():
         expect_equal(answer[name], cause, f"{name}'s number", f"Look at {name} again. {signs[cause]}")
     return "Two used a wrong length, one did not divide, and one read other beams without any error."
+
+
+# ---- which function the later cells run on -----------------------------------------------------------
+
+
+def usable_row_sums(yours):
+    """The learner's `row_sums` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_row_sums, yours) else _row_sums
+
+
+def usable_text_log_prob(yours):
+    """The learner's `text_log_prob` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_text_log_prob, yours) else _text_log_prob
+
+
+def usable_batch_perplexity(yours):
+    """The learner's `batch_perplexity` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_batch_perplexity, yours) else _batch_perplexity
+
+
+def usable_beam_sums(yours):
+    """The learner's `beam_sums` if it passes its check, else the course's own; never raises."""
+    return yours if _passes(check_beam_sums, yours) else _beam_sums
+
+
+def _passes(check, answer):
+    try:
+        return bool(check(answer))
+    except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
+        return False
+
+
+def _row_sums(numbers, tokens, end_ids):
+    is_end = torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
+    return torch.where(is_end.long().cumsum(1) - is_end.long() == 0, numbers, 0.0).sum(1)
+
+
+def _text_log_prob(model, ids):
+    return token_log_probs(model, ids)[0].sum().item()
+
+
+def _batch_perplexity(logits, ids, mask):
+    log_probs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return (-log_probs[(mask[:, 1:] == 1) & (mask[:, :-1] == 1)].mean()).exp().item()
+
+
+def _beam_sums(output):
+    return transition_scores(output, normalize_logits=False).sum(1)
 
 
 # ---- quiz --------------------------------------------------------------------------------------------

@@ -223,10 +223,9 @@ def arrows(
     axes.set_xlabel(note)
     axes.spines[:].set_visible(False)
     axes.set_title(title, loc="left")
-    told = [f"{top[start]} → {bottom[end]}" for start, end in links]
-    return finished(
-        canvas, "\n".join([title, f"{top_name} → {bottom_name}" + (f" ({note})" if note else ""), *told])
-    )
+    told = [f"{top_name} → {bottom_name}" + (f" ({note})" if note else "")]
+    told += [f"{top[start]} → {bottom[end]}" for start, end in links]
+    return finished(canvas, "\n".join([title, *(line.replace("\n", " ") for line in told)]))
 
 
 def _plain(text):

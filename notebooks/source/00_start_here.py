@@ -174,7 +174,7 @@ Progress()
 # | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 60, exercises 55 |
 # | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 70, exercises 50 |
 # | 06 | [How is the next token chosen?](06_decoding.ipynb) | 60, exercises 45 |
-# | 07 | [How likely was that?](07_scores.ipynb) | 35, exercises 25 |
+# | 07 | [How likely was that?](07_scores.ipynb) | 50, exercises 35 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |

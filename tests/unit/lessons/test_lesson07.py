@@ -10,11 +10,11 @@ from course_utils import load
 from course_utils.lessons import lesson07
 from course_utils.scores import perplexity, sequence_scores, token_log_probs, transition_scores
 from lesson_code import definitions
-from prove import prove_exercise, prove_questions
+from prove import private_progress, prove_exercise, prove_questions, stub
 
 
 def test_questions():
-    assert len(prove_questions(lesson07)) == 7
+    assert len(prove_questions(lesson07)) == 8
 
 
 # ---- the lesson's own functions ----------------------------------------------------------------------
@@ -77,6 +77,10 @@ def sums_by_shift(numbers, tokens, end_ids):
     return numbers.masked_fill(before, 0).sum(-1)
 
 
+def sums_as_a_list(numbers, tokens, end_ids):
+    return sums_by_loop(numbers, tokens, end_ids).tolist()
+
+
 def everything(numbers, tokens, end_ids):
     return numbers.sum(1)
 
@@ -104,10 +108,19 @@ def multiplied(numbers, tokens, end_ids):
     return (numbers * (ends.cumsum(1) - ends == 0)).sum(1)
 
 
+def up_to_argmax(numbers, tokens, end_ids):
+    last = is_end(tokens, end_ids).long().argmax(1, keepdim=True)
+    return torch.where(torch.arange(tokens.shape[1]) <= last, numbers, 0.0).sum(1)
+
+
+def only_ended_rows(numbers, tokens, end_ids):
+    return sums_by_shift(numbers, tokens, end_ids) * is_end(tokens, end_ids).any(1)
+
+
 def test_row_sums():
     prove_exercise(
         lesson07.check_row_sums,
-        right=[*definitions("07", "row_sums", torch=torch), sums_by_loop, sums_by_shift],
+        right=[*definitions("07", "row_sums", torch=torch), sums_by_loop, sums_by_shift, sums_as_a_list],
         wrong=[
             (everything, "the padding is included too"),
             (without_the_end, "the end token itself was chosen"),
@@ -115,6 +128,8 @@ def test_row_sums():
             (only_the_last_end_id, "only the last of `end_ids`"),
             (means, "these are means"),
             (multiplied, "−∞ · 0 is nan"),
+            (up_to_argmax, "cut after its first token"),
+            (only_ended_rows, "its sum is 0 here"),
             (lambda numbers, tokens, end_ids: numbers, "a number for each token"),
             (lambda numbers, tokens, end_ids: numbers.sum(), "one number for the whole batch"),
             (lambda *given: -sums_by_loop(*given), "add up each row's numbers"),
@@ -163,6 +178,27 @@ def raw_logits(model, ids):
         return model(ids).logits[:, :-1].gather(-1, ids[:, 1:, None]).sum().item()
 
 
+def mean_loss(model, ids, labels):
+    with torch.no_grad():
+        return model(ids, labels=labels).loss.item()
+
+
+def shifted_twice(model, ids):
+    return -mean_loss(model, ids[:, :-1], ids[:, 1:]) * (ids.shape[1] - 1)
+
+
+def shifted_twice_with_its_own_length(model, ids):
+    return -mean_loss(model, ids[:, :-1], ids[:, 1:]) * (ids.shape[1] - 2)
+
+
+def without_the_last(model, ids):
+    return -mean_loss(model, ids[:, :-1], ids[:, :-1]) * (ids.shape[1] - 1)
+
+
+def times_the_length(model, ids):
+    return -mean_loss(model, ids, ids) * ids.shape[1]
+
+
 def most_likely(model, ids):
     return log_probs_of(model, ids)[:, :-1].amax(-1).sum().item()
 
@@ -172,6 +208,12 @@ def test_text_log_prob():
         lesson07.check_text_log_prob,
         right=[*definitions("07", "text_log_prob", torch=torch), by_the_loss, token_by_token],
         wrong=[
+            (*definitions("07", "wrong_log_prob", torch=torch), "both slips are still there"),
+            (shifted_twice, "the factor is right"),
+            (times_the_length, "the shift is right"),
+            (shifted_twice_with_its_own_length, "two tokens fewer"),
+            (lambda model, ids: shifted(model, ids)[:, :-1].sum().item(), "the last token is left out"),
+            (without_the_last, "not given the last token"),
             (unshifted, "nothing is shifted"),
             (unshifted_without_the_first, "the first token is left out, but"),
             (shifted_backwards, "shifted the wrong way"),
@@ -186,6 +228,12 @@ def test_text_log_prob():
             (lambda model, ids: shifted(model, ids).sum().item() - 1, "gather and sum"),
         ],
     )  # fmt: skip
+
+
+def test_one_pass_a_text_is_told_apart_from_one_a_token():
+    with private_progress():
+        assert "forward passes" not in lesson07.check_text_log_prob(by_the_loss).message
+        assert "11 forward passes for 3 texts" in lesson07.check_text_log_prob(token_by_token).message
 
 
 # ---- exercise 3 --------------------------------------------------------------------------------------
@@ -280,6 +328,104 @@ def test_the_solution_is_the_librarys_perplexity(side):
 
 
 # ---- exercise 4 --------------------------------------------------------------------------------------
+
+
+def gathered_at_once(output):
+    width = output.beam_indices.shape[1]
+    steps = torch.stack(output.scores[:width], 1)  # (beams, new, vocabulary)
+    found = steps[output.beam_indices, torch.arange(width), output.sequences[:, -width:]]
+    return found.masked_fill(output.beam_indices < 0, 0).sum(1)
+
+
+def as_a_list(output):
+    width, sums = output.beam_indices.shape[1], []
+    for ids, rows in zip(output.sequences[:, -width:].tolist(), output.beam_indices.tolist(), strict=True):
+        steps = zip(output.scores, rows, ids, strict=False)
+        sums.append(sum(scores[row, token].item() for scores, row, token in steps if row >= 0))
+    return sums
+
+
+def numbers_of(output, rows=None, tokens=None, steps=None):
+    width = output.beam_indices.shape[1]
+    steps = torch.stack(output.scores[:width]) if steps is None else steps
+    rows = output.beam_indices if rows is None else rows
+    tokens = output.sequences[:, -width:] if tokens is None else tokens
+    return steps[torch.arange(width), rows, tokens].masked_fill(output.beam_indices < 0, 0)
+
+
+def own_rows(output):
+    return numbers_of(output, rows=torch.arange(len(output.sequences))[:, None]).sum(1)
+
+
+def the_prompts_ids(output):
+    return numbers_of(output, tokens=output.sequences[:, : output.beam_indices.shape[1]]).sum(1)
+
+
+def as_many_as_steps(output):
+    width = output.beam_indices.shape[1]
+    return numbers_of(output, tokens=output.sequences[:, -len(output.scores) :][:, :width]).sum(1)
+
+
+def past_the_end(output):
+    width = output.beam_indices.shape[1]
+    steps = torch.stack(output.scores[:width])
+    return steps[torch.arange(width), output.beam_indices, output.sequences[:, -width:]].sum(1)
+
+
+def multiplied_at_the_end(output):
+    width = output.beam_indices.shape[1]
+    steps = torch.stack(output.scores[:width])
+    found = steps[torch.arange(width), output.beam_indices, output.sequences[:, -width:]]
+    return (found * (output.beam_indices >= 0)).sum(1)
+
+
+def normalised_again(output):
+    steps = torch.stack(output.scores[: output.beam_indices.shape[1]]).log_softmax(-1)
+    return numbers_of(output, steps=steps).sum(1)
+
+
+def divided(output):
+    return numbers_of(output).sum(1) / (output.beam_indices >= 0).sum(1)
+
+
+def test_beam_sums():
+    prove_exercise(
+        lesson07.check_beam_sums,
+        right=[*definitions("07", "beam_sums", torch=torch), gathered_at_once, as_a_list],
+        wrong=[
+            (own_rows, "from row i at each step"),
+            (lambda output: numbers_of(output, rows=0).sum(1), "all is read from row 0"),
+            (the_prompts_ids, "the prompt's"),
+            (as_many_as_steps, "begin too early"),
+            (past_the_end, "−1 is read as a row"),
+            (multiplied_at_the_end, "−∞ · 0 is nan"),
+            (normalised_again, "normalised again"),
+            (divided, "the length penalty comes later"),
+            (numbers_of, "a number for each token"),
+            (lambda output: numbers_of(output).sum(), "one number per sequence is expected"),
+            (lambda output: numbers_of(output).sum(1).exp(), "this is the probability"),
+            (lambda output: -numbers_of(output).sum(1), "the sign is wrong"),
+            (lambda output: numbers_of(output).sum(1) - 1, "while `row` is not −1"),
+        ],
+    )
+
+
+# ---- which function the later cells run on -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["row_sums", "text_log_prob", "batch_perplexity", "beam_sums"])
+def test_a_function_that_passes_is_used_and_the_courses_own_passes_too(name, monkeypatch):
+    check, usable = getattr(lesson07, f"check_{name}"), getattr(lesson07, f"usable_{name}")
+    (solution,) = definitions("07", name, torch=torch)
+    with private_progress():
+        assert usable(solution) is solution
+        ours = usable(stub)
+        assert ours is not stub and check(ours)
+        monkeypatch.setenv("COURSE_STRICT", "1")
+        assert usable(stub) is ours
+
+
+# ---- exercise 5 --------------------------------------------------------------------------------------
 
 
 def swapped(one, other):

@@ -137,5 +137,10 @@ def test_arrows_list_their_pairs():
     assert repr(figure).splitlines() == ["The shift", "logits at → score", "The → cat", "cat → ?"]
 
 
+def test_arrows_tell_a_box_of_two_lines_in_one():
+    figure = arrows({"logits": ["0"], "token,\np": ["", "cat\n0.5"]}, [(0, 1)], "The shift")
+    assert repr(figure).splitlines() == ["The shift", "logits → token, p", "0 → cat 0.5"]
+
+
 def test_signs_that_begin_a_formula_are_text():
     assert arrows({"a": ["$x^2$", "$"], "b": ["$y", "_"]}, [(0, 0)], "$t").png
