@@ -15,7 +15,7 @@ const SWITCHES = [
   ["masks", "Mask", ["causal", "padding", "both"].map((name) => [name, name])],
   [
     "fill",
-    "A forbidden place gets",
+    "A forbidden cell gets",
     [
       ["-inf", "−∞"],
       ["finfo.min", "finfo.min"],

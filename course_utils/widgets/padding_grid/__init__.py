@@ -167,7 +167,7 @@ class PaddingGrid(CourseWidget):
         lines, answers = zip(*self._lines(), strict=True)
         places = range(len(lines[0][0][1]))
         grid = html_table(
-            ["Place", *places],
+            ["Index", *places],
             [(name, *(isolated(str(cell)) for cell in cells)) for row in lines for name, cells in row],
         )
         alone = self._batch.alone_top(self.model_name)

@@ -49,7 +49,7 @@ function gridTable({ tokens, pad, counts }, { side, give_mask, give_positions })
     );
   });
   const places = Array.from({ length }, (_, at) => element("th", { scope: "col" }, String(at)));
-  const head = element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "place"), ...places));
+  const head = element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "index"), ...places));
   return element("table", { class: "batch-table" }, head, ...rows);
 }
 

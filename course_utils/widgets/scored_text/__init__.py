@@ -160,7 +160,7 @@ class ScoredText(CourseWidget):
         )
         return (
             f"<p>{html.escape(quoted(self.text))}: {self._total()}</p>{table}"
-            "<p>Run the cell to type another text and see what the model expected at each place.</p>"
+            "<p>Run the cell to type another text and see what the model expected at each index.</p>"
         )
 
 
