@@ -18,7 +18,7 @@ FLOORS = (
     # The subjects.
     ("training", "gradient_chain", "plots"),
     ("gradients", "scores", "sampling", "divergence", "cache_size"),
-    ("advantages", "relaxations", "continuation"),
+    ("advantages", "objectives", "relaxations", "continuation"),
     ("masks", "tokens", "texts"),
     ("checks",),
     ("models",),
