@@ -87,4 +87,11 @@ LESSONS = (
         predictions="predict-end predict-no-reward predict-shift predict-group predict-stale predict-more-samples",
         quiz="situation-programs situation-answers situation-switch situation-dear quiz-draw quiz-baseline quiz-loss quiz-unbiased",
     ),
+    _lesson(
+        "10",
+        "What do PPO and GRPO add?",
+        exercises="clipped grpo-loss diagnose",
+        predictions="predict-ratio predict-case predict-clip predict-loss predict-k1 predict-wasted",
+        quiz="quiz-one-update quiz-zero quiz-reward quiz-length",
+    ),
 )

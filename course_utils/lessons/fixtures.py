@@ -38,7 +38,7 @@ def quiet_transformers() -> Iterator[None]:
 
 def usable(check, yours, ours):
     """`yours`, a learner's answer, if it passes `check`, else `ours`. Prints which; never raises."""
-    name = check.id.partition("/")[2]
+    name = check.id.partition("/")[2].replace("-", "_")
     try:
         passed = bool(check(yours))
     except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
