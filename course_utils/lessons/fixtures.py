@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -46,3 +47,36 @@ def usable(check, yours, ours):
     whose = f"your {name}()." if passed else f"the course's own until your {name}() passes its check."
     print(f"The cells below run on {whose}")
     return yours if passed else ours
+
+
+class _OnThePage(logging.Handler):
+    """Prints what transformers logs; of the same message several times in a row only the first."""
+
+    said = None
+
+    def emit(self, record):
+        self.say(record.getMessage())
+
+    def say(self, text):
+        if text != self.said:
+            self.said = text
+            print(textwrap.fill(f"transformers says: {text}", 110))
+
+    def forget(self):
+        """Let transformers say again what it says once in a kernel."""
+        from transformers.utils import logging as library_log
+
+        self.said = None
+        library_log.warning_once.cache_clear()
+
+
+def warnings_on_the_page():
+    """Have transformers' log and its warnings printed where its calls stand. Returns the handler."""
+    from transformers.utils import logging as library_log
+
+    page = _OnThePage()
+    library_log.disable_default_handler()
+    library_log.add_handler(page)
+    warnings.simplefilter("always", UserWarning)
+    warnings.showwarning = lambda message, *place, **more: page.say(str(message))
+    return page

@@ -1,42 +1,15 @@
 """Lesson 02: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
 
 import functools
-import logging
-import textwrap
 
 import torch
-from transformers.utils import logging as library_log
 
 from ..checks.exercise import Mistake, exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Prediction, Question
 from ..masks import labels_from_ids, pad, position_ids, token_rows
-from .fixtures import SENTENCES, quiet_transformers, tiny, usable
+from .fixtures import SENTENCES, quiet_transformers, tiny, usable, warnings_on_the_page  # noqa: F401 (the notebook's)
 
 PAD = 50256  # GPT-2's end-of-text token, which the lesson pads with
-
-
-class _OnThePage(logging.Handler):
-    """Prints what transformers logs, one message in a row once."""
-
-    said = None
-
-    def emit(self, record):
-        if record.getMessage() != self.said:
-            self.said = record.getMessage()
-            print(textwrap.fill(f"transformers says: {self.said}", 110))
-
-    def forget(self):
-        """Let transformers say again what it says once in a kernel."""
-        self.said = None
-        library_log.warning_once.cache_clear()
-
-
-def warnings_on_the_page():
-    """Have transformers' log printed where its calls stand, instead of beside them. Returns the handler."""
-    page = _OnThePage()
-    library_log.disable_default_handler()
-    library_log.add_handler(page)
-    return page
 
 
 # ---- predictions -------------------------------------------------------------------------------------

@@ -52,10 +52,12 @@ assert torch.equal(ids[:, : generated.shape[1]], generated)
 # %% [markdown]
 # ## 2. Where does each argument go?
 #
-# `generate()` has few parameters of its own:
+# `generate()` has few parameters of its own. (The first line has transformers' log and warnings printed in the page.)
 
 # %%
 import inspect
+
+page = lesson.warnings_on_the_page()
 
 print(", ".join(inspect.signature(model.generate).parameters))
 
@@ -91,149 +93,19 @@ print("top_k", settled.top_k, "  top_p", settled.top_p, "  temperature", settled
 
 # %% [markdown]
 # Only the tokens with the 50 largest logits can be drawn. Nobody asked for that: neither a new `GenerationConfig` nor
-# this model's own says anything about `top_k`. (Lesson 06 explains what these settings do; this one, where they go.)
+# this model's own says anything about `top_k`. It is the library's default, used where no one else has an opinion.
+# (Section 12 says who wins when they disagree; lesson 06, what these settings do.)
 
 # %%
 from transformers import GenerationConfig
 
 print("a new one:", GenerationConfig().top_k, "  the model's:", model.generation_config.top_k)
-
-# %% [markdown]
-# So a setting can come from four sources: the call, a config that you pass, the model's config, and the library's
-# defaults. We let them disagree about seven settings, and look at which value is used.
-
-# %%
-from transformers.utils import logging as library_log
-
-library_log.set_verbosity_error()  # its messages about this are shown below
-
-
-def who_wins(name, own, passed, called):
-    def left(**arguments):
-        return getattr(prepare(max_new_tokens=4, **arguments)["generation_config"], name)
-
-    as_it_comes = getattr(model.generation_config, name)
-    cells = [left()]
-    setattr(model.generation_config, name, own)
-    cells.append(left())
-    cells.append(left(generation_config=GenerationConfig(**{name: passed})))
-    cells.append(left(generation_config=GenerationConfig(**{name: passed}), **{name: called}))
-    cells.append(left(generation_config=GenerationConfig(**{name: None})))
-    cells.append(left(**{name: None}))
-    setattr(model.generation_config, name, as_it_comes)
-    return cells
-
-# %%
-disagree = {  # the values in the model's config, the passed config and the call
-    "do_sample": (True, False, True),
-    "temperature": (0.7, 0.8, 0.9),
-    "top_k": (10, 20, 30),
-    "top_p": (0.7, 0.8, 0.9),
-    "repetition_penalty": (1.1, 1.2, 1.3),
-    "min_new_tokens": (1, 2, 3),
-    "eos_token_id": (30, 198, 216),
-}
-print(f"{'':20}{'as it comes':>12}{'model says':>12}{'+ passed':>10}{'+ call':>8}{'passed None':>13}{'call None':>11}")
-for name, values in disagree.items():
-    left = [str(value) for value in who_wins(name, *values)]
-    print(f"{name:20}{left[0]:>12}{left[1]:>12}{left[2]:>10}{left[3]:>8}{left[4]:>13}{left[5]:>11}")
-    assert left[1:] == [str(v) for v in (*values, values[0], None)]
-
-# %% [markdown]
-# **The call, then the config you pass, then the model's, then the defaults.** In a config, None means "not set", and
-# the next source is asked. In the call, None is a value, and it stays. What does `top_k=None` do?
-
-# %%
 for top_k in (30, None):
     made = prepare(max_new_tokens=4, do_sample=True, top_k=top_k)["logits_processor"]
-    print(f"top_k={top_k}:", [type(processor).__name__ for processor in made])
+    print(f"top_k={top_k} in the call:", [type(processor).__name__ for processor in made])
 
 # %% [markdown]
-# No filter is created, so every token can be drawn.
-
-# %% [markdown]
-# The library comments on such calls. Most of its messages go to a log, and some to Python's warnings. We print both
-# on the page:
-
-# %%
-import logging
-import textwrap
-import warnings
-
-
-def on_the_page(text):
-    print(textwrap.fill(f"transformers says: {text}", 110))
-
-
-class OnThePage(logging.Handler):
-    def emit(self, record):
-        on_the_page(record.getMessage())
-
-
-library_log.disable_default_handler()
-library_log.add_handler(OnThePage())
-library_log.set_verbosity_warning()
-warnings.simplefilter("always", UserWarning)
-warnings.showwarning = lambda message, *place: on_the_page(message)
-
-# %%
-library_log.warning_once.cache_clear()  # some messages appear only once per kernel
-_ = prepare(generation_config=GenerationConfig(max_new_tokens=4), num_beams=1)
-_ = prepare(max_new_tokens=4, temperature=0.7)
-
-# %% [markdown]
-# Passing a config *and* separate settings will stop working in a later version. And a temperature without
-# `do_sample=True` has no effect. Other calls are refused before anything is computed. A misspelt setting is taken for
-# an argument of the model's `forward`, which does not know it:
-
-# %%
-before = model.generation_config.to_dict()
-for wrong in (
-    {"max_new_token": 5},
-    {"max_new_tokens": 0},
-    {"max_length": 5},
-    {"max_new_tokens": 5, "do_sample": True, "temperature": 0.0},
-    {"max_new_tokens": 5, "num_return_sequences": 2},
-):
-    try:
-        model.generate(**inputs, **wrong)
-    except ValueError as error:
-        print(textwrap.shorten(f"{wrong}: {error}", 110, placeholder=" …"))
-assert model.generation_config.to_dict() == before
-
-# %% [markdown]
-# ## 3. How long?
-#
-# `max_length` counts the prompt, `max_new_tokens` does not. What if neither is given? A tiny GPT-2 with random
-# weights is enough to find out.
-
-# %%
-Predict(lesson.predict_length)
-
-# %%
-small, gpt2 = load("tiny-gpt2")
-short = gpt2("It will rain in the", return_tensors="pt").to(small.device)
-
-
-def count(**arguments):
-    ids = small.generate(**short, **arguments, pad_token_id=gpt2.eos_token_id)
-    print(f"{arguments}: {short.input_ids.shape[1]} + {ids.shape[1] - short.input_ids.shape[1]} ids")
-
-# %% tags=["answer"]
-print("no length given:")
-count()
-
-# %%
-count(max_length=20)
-count(max_new_tokens=20)
-count(max_length=8, max_new_tokens=2)
-
-# %% [markdown]
-# The default `max_length` is 20. Unlike a length that you set, it is counted from the end of the prompt; the warning
-# prints the sum. Older versions counted the prompt here as well. Pass `max_new_tokens`, and none of this matters.
-
-# %% [markdown]
-# ## 4. What is prepared
+# ## 3. What is prepared
 #
 # From now on we use the batch of lesson 02, padded on the left:
 
@@ -259,7 +131,7 @@ twice = model.generate(**batch, max_new_tokens=4, do_sample=True, num_return_seq
 print("two sequences for each prompt:", tuple(twice["input_ids"].shape))
 
 # %% [markdown]
-# ## 5. Prefill and decode
+# ## 4. Prefill and decode
 #
 # With a hook we can watch, from outside, what the model is given at each step:
 
@@ -274,12 +146,28 @@ def watch(**arguments):
         ids = model.generate(**batch, **arguments)
     return ids, seen
 
-# %%
+
 _, seen = watch(max_new_tokens=4)
 for step, given in enumerate(seen):
     shapes = tuple(given["input_ids"].shape), tuple(given["attention_mask"].shape)
     print(f"step {step}: ids {shapes[0]}, mask {shapes[1]}, cached {given['cached']:2}", end=", ")
     print("position ids", given["position_ids"][:, -1].tolist(), "of the last token")
+
+# %% [markdown]
+# The same for row 2, as a picture. Each pass reads the new columns, and finds the
+# others in the cache. The numbers are position ids; padding has 0, too.
+
+# %%
+from course_utils.plots import grid, grouped_bars
+
+kinds = ("read in this pass", "from the cache", "not there yet")
+passes = []
+for given in seen:
+    new = given["position_ids"][2].tolist()  # row 2, "My dog is", has five padding tokens
+    cached = passes[-1][: given["cached"]] if passes else []
+    row = [(text, kinds[1]) for text, _ in cached] + [(str(number), kinds[0]) for number in new]
+    passes.append(row + [("", kinds[2])] * (length + 3 - len(row)))
+grid(passes, "Row 2: prefill, then three times decode", kinds, rows=[f"pass {step}" for step in range(4)])
 
 # %% [markdown]
 # The first pass takes the whole prompt: **prefill**. From then on, each pass takes one token per row: **decode**. At
@@ -328,7 +216,7 @@ for row in ours[:, length:]:
 # `<|im_end|>`.
 
 # %% [markdown]
-# ## 6. Rows that have ended
+# ## 5. Rows that have ended
 #
 # A text ends at the `eos_token_id` of the generation config; the tokenizer is not asked. It can be a list of ids. To
 # see rows end early in a short run, we add the id of the full stop. To tell padding from an end, we pad with id 0.
@@ -347,13 +235,25 @@ ended, seen = watch(max_new_tokens=24, **ends)
 print([len(given["input_ids"]) for given in seen])
 
 # %%
+kinds = ("written", "the row's end", "computed in vain")
+drawn = []
 for row in ended[:, length:].tolist():
     print(row)
+    last = next((at for at, id in enumerate(row) if id in ends["eos_token_id"]), len(row))
+    drawn.append([(str(id), kinds[(at >= last) + (at > last)]) for at, id in enumerate(row[:9])])
+grid(drawn, "The first nine steps of three rows", kinds, rows=["row 0", "row 1", "row 2"])
 
 # %% [markdown]
 # Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and all the while the
 # model computes all three rows. The tokens chosen for the ended rows are replaced by padding. Their masks get further
 # 1s too: the loop throws an ended row's logits away, and rows do not see each other.
+#
+# Two functions help with such flags: `torch.where` picks from two tensors, and `torch.isin` asks for each element
+# whether it is one of several.
+
+# %%
+tokens, flags = torch.tensor([5, 30, 7]), torch.tensor([True, True, False])
+torch.where(flags, tokens, 0), torch.isin(tokens, torch.tensor([2, 30]))
 
 # %% [markdown]
 # ### Exercise 1: Update the finished rows · difficulty 2 of 3 · 8 minutes
@@ -393,7 +293,7 @@ lesson.check_finish(finish)
 # - A row is unfinished after this step if it was unfinished before *and* its token is not an end.
 
 # %% [markdown]
-# ## 7. Logits processors
+# ## 6. Logits processors
 #
 # Between the logits and the choice there is a list of functions. Each takes the ids so far, (batch, length), and
 # **processed scores**, (batch, vocab): the logits as the functions before it have changed them. It returns processed
@@ -449,8 +349,9 @@ for do_sample in (True, False):
 
 # %% [markdown]
 # **Your processors come after the penalties and bans, and before those of sampling**, which are left out with
-# `do_sample=False`. So what you return is still divided by the temperature and filtered by top-k. Temperature and
-# top-p show that the order can matter:
+# `do_sample=False`. So what you return is still divided by the temperature and filtered by top-k, even if yours is a
+# temperature: then both act, one after the other. (Only `LogitNormalization` follows everything.) Temperature and top-p
+# show that the order can matter:
 
 # %%
 asked = {"do_sample": True, "temperature": 0.4, "top_p": 0.5, "top_k": None}
@@ -460,6 +361,12 @@ with torch.no_grad():
 first_heat = cut(None, heat(None, scores)).isfinite().sum().item()
 first_cut = heat(None, cut(None, scores)).isfinite().sum().item()
 print(f"{type(heat).__name__} first: {first_heat} tokens kept; {type(cut).__name__} first: {first_cut}")
+steps = {"logits": scores, "temperature": heat(None, scores), "then top-p": cut(None, heat(None, scores))}
+top = scores[0].topk(5).indices.tolist()
+bars = {
+    repr(tokenizer.decode(id)): {name: round(100 * s[0].softmax(-1)[id].item(), 1) for name, s in steps.items()} for id in top
+}
+grouped_bars(bars, "The five likeliest tokens, after each step", "probability in %")
 
 # %% [markdown]
 # ### Exercise 2: Write temperature and top-k as processors · difficulty 2 of 3 · 10 minutes
@@ -501,7 +408,7 @@ lesson.check_processors(sampling_processors)
 # - `masked_fill` returns a new tensor. `scores /= temperature` and `scores[...] = …` change the one you were given.
 
 # %% [markdown]
-# ## 8. Stopping criteria
+# ## 7. Stopping criteria
 #
 # A stopping criterion takes the ids, and says for each row whether it is done. (Its argument `scores` is `None`,
 # unless `generate()` is asked to collect them.) One checks the length and one looks for end-of-text; `max_time`, in
@@ -538,6 +445,19 @@ print("alone:              ", alone[0].tolist())
 # The second line is a trap. The row counts as done in all three runs: the third run stops there. But `generate()`
 # pads the ended rows of a batch **only if there is an end-of-text to look for**. Without one, the text after your
 # stop is whatever the model writes, and you have to cut it off.
+
+# %% [markdown]
+# For text instead of ids there is `stop_strings`, which needs the tokenizer. The string is looked for in the text, so it
+# may begin or end inside a token, and the text keeps it. A row stops where it stops alone:
+
+# %%
+words = {"stop_strings": ["sky", "pizza."], "tokenizer": tokenizer, "max_new_tokens": 9}
+rows = model.generate(**batch, **words)[:, length:]
+for row, sentence in zip(rows, sentences):
+    one = tokenizer(sentence, return_tensors="pt").to(model.device)
+    alone = model.generate(**one, **words)[0, one.input_ids.shape[1] :]
+    assert torch.equal(row[: len(alone)], alone)
+    print(repr(tokenizer.decode(alone)))
 
 # %% [markdown]
 # ### Exercise 3: Stop after some sentences · difficulty 2 of 3 · 10 minutes
@@ -579,7 +499,7 @@ lesson.check_sentences(stop_after)
 # - Count for each row, and compare: `torch.tensor(counts, device=input_ids.device) >= sentences`.
 
 # %% [markdown]
-# ## 9. The whole loop
+# ## 8. The whole loop
 #
 # Prefill and decode, processors, a choice, padding for ended rows, stopping criteria. The signature is that of
 # `generate()`'s own loop, without what we do not need:
@@ -605,10 +525,9 @@ def loop(model, input_ids, logits_processor, stopping_criteria, generation_confi
 # %% [markdown]
 # One rule: leave the mask, the position ids and the cache in `**inputs`. If `attention_mask` were a named parameter,
 # the loop would be given it twice, and Python would say "got multiple values for keyword argument".
-
-# %% [markdown]
+#
 # Does it return the same ids? First with everything made by hand: our own processors, our own stopping criterion, a
-# cache and position ids as in section 5. `generate()` is not involved.
+# cache and position ids as in section 4. `generate()` is not involved.
 
 # %%
 NEW = 6  # tokens
@@ -635,6 +554,7 @@ def by_hand(model, batch, ends, do_sample=False, temperature=1.0, top_k=0):
 # write: row 0's second token and row 1's first.
 
 # %%
+small, gpt2 = load("tiny-gpt2")
 models = {"GPT-2": (small, gpt2), "Llama": load("tiny-llama"), "trained": (model, tokenizer)}
 cases = {}
 for name, (net, words) in models.items():
@@ -697,11 +617,12 @@ for label, settings in asked.items():
 
 # %% [markdown]
 # That is the loop that `generate()` runs, apart from bookkeeping: collecting outputs, feeding a streamer, waiting for
-# other GPUs. And ours does not have the trap of section 8: it always pads ended rows, and so always needs a
+# other GPUs. (On an Apple GPU it also looks at the criteria one pass late, and undoes the surplus.) And ours does not
+# have the trap of section 7: it always pads ended rows, and so always needs a
 # `pad_token_id`. Now put your own processors into `by_hand`, and run the cells again.
 
 # %% [markdown]
-# ## 10. Step through it
+# ## 9. Step through it
 #
 # The course provides this loop as `decode_steps`, which stops after every step and shows what happened:
 
@@ -720,10 +641,10 @@ for step in decode_steps(model, batch, max_new_tokens=3, **settings, **ends):
 # processors is the one from section 2.)
 
 # %% tags=["nbval-ignore-output"]
-Stepper(model, tokenizer, sentences[::2], max_new_tokens=4, do_sample=True, temperature=0.7, top_p=0.9, **ends)
+Stepper(model, tokenizer, sentences[::2], max_new_tokens=3, do_sample=True, temperature=0.7, top_p=0.9, **ends)
 
 # %% [markdown]
-# ## 11. Streamers
+# ## 10. Streamers
 #
 # A streamer receives tokens as they are generated. It needs two methods, `put` and `end`.
 
@@ -747,6 +668,25 @@ _ = model.generate(**inputs, max_new_tokens=3, streamer=Calls())
 
 # %%
 _ = model.generate(**inputs, max_new_tokens=14, streamer=TextStreamer(tokenizer, skip_prompt=True))
+
+# %% [markdown]
+# For a web page or a chat you want to *ask* for the next piece instead. `TextIteratorStreamer` is an iterator; `generate()`
+# runs in a thread of its own. With beam search there is no streaming: a beam may still be dropped.
+
+# %%
+from threading import Thread
+
+from transformers import TextIteratorStreamer
+
+pieces = TextIteratorStreamer(tokenizer, skip_prompt=True)
+thread = Thread(target=model.generate, kwargs=dict(inputs, max_new_tokens=6, streamer=pieces))
+thread.start()
+print(list(pieces))
+thread.join()
+try:
+    model.generate(**inputs, max_new_tokens=3, num_beams=2, streamer=TextStreamer(tokenizer))
+except ValueError as error:
+    print("with beams:", error)
 
 # %% [markdown]
 # ### Exercise 4: Stream tokens with their probabilities · difficulty 3 of 3 · 12 minutes
@@ -803,7 +743,7 @@ print([f"{text!r} {p:.2f}" for text, p in both.shown])
 # %% [markdown] tags=["solution"]
 # Each step calls the processor first and `put` after the choice, so the stored distribution is the one that belongs
 # to the token. When sampling, it is the distribution *before* temperature and top-k: your processors come earlier.
-# The processed scores after all processors are returned with `output_scores=True`, as in section 12.
+# The processed scores after all processors are returned with `output_scores=True`, as in section 11.
 
 # %% tags=["check"]
 lesson.check_streamer(Probabilities)
@@ -815,7 +755,7 @@ lesson.check_streamer(Probabilities)
 # - The softmax of `scores[0]` is a distribution over the vocabulary; `ids[0]` is the index to look up.
 
 # %% [markdown]
-# ## 12. What comes back
+# ## 11. What comes back
 #
 # `generate()` returns ids alone, or an object with everything that was collected:
 
@@ -840,6 +780,157 @@ print("first and second step:", *[tuple(step[-1].shape) for step in out.hidden_s
 print("ids in a row:", out.sequences.shape[1], " cached:", out.cache.get_seq_length())
 
 # %% [markdown]
+# ### A second turn
+#
+# A chat goes on after the answer. The cache of the first turn can be handed to the next call, `cache=`, with the ids of
+# the *whole* text; only what is new is read. The ids are those of a fresh call:
+
+# %%
+first = model.generate(**inputs, max_new_tokens=6, return_dict_in_generate=True)
+more = tokenizer(" And tomorrow", return_tensors="pt").input_ids.to(model.device)
+whole = torch.cat([first.sequences, more], dim=1)  # (1, length)
+turn = {"attention_mask": torch.ones_like(whole), "max_new_tokens": 6}
+fresh = model.generate(whole, **turn)
+print("cached:", first.cache.get_seq_length(), "of", whole.shape[1])
+assert torch.equal(model.generate(whole, **turn, cache=first.cache), fresh)
+print(repr(tokenizer.decode(fresh[0, whole.shape[1] :])))
+
+# %% [markdown]
+# But the cache does not know its text. If something before its end has changed, the old keys and values are used all
+# the same, without a message; [lesson 04](04_forward_pass.ipynb) showed it. Keep the ids beside the cache.
+
+# %% [markdown]
+# ## 12. Who wins?
+#
+# A setting can come from four sources: the call, a config that you pass, the model's config, and the library's
+# defaults. We let them disagree about seven settings, and look at which value is used.
+
+# %%
+from transformers.utils import logging as library_log
+
+library_log.set_verbosity_error()  # its messages about this are shown below
+
+
+def who_wins(name, own, passed, called):
+    def left(**arguments):
+        return getattr(prepare(max_new_tokens=4, **arguments)["generation_config"], name)
+
+    as_it_comes = getattr(model.generation_config, name)
+    cells = [left()]
+    setattr(model.generation_config, name, own)
+    cells.append(left())
+    cells.append(left(generation_config=GenerationConfig(**{name: passed})))
+    cells.append(left(generation_config=GenerationConfig(**{name: passed}), **{name: called}))
+    cells.append(left(generation_config=GenerationConfig(**{name: None})))
+    cells.append(left(**{name: None}))
+    setattr(model.generation_config, name, as_it_comes)
+    return cells
+
+# %%
+disagree = {  # the values in the model's config, the passed config and the call
+    "do_sample": (True, False, True),
+    "temperature": (0.7, 0.8, 0.9),
+    "top_k": (10, 20, 30),
+    "top_p": (0.7, 0.8, 0.9),
+    "repetition_penalty": (1.1, 1.2, 1.3),
+    "min_new_tokens": (1, 2, 3),
+    "eos_token_id": (30, 198, 216),
+}
+print(f"{'':20}{'as it comes':>12}{'model says':>12}{'+ passed':>10}{'+ call':>8}{'passed None':>13}{'call None':>11}")
+for name, values in disagree.items():
+    left = [str(value) for value in who_wins(name, *values)]
+    print(f"{name:20}{left[0]:>12}{left[1]:>12}{left[2]:>10}{left[3]:>8}{left[4]:>13}{left[5]:>11}")
+    assert left[1:] == [str(v) for v in (*values, values[0], None)]
+
+# %% [markdown]
+# **The call, then the config you pass, then the model's, then the defaults.** In a config, None means "not set": a hole,
+# through which the next source is seen. In the call, None is a value for these settings, and it stays. Here is the row of
+# `top_k` as a picture, the highest source on top:
+
+# %%
+layers = {"the call": ["", "", "", "30", "", "None"], "a passed config": ["", "", "20", "20", "None", ""],
+          "the model's config": ["", "10", "10", "10", "10", "10"], "the defaults": ["50"] * 6}  # fmt: skip
+used = ["50", *[str(value) for value in who_wins("top_k", 10, 20, 30)[1:]]]
+cells = [[(value, "not used") for value in row] for row in layers.values()]
+for column, name in enumerate(("the defaults", "the model's config", "a passed config", "the call", "the model's config", "the call")):
+    row = list(layers).index(name)
+    assert layers[name][column] == used[column]
+    cells[row][column] = (used[column], "used")
+grid(cells, "Which top_k is used?", ("used", "not used"), rows=list(layers),
+     columns=["as it comes", "model says", "+ passed", "+ call", "passed None", "call None"])  # fmt: skip
+
+# %% [markdown]
+# Not every setting takes a None in the call. A length of None counts as not given, and some are simply not expected:
+
+# %%
+for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
+    try:
+        print(f"{name}=None: max_length becomes", prepare(**{name: None})["generation_config"].max_length)
+    except TypeError as error:
+        print(f"{name}=None: TypeError, {error}")
+library_log.set_verbosity_warning()
+
+# %% [markdown]
+# The library comments on such calls:
+
+# %%
+page.forget()  # some messages appear only once per kernel
+_ = prepare(generation_config=GenerationConfig(max_new_tokens=4), num_beams=1)
+_ = prepare(max_new_tokens=4, temperature=0.7)
+
+# %% [markdown]
+# Passing a config *and* separate settings will stop working in a later version. And a temperature without
+# `do_sample=True` has no effect. Other calls are refused before anything is computed. A misspelt setting is taken for
+# an argument of the model's `forward`, which does not know it:
+
+# %%
+import textwrap
+
+before = model.generation_config.to_dict()
+for wrong in (
+    {"max_new_token": 5},
+    {"max_new_tokens": 0},
+    {"max_length": 5},
+    {"max_new_tokens": 5, "do_sample": True, "temperature": 0.0},
+    {"max_new_tokens": 5, "num_return_sequences": 2},
+):
+    try:
+        model.generate(**inputs, **wrong)
+    except ValueError as error:
+        print(textwrap.shorten(f"{wrong}: {error}", 110, placeholder=" …"))
+assert model.generation_config.to_dict() == before
+
+# %% [markdown]
+# ### How long?
+#
+# `max_length` counts the prompt, `max_new_tokens` does not. What if neither is given? The tiny GPT-2 is enough to find
+# out.
+
+# %%
+Predict(lesson.predict_length)
+
+# %%
+short = gpt2("It will rain in the", return_tensors="pt").to(small.device)
+
+
+def count(**arguments):
+    ids = small.generate(**short, **arguments, pad_token_id=gpt2.eos_token_id)
+    print(f"{arguments}: {short.input_ids.shape[1]} + {ids.shape[1] - short.input_ids.shape[1]} ids")
+
+# %% tags=["answer"]
+print("no length given:")
+count()
+
+# %%
+count(max_length=20)
+count(max_new_tokens=20)
+count(max_length=8, max_new_tokens=2)
+
+# %% [markdown]
+# The default `max_length` is 20. Unlike a length that you set, it is counted from the end of the prompt; the warning
+# prints the sum. Older versions counted the prompt here as well. Pass `max_new_tokens`, and none of this matters.
+
+# %% [markdown]
 # ## 13. The real loop, and its older names
 #
 # `_sample` runs greedy decoding too. The notes say where you have met each line:
@@ -856,20 +947,21 @@ library.show(
         "model_inputs = self.prepare_inputs_for_generation(": "decode: the newest token only",
         "model_kwargs = self._update_model_kwargs_for_generation(": "`extended(inputs)`",
         "next_token_logits = outputs.logits[:, -1]": "in float32, whatever the model's type",
-        "next_token_scores = logits_processor(": "section 7",
+        "next_token_scores = logits_processor(": "section 6",
         "torch.multinomial(": "sampled",
         "torch.argmax(": "greedy: the same function, one line",
-        "if has_eos_stopping_criteria:": "the trap of section 8",
+        "if has_eos_stopping_criteria:": "the trap of section 7",
         "next_tokens = next_tokens * unfinished_sequences": "`torch.where(unfinished, chosen, pad)`",
-        "unfinished_sequences = unfinished_sequences & ~stop": "section 8",
+        "unfinished_sequences = unfinished_sequences & ~stop": "section 7",
         "this_peer_finished = stop_check(": "feeds the streamer; True when all rows are done",
     },
     context=0,
 )
 
 # %% [markdown]
-# Older articles use other names. Up to about version 4.40 each decoding strategy was a separate public method, and
-# greedy decoding and sampling were two loops. Each entry is tested as the cell runs; `S0` and `S1` are two such
+# Older articles use other names. Up to about version 4.40 each decoding strategy was a separate public method. Today
+# they are private, and greedy decoding and sampling have become one; `_beam_search` and `_assisted_decoding` are still
+# methods of their own. Each entry is tested as the cell runs; `S0` and `S1` are two such
 # articles:
 
 # %%
@@ -879,12 +971,11 @@ for name in ("greedy_search", "sample", "_get_logits_warper"):
 # %% [markdown]
 # The [appendix](appendix_version_map.ipynb) has the complete map, from the older names to those of the installed
 # version.
-
-# %% [markdown]
+#
 # ## 14. Find the bug
 #
 # Here are three loops that run without an error. Each has **one** wrong line. They keep no cache, which is slower but
-# gives the same ids. First, what they write for the batch and the ends of section 6:
+# gives the same ids. First, what they write for the batch and the ends of section 5:
 
 # %%
 from course_utils.lessons.lesson05 import broken_loops as loops
@@ -895,8 +986,6 @@ for letter in loops.LETTERS:
     written = loops.run(loops.source(letter), *given)[:, length:]
     print(f"loop {letter}:", *[repr(tokenizer.decode(row)) for row in written], sep="\n    ")
 print("generate():", *[repr(tokenizer.decode(row)) for row in theirs], sep="\n    ")
-
-# %%
 for letter in loops.LETTERS:
     print(f"loop {letter}\n{loops.numbered(letter)}\n")
 

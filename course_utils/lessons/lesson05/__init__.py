@@ -3,20 +3,20 @@
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from ...checks.quiz import NumberPrediction, Option, Prediction, Question
-from ..fixtures import tiny
+from ..fixtures import tiny, warnings_on_the_page
 from .batch import tiny_ends, tiny_generate, tiny_rows
 from .broken_loops import check_loops
 from .loop_parts import check_finish, check_processors, check_sentences
 from .streamer import check_streamer
 
 __all__ = [
-    "TITLE",
     "check_finish",
     "check_loops",
     "check_processors",
     "check_sentences",
     "check_streamer",
     "quiz",
+    "warnings_on_the_page",
 ]
 
 

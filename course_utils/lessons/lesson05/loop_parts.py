@@ -222,6 +222,7 @@ def check_sentences(answer):
         (2, [" is", " fine! Are you?", " go. Go"]),
         (2, [" is here...", " fine. I am.", " wait"]),
         (3, [" a. b! c?", " a. b", " here... or not"]),
+        (1, [" a. b! c?", " is", " well! No."]),
         (1, [' said "no."', " is here.", " (or not?) No"]),
         (1, ["! So", " is here.", " no"]),
     ]:
@@ -252,6 +253,7 @@ def check_sentences(answer):
                 (_other(marks, want), "Each mark is counted, so the single token `...` counts as three. Count tokens."),
                 (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) >= 1), want), "One sentence ends a row here, although more were asked for."),
                 (_other(newest, want), "Part of the new text is not counted. Count over all of `input_ids[:, prompt_length:]` in every call."),
+                (_other(torch.tensor(_closed(tokenizer, ids[:, length:])) == sentences, want), "A row that has *more* sentences than were asked for is not done here. At least means `>=`."),
                 (_other(torch.tensor(_closed(tokenizer, ids[:, length:]) > sentences), want), "A row ends one sentence too late: it is done when the number is reached."),
                 (_other(want.any().expand(3), want), "One row's end ends all other rows here."),
             ],

@@ -10,18 +10,24 @@ from .batch import tiny_generate, tiny_rows
 
 @exercise("05/streamer", title="Stream tokens with their probabilities", minutes=12, difficulty=3)
 def check_streamer(answer):
-    """A class that is a streamer and a logits processor: what it collects, greedy and sampled, and whether
-    generate() still writes the same."""
+    """A class that is a streamer and a logits processor: what it collects, greedy and sampled, after a prompt
+    of several tokens and of one, and whether generate() still writes the same."""
     tokenizer = tiny()[1]
-    for arguments in ({}, {"do_sample": True, "top_k": 0}):
-        row = tiny_rows()[:1]
+    for arguments, row in (
+        ({}, tiny_rows()[:1]),
+        ({"do_sample": True, "top_k": 0}, tiny_rows()[:1]),
+        ({}, tiny_rows(("My",))),
+    ):
         out = _seeded(row, [_sharper], output_scores=True, return_dict_in_generate=True, **arguments)
         new = out.sequences[0, len(row[0]) :]
         texts = [tokenizer.decode([id]) for id in new.tolist()]
         probs = torch.cat(out.scores).softmax(-1)
         want = probs[range(6), new].tolist()
         said = "sampling" if arguments else "greedy decoding"
+        said += ", after a prompt of one token," if len(row[0]) == 1 else ""
         shown = _shown(answer, row, out.sequences, arguments, said)
+        if len(row[0]) == 1 and len(shown) == 7:
+            raise Mistake("A prompt of one token is taken for a new token. The prompt is (1, length), a new token (1,): compare `ids.ndim`, not the number of ids.")  # fmt: skip
         _reject_wrong_texts([text for text, _ in shown], texts, tokenizer, new, said)
         scores = torch.cat(out.scores)[range(6), new]
         log_probs = torch.tensor(want).log()

@@ -382,9 +382,13 @@ def by_a_table(tokenizer, prompt_length, sentences):
 
     class Sentences(StoppingCriteria):
         def __call__(self, input_ids, scores, **kwargs):
-            return closing[input_ids[:, prompt_length:]].sum(1) == sentences
+            return closing[input_ids[:, prompt_length:]].sum(1) >= sentences
 
     return Sentences()
+
+
+def exactly(tokenizer, prompt_length, sentences):
+    return lambda input_ids, scores, **kwargs: counts(tokenizer, input_ids[:, prompt_length:]) == sentences
 
 
 def with_the_prompt(tokenizer, prompt_length, sentences):
@@ -490,6 +494,7 @@ def test_sentences():
             (every_mark, "each mark is counted"),
             (the_first_one, "though more were asked for"),
             (one_late, "one sentence too late"),
+            (exactly, "At least means"),
             (marks_inside_too, "a mark inside a token"),
             (the_newest_token, "part of the new text"),
             (inverted, "the wrong way round"),
@@ -554,6 +559,17 @@ class ByLogSoftmax:
 
     def end(self):
         self.latest = None
+
+
+class CountsTheIds(Shows):
+    """Takes a prompt of one token for a new one."""
+
+    def put(self, ids):
+        if ids.numel() == 1:
+            id = ids.flatten()[0]
+            self.shown.append(
+                (self.tokenizer.decode([id]), 0.0 if self.probs is None else self.probs[id].item())
+            )
 
 
 class ShowsThePrompt(Shows):
@@ -679,6 +695,7 @@ def test_streamer():
         right=[Shows, ByLogSoftmax],
         wrong=[
             (ShowsThePrompt, "the prompt is included too"),
+            (CountsTheIds, "A prompt of one token is taken"),
             (MissesTheFirst, "the first new token is missing"),
             (MissesTheLast, "the last token is missing"),
             (ShowsIds, "these are ids"),
