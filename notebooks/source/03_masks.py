@@ -41,7 +41,7 @@ head.tokens, tuple(head.query.shape)  # (length, size)
 # **dot product**. It is large where two vectors point the same way.
 
 # %%
-query, key, value = head.query[2], head.key[1], head.value[1]  # query of "is"; key and value of "dog"
+query, key = head.query[2], head.key[1]  # of "is", of "dog"; each (size,)
 print((query * key).sum(), query @ key)
 
 # %% [markdown]
@@ -58,7 +58,7 @@ print("64 products, summed: typical size", (left * right).sum(-1).std().round().
 
 # %%
 asked = head.query[2] @ head.key.T / 64**0.5  # (key,)
-bars = {token: {"score": round(number, 2)} for token, number in zip(head.tokens, asked.tolist())}
+bars = {token: {"attention score": round(number, 2)} for token, number in zip(head.tokens, asked.tolist())}
 grouped_bars(bars, 'The query of "is" against all keys', "attention score")
 
 # %% [markdown]
@@ -73,16 +73,16 @@ print(by_hand, torch.allclose(by_hand, asked.softmax(-1)), torch.allclose(by_han
 
 # %% [markdown]
 # Now the values. The head multiplies each token's value by its weight, and adds them up. The picture has the first
-# eight of the 64 numbers; the last row is the sum of the three above it. That is all that this head does
-# for "is", and the library's own head returns the same vector.
+# six of the 64 numbers; the last row is the sum of the three above it. That is all that this head does for "is",
+# and the library's own head returns the same vector.
 
 # %%
 parts = by_hand[:, None] * head.value  # (key, size)
 mixed = parts.sum(0)  # the same as by_hand @ head.value
 torch.testing.assert_close(mixed, head.output[2], atol=1e-5, rtol=0)  # what the library's head returns
 names = [f"{weight:.2f} × {token}" for token, weight in zip(head.tokens, by_hand.tolist())]
-rows = torch.cat([parts, mixed[None]])[:, :8].tolist()
-heatmap(rows, [*names, "output"], [str(n) for n in range(8)], 'Values, weighted and added up, for "is"')
+rows = torch.cat([parts, mixed[None]])[:, :6].tolist()
+heatmap(rows, [*names, "output"], [str(n) for n in range(6)], 'Values, weighted and added up, for "is"', digits=3)
 
 # %% [markdown]
 # ## 2. Which keys may a query see?
@@ -628,12 +628,10 @@ for name, (each, its_tokenizer) in models.items():
 
 # %% [markdown]
 # This includes the rows with no key left. In eager they give each of the eight keys, including the future, a weight
-# of 1/8, even in the trained model. Here is the last layer's head 0, for "It will rain in the":
+# of 1/8, even in the trained model (printed as 0.12). Here is the last layer's head 0, for "It will rain in the":
 
 # %%
-labels = ["pad"] * 3 + sentences[0].split()
-shown = attentions[-1][0, 0].tolist()
-heatmap(shown, labels, labels, "Weights of the trained model, left-padded", "key", "query", limits=(0, 1))
+print(attentions[-1][0, 0].cpu())  # (query, key)
 
 # %% [markdown]
 # ## Recap
@@ -704,9 +702,8 @@ nan_cases = ...  # a set of pairs such as {("float32", "-1e4"), ("float16", "fin
 nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16", "-1e9")}
 
 # %% [markdown] tags=["solution"]
-# NaN needs a row with only −∞ in it: then −∞ is subtracted from −∞. −∞ gives that in every type. In
-# float16, whose range ends at −65504, −10⁹ *is* −∞. There `finfo.min` plus −20 overflows too, but two of the four
-# sums do not.
+# NaN needs a row with only −∞ in it: then −∞ is subtracted from −∞. −∞ gives that in every type. In float16, whose
+# range ends at −65504, −10⁹ *is* −∞. There `finfo.min` plus −20 overflows too, but two of the four sums do not.
 
 # %% tags=["check"]
 lesson.check_nan_cases(nan_cases)
