@@ -41,7 +41,7 @@ LESSONS = (
     _lesson(
         "03",
         "What does a mask do inside attention?",
-        exercises="nan-cases attend join",
+        exercises="attention-weights join attend nan-cases",
         predictions="predict-before predict-times predict-full-row predict-gradient predict-fillers",
         quiz="quiz-before quiz-half quiz-twice quiz-step quiz-mean",
     ),

@@ -1,9 +1,12 @@
-"""Lesson 03: predictions, exercise checks and quiz. The helpers whose names begin with `_` compute the answers."""
+"""Lesson 03: predictions, exercise checks, quiz, and one head's vectors. The helpers whose names begin with `_`
+compute the answers."""
+
+from types import SimpleNamespace
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
+from ..checks.exercise import Mistake, exercise, expect_close, expect_equal, show
 from ..checks.quiz import Option, Prediction, Question
 from ..masks import joined_mask, pad_sentences, position_ids
 from ..models import load
@@ -11,6 +14,36 @@ from ..models import load
 DTYPES = ("float32", "bfloat16", "float16")
 FILL_VALUES = ("-inf", "finfo.min", "-1e4", "-1e9")
 SCORES = (3.0, -20.0, 5.0, -40.0)
+
+
+def one_head(model, tokenizer, text, layer, head):
+    """What one head of a model computes with while the model reads a text.
+
+    layer, head: int, counted from 0
+    Returns a namespace: tokens, a list of str; query, key, value and output, (length, size) each, on the CPU. Where
+    a model rotates queries and keys by their positions, they are the rotated ones. Leaves the model on SDPA.
+    """
+    calls, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if func is fused:
+                calls.append((*args[:3], result))  # each (batch, head, length, size)
+            return result
+
+    inputs = tokenizer(text, return_tensors="pt").to(model.device)
+    model.set_attn_implementation("sdpa")
+    with torch.no_grad(), Watching():
+        model(**inputs)
+    heads = calls[layer][0].shape[1]
+    parts = (
+        part[0, head * part.shape[1] // heads].float().cpu() for part in calls[layer]
+    )  # heads may share keys
+    query, key, value, output = parts
+    tokens = [tokenizer.decode(id).strip() for id in inputs.input_ids[0].tolist()]
+    return SimpleNamespace(tokens=tokens, query=query, key=key, value=value, output=output)
+
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -162,7 +195,11 @@ def check_nan_cases(answer):
     if got == want:
         return "All twelve are right: a row is NaN where every entry has become −∞, and float16 gets there first."
     if not got:
-        raise Mistake("None at all? With −∞ on every key, each `exp` is 0, and softmax divides 0 by 0.")
+        raise Mistake("None at all? With −∞ on every key, softmax subtracts −∞ from −∞, and that is NaN.")
+    if len(got) == len(DTYPES) * len(FILL_VALUES):
+        raise Mistake(
+            "Not all twelve. If every `exp` were 0, softmax would divide 0 by 0. But it subtracts the row's largest entry first: where that is finite, it becomes 0, and `exp(0)` is 1."
+        )
     if want - {("float16", "-1e9")} == got:
         raise Mistake(
             "One pair is missing. Look for a fill value that is out of range in one of the types, and becomes −∞ there."
@@ -190,6 +227,98 @@ def _fill_name(fill):
     """The name of a fill value in FILL_VALUES, also for one that was given as a number."""
     numbers = {float(name): name for name in FILL_VALUES if name != "finfo.min"}
     return numbers.get(fill, str(fill)) if isinstance(fill, int | float) else str(fill)
+
+
+def _attention_weights(query, key, value, mask):
+    weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask).softmax(-1)
+    return weights, weights @ value
+
+
+@exercise("03/attention-weights", title="Write attention", minutes=10, difficulty=2)
+def check_attention_weights(answer):
+    """Weights and mixed values for one head, a batch with padding, and a step with one query."""
+    generator = torch.Generator().manual_seed(4)
+    causal, padding = torch.ones(5, 5).tril().bool(), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
+    for said, shape, queries, allowed in [
+        ("one head without a mask", (4, 9), 4, torch.ones(4, 4).bool()),
+        ("one head with a causal mask", (5, 4), 5, causal),
+        ("two texts and three heads", (2, 3, 5, 4), 5, causal[None, None] & padding[1:, None, None]),
+        ("one query and six keys", (1, 2, 6, 4), 1, torch.tensor([0, 1, 1, 1, 1, 1]).bool().view(1, 1, 1, 6)),
+        ("a left-padded batch, in which some queries have no key left", (2, 3, 5, 4), 5, causal & padding[:, None, None]),
+    ]:  # fmt: skip
+        query, key, value = (torch.randn(shape, generator=generator) for _ in range(3))
+        query = query[..., -queries:, :]
+        mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+        weights, mixed = _attention_weights(query, key, value, mask)
+        got = answer(query, key, value, mask)
+        inputs = f"{said}, where the values have the shape {shape} and the mask {tuple(mask.shape)},"
+        if isinstance(got, torch.Tensor):
+            raise Mistake("Return two tensors, the weights and the mixed values: `return weights, mixed`.")
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            raise Mistake(f"Return two tensors, the weights and the mixed values; got {show(got)}.")
+        if isinstance(got[0], torch.Tensor) and got[0].isnan().any():
+            raise Mistake(f"For {inputs} some weights are NaN. Add the mask as it is, with its finite numbers, to the attention scores.")  # fmt: skip
+        expect_close(
+            got[0],
+            weights,
+            inputs,
+            "The weights differ. The steps are: attention scores, divided by the square root of the size of a head; plus the mask; softmax over the keys.",
+            mistakes=_wrong_weights(query, key, mask, weights, mixed),
+        )
+        expect_close(
+            got[1],
+            mixed,
+            inputs,
+            "The weights are right, the mixed values are not: they are `weights @ value`.",
+            mistakes=[
+                (_unless_same(_scores(query, key) @ value, mixed), "The attention scores were multiplied by the values. Multiply the weights, which come after the softmax."),
+                (_unless_same((_scores(query, key) + mask) @ value, mixed), "The attention scores were multiplied by the values. Multiply the weights, which come after the softmax."),
+                (weights @ key, "The keys were mixed. The keys are there to be found; what a token passes on is its value."),
+                (_unless_same(weights.transpose(-1, -2) @ value, mixed) if queries == shape[-2] else None, "The weights were transposed before they met the values. Row *i* has query *i*'s weights: `weights @ value`."),
+                (value, "The values came back as they were. Mix them: `weights @ value`."),
+            ],
+        )  # fmt: skip
+    return (
+        "Attention, for any number of heads: the weights and the values that they mix. Section 7 runs on it."
+    )
+
+
+def _scores(query, key):
+    return query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+
+
+def _wrong_weights(query, key, mask, weights, mixed):
+    """The known mistakes in attention's weights: pairs of a wrong answer or a test of it, and a sentence."""
+    scores, size, bare = _scores(query, key), query.shape[-1], query @ key.transpose(-1, -2)
+    heads = query.shape[1] if query.ndim == 4 else 1
+    allowed = mask == 0
+    late = scores.softmax(-1).masked_fill(~allowed, 0)
+    wrong = [
+        ((bare + mask).softmax(-1), "The attention scores are not scaled: divide them by the square root of the size of a head."),
+        ((bare / size + mask).softmax(-1), "The attention scores are divided by the size of a head. Divide by its square root."),
+        ((bare / (heads * size) ** 0.5 + mask).softmax(-1), "The attention scores are divided by the root of the whole width, all heads together. Divide by the root of one head's size, `query.shape[-1] ** 0.5`."),
+        ((bare / key.shape[-2] ** 0.5 + mask).softmax(-1), "The attention scores are divided by the root of the number of keys. Divide by the root of the size of a head, `query.shape[-1] ** 0.5`."),
+        (scores.softmax(-1), "The mask has no effect on the weights."),
+        (late, "Forbidden weights are 0, but the others no longer sum to 1: the forbidden keys took a share. Add the mask to the attention scores, before the softmax."),
+        (scores.softmax(-1) + mask, "The mask was added to the weights, after the softmax. Add it to the attention scores, before it."),
+        ((scores - mask).softmax(-1), "The mask was subtracted, which allows what it forbids. Add it."),
+        (scores.masked_fill(allowed, torch.finfo(mask.dtype).min).softmax(-1), "The mask is used the wrong way round: 0 means that a query may attend."),
+        ((scores + mask).softmax(-2), "The softmax runs over the queries. Each query's weights over the keys should sum to 1: `dim=-1`."),
+        (scores + mask, "These are attention scores, not weights: the softmax is missing."),
+    ]  # fmt: skip
+    return [(_unless_same(known, weights), sentence) for known, sentence in wrong] + [
+        (lambda got: mixed.shape != weights.shape and got.shape == mixed.shape, "The two are the wrong way round: return the weights first, then the mixed values."),
+        (lambda got: got.shape != weights.shape, f"The weights need the shape (..., query, key), which is {tuple(weights.shape)} here: {tuple(query.shape)} times the keys with their last two dimensions swapped, `key.transpose(-1, -2)`."),
+    ]  # fmt: skip
+
+
+def yours_or_ours(answer):
+    """`answer`, the learner's `attention_weights`, if it passes its check; the course's own function if not."""
+    try:
+        passed = bool(check_attention_weights(answer))
+    except AssertionError:  # COURSE_STRICT=1
+        passed = False
+    return answer if passed else _attention_weights
 
 
 @exercise("03/attend", title="Write attention without NaN", minutes=12, difficulty=3)
@@ -224,7 +353,7 @@ def check_attend(answer):
                 ((scores / size).masked_fill(~allowed, off).softmax(-1).masked_fill(~allowed, 0) @ value, "The attention scores are divided by the size. Divide by its square root."),
                 (_unless_same((scores / size**0.5).softmax(-1) @ value, want), "The mask has no effect on the result."),
                 (_unless_same((scores / size**0.5).softmax(-1).masked_fill(~allowed, 0) @ value, want), "Forbidden weights are 0, but the others no longer sum to 1: the forbidden keys took a share. Mask the attention scores, before the softmax."),
-                (_unless_same((scores / size**0.5).masked_fill(allowed, off).softmax(-1) @ value, want), "The mask is used the wrong way round: True means that a query may attend."),
+                (_unless_same((scores / size**0.5).masked_fill(allowed, off).softmax(-1) @ value, want), "The mask is used the wrong way round: here and in SDPA, True means that a query may attend. In some other places, such as `torch.nn.MultiheadAttention`, it means the opposite."),
                 (masked.softmax(-2).masked_fill(~allowed, 0) @ value, "The softmax runs over the queries. Each query's weights over the keys should sum to 1: `dim=-1`."),
                 (lambda got: got.shape != want.shape, f"The result needs the shape of the values, {shape}."),
             ],
@@ -311,6 +440,10 @@ def check_join(answer):
         mask = torch.tensor(rows)
         batch, length = mask.shape
         want = joined_mask(mask)
+        if joined_mask.__name__ in getattr(getattr(answer.original, "__code__", None), "co_names", ()):
+            raise Mistake(
+                "This calls the course's own `joined_mask`. Write it yourself: make the causal mask, and join the two with `&`."
+            )
         got = answer(mask)
         causal, padding = torch.ones(length, length).tril().bool(), mask.bool()
         if not isinstance(got, torch.Tensor):

@@ -7,12 +7,13 @@ alternative text made from the same numbers. Pictures of numbers are in `numbers
 
 from .figure import COLORS, Figure
 from .numbers import dots, grouped_bars, heatmap, histogram, lines
-from .structure import arrows, grid, number_lines, tree
+from .structure import arrows, circles, grid, number_lines, tree
 
 __all__ = [
     "COLORS",
     "Figure",
     "arrows",
+    "circles",
     "dots",
     "grid",
     "grouped_bars",

@@ -1,11 +1,12 @@
-"""Pictures of structure: a grid of cells, a tree, places on number lines, two rows joined by arrows."""
+"""Pictures of structure: a grid, a tree, places on number lines or on circles, two rows joined by arrows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import atan2, degrees
 from typing import Any
 
-from .figure import COLORS, INK, LINE, MONO, Figure, bare, finished, new_canvas, table
+from .figure import COLORS, INK, LINE, MONO, Figure, bare, finished, new_canvas, new_panels, table
 
 CENTER: dict[str, Any] = {"ha": "center", "va": "center"}
 # How a kind of cell looks: fill, hatch, ink. They differ in grey, too.
@@ -185,6 +186,33 @@ def number_lines(
     for name, pairs in lines.items():
         texts.append(f"{name}: " + ", ".join(f"{label} at {number:g}" for number, label in pairs))
     texts += [f"{name}: {label}, from {start:g} to {end:g}" for name, start, end, label in marks]
+    return finished(canvas, "\n".join(texts))
+
+
+def circles(panels: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Figure:
+    """Points as hands of a clock, numbered from 0: a circle a panel, one beside the other.
+
+    panels: from a panel's name to its (x, y) points, none farther than about 1 from the middle
+    title:  what the picture shows
+    The alternative text has each hand's angle in degrees, counterclockwise from the right, 0 to 359.
+    """
+    from matplotlib.patches import Circle
+
+    canvas, columns = new_panels(3.4, len(panels))
+    texts = [f"{title} (degrees, counterclockwise from the right)"]
+    for axes, (name, points) in zip(columns, panels.items(), strict=True):
+        axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor=LINE, linewidth=1.2))
+        for number, (x, y) in enumerate(points):
+            axes.plot([0, x], [0, y], color=COLORS[0], linewidth=1.6)
+            axes.text(1.14 * x, 1.14 * y, str(number), **CENTER, fontsize=9, color=INK)
+        axes.set_xlim(-1.3, 1.3)
+        axes.set_ylim(-1.3, 1.3)
+        axes.set_aspect("equal")
+        bare(axes)
+        axes.set_title(name, fontsize=10)
+        angles = ", ".join(f"{n}: {round(degrees(atan2(y, x))) % 360}" for n, (x, y) in enumerate(points))
+        texts.append(f"{name}  {angles}")
+    canvas.suptitle(title, x=0.01, ha="left")
     return finished(canvas, "\n".join(texts))
 
 

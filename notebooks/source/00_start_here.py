@@ -170,7 +170,7 @@ Progress()
 # | 00 | Does it run? | 10 |
 # | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 45 |
 # | 02 | [Why pad, and on which side?](02_padding.ipynb) | 45, exercises 25 |
-# | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 25 |
+# | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 35 |
 # | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 60, exercises 55 |
 # | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 70, exercises 50 |
 # | 06 | [How is the next token chosen?](06_decoding.ipynb) | 60, exercises 45 |

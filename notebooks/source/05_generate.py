@@ -240,8 +240,8 @@ drawn = []
 for row in ended[:, length:].tolist():
     print(row)
     last = next((at for at, id in enumerate(row) if id in ends["eos_token_id"]), len(row))
-    drawn.append([(str(id), kinds[(at >= last) + (at > last)]) for at, id in enumerate(row[:9])])
-grid(drawn, "The first nine steps of three rows", kinds, rows=["row 0", "row 1", "row 2"])
+    drawn.append([(str(id), kinds[(at >= last) + (at > last)]) for at, id in enumerate(row[:7])])
+grid(drawn, "The first seven steps of three rows", kinds, rows=["row 0", "row 1", "row 2"])
 
 # %% [markdown]
 # Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and all the while the

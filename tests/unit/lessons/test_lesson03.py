@@ -9,8 +9,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 
 from course_utils.lessons import lesson03
 from course_utils.masks import additive_mask, joined_mask, pad
+from course_utils.models import load
 from lesson_code import definitions
-from prove import prove_exercise, prove_questions
+from prove import private_progress, prove_exercise, prove_questions, stub
 
 SMALLEST = torch.finfo(torch.float32).min
 
@@ -54,7 +55,135 @@ def test_rotate_of_the_lesson_is_the_librarys(base):
         torch.testing.assert_close(rotate(ours, positions, base), theirs, atol=1e-4, rtol=0)
 
 
-# ---- exercise 1 --------------------------------------------------------------------------------------
+def test_one_head_is_the_models_own():
+    model, tokenizer = load("tiny-llama")
+    text = "My dog is"
+    heads = model.config.num_attention_heads
+    got = [lesson03.one_head(model, tokenizer, text, 1, head) for head in range(heads)]
+    model.set_attn_implementation("eager")
+    inputs = tokenizer(text, return_tensors="pt").to(model.device)
+    with torch.no_grad():
+        (theirs,) = model(**inputs, output_attentions=True).attentions[1].cpu()
+    mask = additive_mask(joined_mask(torch.ones(1, len(got[0].tokens))))[0, 0]
+    for one, weights in zip(got, theirs, strict=True):
+        ours, mixed = lesson03.yours_or_ours(stub)(one.query, one.key, one.value, mask)
+        torch.testing.assert_close(ours, weights, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mixed, one.output, atol=1e-5, rtol=0)
+
+
+def test_torchs_multihead_attention_takes_true_for_forbidden():
+    attention, x = torch.nn.MultiheadAttention(4, 1, batch_first=True), torch.randn(1, 3, 4)
+    _, weights = attention(x, x, x, attn_mask=torch.ones(3, 3).triu(1).bool())
+    assert weights[0, 0].tolist() == [1, 0, 0]
+
+
+# ---- attention ---------------------------------------------------------------------------------------
+
+
+def attention(query, key, value, mask):
+    weights = (scaled(query, key) + mask).softmax(-1)
+    return weights, weights @ value
+
+
+def attention_by_einsum(query, key, value, mask):
+    scores = torch.einsum("...qs,...ks->...qk", query, key) / torch.tensor(query.shape[-1]).sqrt() + mask
+    powers = (scores - scores.amax(-1, keepdim=True)).exp()
+    weights = powers / powers.sum(-1, keepdim=True)
+    return [weights, torch.einsum("...qk,...ks->...qs", weights, value)]
+
+
+def with_weights(weights):
+    """A wrong answer, from a function of query, key and mask to the weights."""
+
+    def answer(query, key, value, mask):
+        made = weights(query, key, mask)
+        return made, made @ value
+
+    return answer
+
+
+def with_mixed(mixed):
+    """A wrong answer with the right weights, from a function of weights, scores, key and value."""
+
+    def answer(query, key, value, mask):
+        weights, _ = attention(query, key, value, mask)
+        return weights, mixed(weights, scaled(query, key), key, value)
+
+    return answer
+
+
+def width(query):
+    return query.shape[-1] * (query.shape[1] if query.ndim == 4 else 1)
+
+
+def bare(query, key):
+    return query @ key.transpose(-1, -2)
+
+
+def test_attention_weights():
+    prove_exercise(
+        lesson03.check_attention_weights,
+        right=[attention, attention_by_einsum],
+        wrong=[
+            (with_weights(lambda q, k, m: (bare(q, k) + m).softmax(-1)), "are not scaled"),
+            (
+                with_weights(lambda q, k, m: (bare(q, k) / q.shape[-1] + m).softmax(-1)),
+                "by the size of a head. Divide by its",
+            ),
+            (with_weights(lambda q, k, m: (bare(q, k) / width(q) ** 0.5 + m).softmax(-1)), "the whole width"),
+            (
+                with_weights(lambda q, k, m: (bare(q, k) / k.shape[-2] ** 0.5 + m).softmax(-1)),
+                "root of the number of keys",
+            ),
+            (with_weights(lambda q, k, m: scaled(q, k).softmax(-1)), "the mask has no effect"),
+            (
+                with_weights(lambda q, k, m: scaled(q, k).softmax(-1).masked_fill(m < 0, 0)),
+                "no longer sum to 1",
+            ),
+            (with_weights(lambda q, k, m: scaled(q, k).softmax(-1) + m), "was added to the weights"),
+            (with_weights(lambda q, k, m: (scaled(q, k) - m).softmax(-1)), "was subtracted"),
+            (
+                with_weights(lambda q, k, m: scaled(q, k).masked_fill(m == 0, SMALLEST).softmax(-1)),
+                "the wrong way round: 0 means",
+            ),
+            (with_weights(lambda q, k, m: (scaled(q, k) + m).softmax(-2)), "runs over the queries"),
+            (with_weights(lambda q, k, m: scaled(q, k) + m), "the softmax is missing"),
+            (
+                with_weights(lambda q, k, m: scaled(q, k).masked_fill(m < 0, float("-inf")).softmax(-1)),
+                "some weights are NaN",
+            ),
+            (
+                lambda q, k, v, m: (attention(q, k, v, m)[0] @ v, attention(q, k, v, m)[0]),
+                "return the weights first",
+            ),
+            (
+                lambda q, k, v, m: (q.transpose(-1, -2) @ k[..., -q.shape[-2] :, :], v),
+                "last two dimensions swapped",
+            ),
+            (with_mixed(lambda weights, scores, key, value: scores @ value), "were multiplied by the values"),
+            (with_mixed(lambda weights, scores, key, value: weights @ key), "the keys were mixed"),
+            (
+                with_mixed(lambda weights, scores, key, value: weights.transpose(-1, -2) @ value),
+                "were transposed before",
+            ),
+            (with_mixed(lambda weights, scores, key, value: value), "came back as they were"),
+            (with_mixed(lambda weights, scores, key, value: 2 * weights @ value), "the mixed values are not"),
+            (lambda q, k, v, m: attention(q, k, v, m)[1], "`return weights, mixed`"),
+            (lambda q, k, v, m: "weights", "mixed values; got"),
+        ],
+    )
+
+
+def test_the_lesson_runs_on_the_learners_attention_if_it_passes():
+    with private_progress():
+        assert lesson03.yours_or_ours(attention_by_einsum) is attention_by_einsum
+    for strict in (False, True):
+        with private_progress(strict):
+            ours = lesson03.yours_or_ours(with_mixed(lambda weights, scores, key, value: value))
+            assert ours is lesson03._attention_weights
+
+
+# ---- exercise 4 --------------------------------------------------------------------------------------
 
 NAN = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("float16", "-1e9")}
 
@@ -70,6 +199,7 @@ def test_nan_cases():
         ],
         wrong=[
             (set(), "none at all"),
+            ({(dtype, fill) for dtype in lesson03.DTYPES for fill in lesson03.FILL_VALUES}, "not all twelve"),
             (NAN - {("float16", "-1e9")}, "out of range in one of the types"),
             (NAN | {("float16", "finfo.min")}, "overflows only for the attention scores"),
             (NAN | {("float32", "finfo.min")}, "adding an attention score changes nothing"),
@@ -95,7 +225,7 @@ def test_no_message_calls_the_sums_of_float16_equal(answer):
     assert "overflows only for the attention scores −20 and −40" in message and "equal" not in message
 
 
-# ---- exercise 2 --------------------------------------------------------------------------------------
+# ---- exercise 3 --------------------------------------------------------------------------------------
 
 
 def scaled(query, key):
@@ -273,7 +403,7 @@ def test_attend_rejects_other_forms_of_the_same_mistakes(answer, words):
     assert words in lesson03.check_attend(answer).message
 
 
-# ---- exercise 3 --------------------------------------------------------------------------------------
+# ---- exercise 2 --------------------------------------------------------------------------------------
 
 
 def causal(mask):
@@ -343,6 +473,10 @@ def as_list(mask):
     return by_broadcasting(mask).tolist()
 
 
+def the_courses_own(mask):
+    return joined_mask(mask)
+
+
 def test_join():
     prove_exercise(
         lesson03.check_join,
@@ -360,5 +494,6 @@ def test_join():
             (heads_first, "the shape should be"),
             (numbers, "a tensor of type torch.bool"),
             (as_list, "got list"),
+            (the_courses_own, "write it yourself"),
         ],
     )

@@ -3,7 +3,18 @@
 import html
 import re
 
-from course_utils.plots import arrows, dots, grid, grouped_bars, heatmap, histogram, lines, number_lines, tree
+from course_utils.plots import (
+    arrows,
+    circles,
+    dots,
+    grid,
+    grouped_bars,
+    heatmap,
+    histogram,
+    lines,
+    number_lines,
+    tree,
+)
 
 VALUES = {"English": {"A": 13, "B": 14.5}, "<b>Hindi</b>": {"A": 139, "B": 0}}
 
@@ -115,6 +126,16 @@ def test_a_grid_says_each_cells_kind():
 def test_a_tree_is_indented_below_its_root():
     root = ("ab", "rank 3", [("a", "", []), ("b", "", [])])
     assert repr(tree(root, "A merge")).splitlines() == ["A merge", "ab (rank 3)", "  a", "  b"]
+
+
+def test_circles_say_each_hands_angle():
+    figure = circles({"fast": [(1, 0), (0, 1), (-1, 0)], "slow": [(1, 0), (0, -1)]}, "Two clocks")
+    assert figure.alt.splitlines() == [
+        "Two clocks (degrees, counterclockwise from the right)",
+        "fast  0: 0, 1: 90, 2: 180",
+        "slow  0: 0, 1: 270",
+    ]
+    assert figure.png.startswith(b"\x89PNG")
 
 
 def test_number_lines_list_places_and_distances():
