@@ -62,7 +62,7 @@ LESSONS = (
     _lesson(
         "06",
         "How is the next token chosen?",
-        exercises="top-p targets forbid beams",
+        exercises="top-p targets forbid score-beams beams",
         predictions="predict-cold predict-typical predict-order predict-beams",
         quiz="quiz-top-p quiz-test quiz-negative",
     ),

@@ -173,7 +173,7 @@ Progress()
 # | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 35 |
 # | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 60, exercises 55 |
 # | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 70, exercises 50 |
-# | 06 | [How is the next token chosen?](06_decoding.ipynb) | 60, exercises 45 |
+# | 06 | [How is the next token chosen?](06_decoding.ipynb) | 70, exercises 53 |
 # | 07 | [How likely was that?](07_scores.ipynb) | 50, exercises 35 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |

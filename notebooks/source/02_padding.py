@@ -371,8 +371,6 @@ for (side, mask, given), distances in table.items():
         absolute = model.config.model_type == "gpt2"
         right = side == "right" or (mask and (given or not absolute))
         assert distances[name] < 1e-4 if right else distances[name] > 0.05
-
-# %% tags=["answer"]
 cases = [f"{side}{', mask' * mask}{', positions' * given}" for side, mask, given in table]
 numbers = [list(distances.values()) for distances in table.values()]
 heatmap(numbers, cases, list(models), "Total variation", limits=(0, 1))

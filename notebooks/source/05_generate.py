@@ -637,7 +637,8 @@ for step in decode_steps(model, batch, max_new_tokens=3, **settings, **ends):
 
 # %% [markdown]
 # Now try it yourself: step forward, step back, and look at the distribution after each processor. Choose a different
-# token from the model's, and a second branch begins, which continues on its own. (The top-k of 50 among the
+# token from the model's, and a second branch begins, which continues on its own. In the timeline, point at a cell: the line
+# of the library's loop that made it is marked. (The top-k of 50 among the
 # processors is the one from section 2.)
 
 # %% tags=["nbval-ignore-output"]

@@ -12,7 +12,7 @@
 # - forbid a word, allow only certain ones, steer with a second text, and say what a second model changes,
 # - write beam search, and say what it does not guarantee.
 #
-# *60 minutes, and 45 more for the exercises. You need: lesson 05.*
+# *70 minutes, and 53 more for the exercises. You need: lesson 05.*
 
 # %% [markdown]
 # ## 1. From logits to a choice
@@ -22,6 +22,7 @@ import torch
 
 from course_utils import load, needs_transformers
 from course_utils.lessons import lesson06 as lesson
+from course_utils.plots import grid, grouped_bars, histogram, lines
 from course_utils.widgets import BeamTree, NextToken, Predict, Quiz
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`
@@ -107,10 +108,21 @@ samplers = {
 }
 
 # %% [markdown]
-# A few draws from any of them look plausible. So we count the draws of each of the 30 likeliest tokens, and of all
-# others together. **Chi-square** is the sum of (counted − expected)² / expected. For a right sampler it is about 30,
-# with a standard deviation of √60. We measure how many of these standard deviations a sampler is off, and call it
-# wrong at six or more.
+# A few draws from any of them look plausible. So we count. Here are a right and a wrong sampler, 1,000 draws each, beside
+# the counts that the probabilities let us expect:
+
+# %%
+likely = bowl[0].topk(4).indices
+expected = 1000 * bowl[0].softmax(-1)
+counts = {name: sampler(bowl[0], 1000).bincount(minlength=len(expected)) for name, sampler in list(samplers.items())[::3]}
+bars = {tokenizer.decode(id): {"expected": round(expected[id].item()), **{name: count[id].item() for name, count in counts.items()}} for id in likely}
+grouped_bars(bars, "1,000 draws", "draws")
+
+# %% [markdown]
+# Chance moves every count a little: an expected count of 75 is off by about √75 = 9. **Chi-square** makes one number of all: the
+# sum of (counted − expected)² / expected, over the 30 likeliest tokens and all others together. For a right sampler each of
+# the 31 terms is about 1. Their sum is 30 on average, with a standard deviation of √60; we count in these standard
+# deviations. This is what 100 tests of a right sampler give:
 
 # %%
 def off_by(draws, scores, bins=30):
@@ -121,8 +133,9 @@ def off_by(draws, scores, bins=30):
     return (((counts - expected) ** 2 / expected).sum() - bins) / (2 * bins) ** 0.5
 
 
-farthest = max(off_by(multinomial(bowl[0], 1000), bowl[0]) for _ in range(100))
-print("multinomial, tested 100 times, is never off by more than 6:", bool(farthest < 6))
+tests = [off_by(multinomial(bowl[0], 1000), bowl[0]).item() for _ in range(100)]
+assert max(tests) < 6
+histogram(tests, "A right sampler, tested 100 times", "standard deviations off", bins=20, marks={"wrong from here on": 6.0})
 
 # %%
 for name, sampler in samplers.items():
@@ -140,8 +153,20 @@ for draws in (1000, 100_000):
     print(f"temperature 0.95, {draws:7,} draws: {'cannot be told from a right one' if off < 6 else 'WRONG'}")
 
 # %% [markdown]
-# To know that Gumbel noise is right at any number of draws, one needs a proof; lesson 09 uses it.
-#
+# To know that Gumbel noise is right at any number of draws, one needs a proof. It takes three lines. −log *u* is exponential noise
+# *e*, so the noise is −log *e*, and the largest log pᵢ − log eᵢ is the *smallest* eᵢ / pᵢ. Such a quotient is a waiting
+# time with rate pᵢ. And of several waiting times, the first to end is *i* with a chance in proportion to its rate: with
+# probability pᵢ. That race is how `torch.multinomial` itself draws one token:
+
+# %%
+probs = bowl[0].softmax(-1)
+for seed in range(100):
+    torch.manual_seed(seed)
+    drawn = torch.multinomial(probs, 1).item()
+    torch.manual_seed(seed)
+    assert (probs / torch.empty_like(probs).exponential_()).argmax().item() == drawn
+
+# %% [markdown]
 # Now `generate()` itself, with a tiny model with random weights. `num_return_sequences=3` gives the same as repeating
 # the prompt three times:
 
@@ -209,6 +234,14 @@ print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
 kept = {count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row in rows}
 print("p is the largest probability; kept:", kept)
+
+# %% [markdown]
+# A filter finds its tokens in *sorted* order, and has to mark them where their ids are. `scatter` does that: it writes each
+# value at the index that stands in the same place.
+
+# %%
+order = torch.tensor([2, 0, 1])  # id 2 comes first
+torch.zeros(3, dtype=torch.bool).scatter(0, order, torch.tensor([False, True, True]))  # the second and third are marked
 
 # %% [markdown]
 # ### Exercise 1: Write top-p · difficulty 2 of 3 · 10 minutes
@@ -279,6 +312,20 @@ for prompt in prompts:
     left = [filter(None, scores) for filter in filters]
     kept = "  ".join(f"{count(one):8}" for one in left)
     print(f"{prompt:28} {entropy(scores)[0]:8.1f} {kept}  {bool(left[-1][0, scores.argmax()].isfinite())}")
+
+# %% [markdown]
+# Which tokens are those? The twelve likeliest after "a big bowl of", and what each filter leaves of them:
+
+# %%
+order = bowl[0].argsort(descending=True)[:12]
+kinds = ("kept", "removed")
+names = ("top-k 8", "top-p 0.3", "min-p 0.3", "typical 0.5")
+small_filters = (TopKLogitsWarper(8), TopPLogitsWarper(0.3), MinPLogitsWarper(0.3), TypicalLogitsWarper(0.5))
+cells = []
+for filter in small_filters:
+    stays = filter(None, bowl)[0, order].isfinite()
+    cells.append([(f"{100 * probs[id]:.1f}", kinds[not stay]) for id, stay in zip(order, stays)])
+grid(cells, "Probabilities in %, and what is kept", kinds, rows=list(names), columns=[tokenizer.decode(id).strip()[:7] for id in order])
 
 # %% [markdown]
 # Top-k ignores how certain the model is; top-p and min-p adapt to it. And **typical** may drop the likeliest token of
@@ -377,8 +424,8 @@ for added in (0, 20, -40):
 
 # %% [markdown]
 # The same penalty means different things for models whose logits have different offsets. It also applies to the
-# tokens of the prompt, such as all of these commas. In `generate()`, with left padding and a mask, padding tokens are
-# not penalised:
+# tokens of the prompt, such as all of these commas. In the processor that `generate()` builds, with left padding and a mask,
+# padding tokens are not penalised. The class, called by hand on padded ids, knows no mask, and penalises the end:
 
 # %%
 tokenizer.padding_side = "left"
@@ -387,6 +434,25 @@ alone = tokenizer("I like", return_tensors="pt").to(model.device)
 ask = {"max_new_tokens": 1, "repetition_penalty": 1.3, **record}
 padded, single = (model.generate(**inputs, **ask).scores[0].cpu() for inputs in (batch, alone))
 assert torch.allclose(padded[1], single[0], atol=1e-3)
+by_class = RepetitionPenaltyLogitsProcessor(1.3)(batch.input_ids.cpu(), next_logits("I like").repeat(2, 1))
+print("the class by hand on the padded ids gives the same:", torch.allclose(by_class[1], single[0], atol=1e-3))
+
+# %% [markdown]
+# A token is penalised once, however often it stands there. Other libraries have two more: a **presence penalty** subtracts a
+# number once, a **frequency penalty** for each time. Both are a processor of a few lines. `scatter_add_` counts:
+
+# %%
+def presence_frequency(presence, frequency):
+    def processor(input_ids, scores):
+        times = torch.zeros_like(scores).scatter_add_(-1, input_ids, torch.ones_like(input_ids, dtype=scores.dtype))
+        return scores - presence * (times > 0) - frequency * times
+
+    return processor
+
+
+processor = presence_frequency(0.5, 0.4)
+comma = tokenizer.encode(",")[0]
+print("the logit of the comma moves by", f"{(processor(ids, scores) - scores)[0, comma]:.1f}", "for", (ids == comma).sum().item(), "commas")
 
 # %% [markdown]
 # ## 6. The order
@@ -421,7 +487,8 @@ for (one, first), (other, second) in combinations(steps.items(), 2):
 
 # %% [markdown]
 # A temperature keeps the order of the tokens, and top-k looks at nothing else. Top-p and min-p look at probabilities,
-# which the temperature changes: 328 tokens or 10. And top-p after top-k uses probabilities among *what top-k kept*.
+# which the temperature changes: 328 tokens or 10. And top-p after top-k uses probabilities among *what top-k kept*. Min-p
+# and top-k commute: min-p compares with the largest probability, which top-k always keeps, and ratios stay.
 
 # %% [markdown]
 # ## 7. Forbid and allow
@@ -584,7 +651,29 @@ for label, helper in (("random assistant", {"assistant_model": clueless}), ("cop
     print(f"{label}: {needed}, {torch.equal(ids, alone)}")
 
 # %% [markdown]
-# The assistant changes how *fast* greedy decoding is, not what it writes. `prompt_lookup_num_tokens` needs no second
+# The assistant changes how *fast* greedy decoding is, not what it writes. And when sampling? The large model accepts a
+# drawn token *x* with probability min(1, p(x) / q(x)), p being its own distribution and q the assistant's. If it
+# refuses, it draws from what q gave too little, max(0, p − q). Section 2's test judges that rule, and a tempting
+# simpler one that draws from p again:
+
+# %%
+p, q = bowl[0].softmax(-1), (bowl[0] / 2).softmax(-1)  # the assistant is less certain
+
+
+def with_assistant(instead, count=2000):
+    drawn = torch.multinomial(q, count, replacement=True, generator=random)
+    refused = torch.rand(count, generator=random) >= (p / q)[drawn]
+    again = torch.multinomial(instead, count, replacement=True, generator=random)
+    return torch.where(refused, again, drawn)
+
+
+for name, instead in (("from max(0, p − q)", (p - q).clamp(min=0)), ("from p again", p)):
+    off = off_by(with_assistant(instead), bowl[0])
+    print(f"refused, then {name:19}", "cannot be told from p" if off < 6 else "WRONG")
+    assert (off < 6) == (instead is not p)
+
+# %% [markdown]
+# So an assistant keeps the distribution, too, by that rule alone. `prompt_lookup_num_tokens` needs no second
 # model: it copies what followed the same tokens earlier in the text.
 
 # %% [markdown]
@@ -605,18 +694,47 @@ totals, ids = after([[]])[0].topk(3)
 beams = [[id] for id in ids.tolist()]
 print([(tokenizer.decode(beam), f"{total:.2f}") for beam, total in zip(beams, totals)])
 
+# %% [markdown]
+# Each step of **beam search** compares all continuations of all beams, and keeps as many as there are beams. It has four parts: score,
+# choose, copy, stop. You write the first two.
+
+# %% [markdown]
+# ### Exercise 4: Score the continuations · difficulty 2 of 3 · 8 minutes
+#
+# One prompt's beams have the sums `totals` so far. Return the best `count` continuations of all beams together, best
+# first: triples of the new sum, the number of the beam, and the token.
+
+# %% tags=["exercise"]
+def score_beams(log_probs: torch.Tensor, totals: torch.Tensor, count: int) -> list[tuple[float, int, int]]:
+    """Return `count` triples (total, beam, token), best first. log_probs: (beams, vocab); totals: (beams,)"""
+    raise NotImplementedError
+
+# %% tags=["solution"]
+def score_beams(log_probs: torch.Tensor, totals: torch.Tensor, count: int) -> list[tuple[float, int, int]]:
+    """Return `count` triples (total, beam, token), best first. log_probs: (beams, vocab); totals: (beams,)"""
+    best = (log_probs + totals[:, None]).flatten().topk(count)
+    places = [divmod(place, log_probs.shape[1]) for place in best.indices.tolist()]
+    return [(total, beam, token) for total, (beam, token) in zip(best.values.tolist(), places)]
+
+# %% [markdown] tags=["solution"]
+# All sums compete in one row of beams × vocabulary numbers. `divmod` by the size of the vocabulary tells the beam and
+# the token of each place in it.
+
+# %% tags=["check"]
+lesson.check_score_beams(score_beams)
+
+# %% [markdown] tags=["hints"]
+# - `totals[:, None]` is added to every token of its beam.
+# - `.flatten().topk(count)` finds the best of all beams together.
+# - Place number 49,152 of the flattened sums is token 0 of beam 1: `divmod(place, vocab)`.
+
 # %%
-sums = after(beams) + totals[:, None]  # (beams, vocab)
-best = sums.flatten().topk(3)
-for total, place in zip(best.values, best.indices.tolist()):
-    beam, token = divmod(place, sums.shape[1])
+score_beams = lesson.usable_score_beams(score_beams)
+for total, beam, token in score_beams(after(beams), totals, 3):
     print(f"{total:.2f}  beam {beam}: {tokenizer.decode([*beams[beam], token])!r}")
 
 # %% [markdown]
 # The best two tokens spell ` spaghetti`, whose first token was only third; greedy decoding continues from ` pizza`.
-# Each step of **beam search** compares all continuations of all beams, and keeps as many as there are beams.
-
-# %% [markdown]
 # Here is every candidate that the library considered. A full stop ends a text. How many beams does it take to find `
 # spaghetti`?
 
@@ -634,7 +752,7 @@ BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_t
 # - Only candidates among the first *beams* become results.
 
 # %% [markdown]
-# ### Exercise 4: Finish beam search · difficulty 2 of 3 · 12 minutes
+# ### Exercise 5: Sort out the candidates · difficulty 2 of 3 · 12 minutes
 #
 # You are given one prompt's candidates at one step, best first. Return those that continue, at most `num_beams` of
 # them, and those that have ended and count as results. In the last step every candidate ends. The rest of the search
@@ -676,17 +794,48 @@ lesson.check_sort_out(sort_out)
 # - Candidates that have not ended continue, until there are `num_beams` of them, whatever their rank.
 
 # %% [markdown]
-# Here is the rest. All beams of all prompts are rows of one batch. If one beam is continued twice and another not at
-# all, rows are copied, along with their cache. `sort_out` is the course's own; you can replace it with yours.
+# Third part, **copy**. All beams of all prompts are rows of one batch. If one beam is continued twice and another not at
+# all, rows are copied, along with their keys and values:
 
 # %%
 from transformers import DynamicCache
 
 from course_utils.masks import position_ids
 
+sort_out = lesson.usable_sort_out(sort_out)
 
+
+def copied(ids, cache, continued):  # continued: for each new beam the row that it continues, and its token
+    rows, tokens = torch.tensor(continued, device=ids.device).T  # each (prompts * beams,)
+    cache.reorder_cache(rows)
+    return torch.cat([ids[rows], tokens[:, None]], dim=1)
+
+
+cache, three = DynamicCache(config=model.config), torch.tensor(beams, device=model.device)  # (3, 1)
+with torch.no_grad():
+    model(three, cache=cache)
+print(copied(three, cache, [(0, 5), (0, 6), (2, 7)]).tolist(), "keys equal:", torch.equal(*cache.layers[0].keys[:2]))
+
+# %% [markdown]
+# Fourth, **stop**. A prompt is done when it has `num_beams` results and its best beam cannot beat them any more. That is a guess,
+# since the beam may still grow: by default its sequence score is taken at the length it has *now*. `early_stopping=True`
+# does not ask and stops at `num_beams` results; `"never"` takes the most hopeful length.
+
+# %%
+def goes_on(results, best_total, length, num_beams, penalty):
+    full = len(results) == num_beams
+    return not full or best_total / length**penalty > results[-1][0]
+
+
+done = [(-1.0, [4]), (-1.2, [5])]  # two results, the worse one at −1.2
+print([goes_on(done, total, 3, 2, 1.0) for total in (-3.3, -3.9)])
+
+# %% [markdown]
+# And the four together:
+
+# %%
 @torch.no_grad()
-def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_out=lesson.sort_out):
+def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0):
     """For each prompt its `num_beams` best results: a list of (sequence score, new ids), best first."""
     prompts, length = batch["input_ids"].shape
     ids, mask = (batch[name].repeat_interleave(num_beams, dim=0) for name in ("input_ids", "attention_mask"))
@@ -697,34 +846,23 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0, sort_
     for step in range(1, new_tokens + 1):
         logits = model(given, attention_mask=mask, position_ids=positions, cache=cache).logits[:, -1]
         log_probs = logits.float().log_softmax(-1).unflatten(0, (prompts, num_beams))  # (prompts, beams, vocab)
-        sums = (log_probs + totals[..., None]).flatten(1)
-        best = sums.topk(max(2, 1 + len(end_ids)) * num_beams)
-        go_on = []  # for each new beam: the row that it continues, and its token
-        for prompt in range(prompts):
-            places = [divmod(place, log_probs.shape[-1]) for place in best.indices[prompt].tolist()]
-            candidates = [(total, *place) for total, place in zip(best.values[prompt].tolist(), places)]
+        continued = []
+        for prompt, row in enumerate(range(0, prompts * num_beams, num_beams)):  # row: the first of this prompt
+            candidates = score_beams(log_probs[prompt], totals[prompt], max(2, 1 + len(end_ids)) * num_beams)
             running, ended = sort_out(candidates, num_beams, end_ids, step == new_tokens)
-            row = prompt * num_beams  # the first row of this prompt
             if searching[prompt]:
                 new = [(total / step**penalty, ids[row + beam, length:].tolist() + [token]) for total, beam, token in ended]
                 results[prompt] = sorted(results[prompt] + new, reverse=True)[:num_beams]
             if running:
-                full = len(results[prompt]) == num_beams
-                searching[prompt] &= not full or running[0][0] / step**penalty > results[prompt][-1][0]
+                searching[prompt] &= goes_on(results[prompt], running[0][0], step, num_beams, penalty)
                 totals[prompt] = torch.tensor([total for total, _, _ in running])
-                go_on += [(row + beam, token) for _, beam, token in running]
-        if not go_on or not any(searching):
+                continued += [(row + beam, token) for _, beam, token in running]
+        if not continued or not any(searching):
             break
-        rows, tokens = torch.tensor(go_on, device=ids.device).T  # each (prompts * beams,)
-        cache.reorder_cache(rows)
-        given = tokens[:, None]
-        ids, mask = torch.cat([ids[rows], given], dim=1), torch.nn.functional.pad(mask, (0, 1), value=1)
+        ids = copied(ids, cache, continued)
+        given, mask = ids[:, -1:], torch.nn.functional.pad(mask, (0, 1), value=1)
         positions = positions[:, -1:] + 1
     return results
-
-# %% [markdown]
-# `searching` is the library's default way to stop: a prompt is done when it has `num_beams` results, and the sequence
-# score of its best beam, at the length it has *now*, is no better than the worst of them.
 
 # %% [markdown]
 # **The result of this lesson.** Three models, a left-padded batch and four beams, with three length penalties for the
@@ -775,26 +913,21 @@ for width in (1, 2, 3):
     print(f"{width} beams: {log_probs[0, -8:].sum():6.2f}  {tokenizer.decode(found[0, -8:])!r}")
 
 # %% [markdown]
+# And with more beams? Here is the sum that each width finds:
+
+# %%
+found = {}
+for width in (1, 2, 3, 4, 5, 8, 16):
+    ids = model.generate(**cat, num_beams=width, max_new_tokens=8, length_penalty=0.0, eos_token_id=None)
+    with torch.no_grad():
+        found[width] = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[0, -8:].sum().item()
+lines(list(found), {"log probability": list(found.values())}, "A wider search may be worse", "beams", "sum of eight log probabilities")
+
+# %% [markdown]
 # Two beams beat greedy decoding, but three are **worse** than one: the greedy beginning dropped out of the three best
 # before its good continuation came. A wider search may be better, but there is no guarantee. Only a search that never
 # drops a text that could still win is sure to find the most probable one, and whether that is the best text is
 # another question.
-
-# %% [markdown]
-# ## 10. What is `synced_gpus` for?
-#
-# Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all the
-# pieces. So a GPU whose texts have ended must keep computing, for the others. These lines of `generate()` decide it,
-# and do it:
-
-# %%
-import inspect
-
-from transformers import GenerationMixin
-
-for function, words in (("_extract_generation_mode_kwargs", "world_size >"), ("_has_unfinished_sequences", "continue until")):
-    source = inspect.getsource(getattr(GenerationMixin, function)).splitlines()
-    print(*[line.strip() for line in source if words in line])
 
 # %% [markdown]
 # ## Recap
@@ -815,7 +948,19 @@ Quiz(lesson.quiz)
 # ## Where to look next
 #
 # In `transformers/generation/utils.py`: `_beam_search`, with `_check_early_stop_heuristic` for where it stops, and
-# `_assisted_decoding`.
-#
+# `_assisted_decoding`. Two strategies of older articles have left the library: group beam search and contrastive search
+# now load code from the Hub, and ask for `trust_remote_code=True`. Which of the old loops are still there?
+
+# %%
+from transformers import GenerationMixin
+
+print({name: hasattr(GenerationMixin, name) for name in ("_greedy_search", "_sample", "_beam_search", "_assisted_decoding")})
+for asked in ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5}, {"penalty_alpha": 0.6, "top_k": 4}):
+    try:
+        model.generate(**inputs, **asked, max_new_tokens=2)
+    except ValueError as error:
+        print(str(error).split(" in your")[0])
+
+# %% [markdown]
 # Next, [lesson 07](07_scores.ipynb): how likely the chosen tokens were, and what the length penalty does to their
 # sum.

@@ -170,8 +170,6 @@ biases = walk({name: lambda kind=kind: unclipped(kind) for kind, name in kinds.i
 for name, curve in biases.items():
     print(f"{name:9} bias after 1, 3, 8 steps:", *(f"{curve[step]:.2f}" for step in (1, 3, 8)))
 assert max(biases["text"]) < 1e-10
-
-# %% tags=["answer"]
 lines(range(9), biases, "Bias of each ratio", "steps since the draw", "bias")
 
 # %% [markdown]
@@ -285,8 +283,6 @@ objectives = {
 cosines = walk(objectives, cosine)
 for name, curve in cosines.items():
     print(f"{name:15} cosine after 1, 3, 8 steps:", *(f"{curve[step]:5.2f}" for step in (1, 3, 8)))
-
-# %% tags=["answer"]
 lines(range(9), cosines, "Where each objective points (1: as the exact gradient)", "steps since the draw", "cosine")
 
 # %% [markdown]
@@ -412,6 +408,7 @@ for estimate in (k1, k2, k3):
     table[f"{estimate.__name__} as a loss"] = compared(gradient((p * estimate(now - reference)).sum()))
 for estimate in (k1, k2, k3):
     table[f"{estimate.__name__} in the reward"] = compared(gradient((p * estimate(d) * now).sum()))
+print("length and direction of each, beside the gradient of the KL:")
 heatmap(list(table.values()), list(table), ["length", "cosine"], "Beside the gradient of KL(p‖q)", limits=(-1, 1))
 
 # %% [markdown]

@@ -66,6 +66,15 @@ def test_nothing_is_stored_that_belongs_to_one_machine(path):
 
 
 @each_notebook
+def test_a_hidden_answer_begins_with_words(path):
+    """JupyterLab shows the beginning of a hidden output: a sentence, and not the bytes of a picture."""
+    for cell in read(path).cells:
+        if cell.metadata.get("jupyter", {}).get("outputs_hidden") and cell.outputs:
+            assert "image/png" not in cell.outputs[0].get("data", {}), cell.source
+            assert "<img" not in str(cell.outputs[0].get("data", {}).get("text/html", "")), cell.source
+
+
+@each_notebook
 def test_size(path):
     assert path.stat().st_size <= 200_000
 

@@ -14,10 +14,20 @@ from transformers import (
 from ...checks.quiz import Option, Prediction, Question
 from ...models import load
 from ..fixtures import quiet_transformers
-from .beam_search import check_sort_out, sort_out
+from .beam_search import check_score_beams, check_sort_out, sort_out, usable_score_beams, usable_sort_out
 from .filters import NO_IDS, check_forbid, check_targets, check_top_p
 
-__all__ = ["check_forbid", "check_sort_out", "check_targets", "check_top_p", "quiz", "sort_out"]
+__all__ = [
+    "check_forbid",
+    "check_score_beams",
+    "check_sort_out",
+    "check_targets",
+    "check_top_p",
+    "quiz",
+    "sort_out",
+    "usable_score_beams",
+    "usable_sort_out",
+]
 
 SMOLLM2 = "smollm2-135m"
 

@@ -1,13 +1,79 @@
-"""Exercise of lesson 06: which candidates of a beam search continue, and which have ended and count."""
+"""Exercises of lesson 06: the best continuations of beams, and which of them continue, end and count."""
 
 import functools
 
-from ...checks.exercise import Mistake, exercise, expect_equal
+import torch
+
+from ...checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ...decoding.beam_search import watch_beam_search
 from ...models import load
+from ..fixtures import usable
 
 BEAMS = 3
 PROMPTS = ("My dog is", "It will rain in the")
+
+
+def score_beams(log_probs, totals, count):
+    """The best `count` continuations of all beams together, best first: a list of (total, beam, token).
+
+    log_probs: float tensor [beams, vocab]; totals: float tensor [beams]
+    """
+    best = (log_probs + totals[:, None]).flatten().topk(count)
+    places = [divmod(place, log_probs.shape[1]) for place in best.indices.tolist()]
+    return [(total, beam, token) for total, (beam, token) in zip(best.values.tolist(), places, strict=True)]
+
+
+def usable_score_beams(yours):
+    """The learner's `score_beams` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_score_beams, yours, score_beams)
+
+
+def usable_sort_out(yours):
+    """The learner's `sort_out` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_sort_out, yours, sort_out)
+
+
+@exercise("06/score-beams", title="Score the continuations", minutes=8, difficulty=2)
+def check_score_beams(answer):
+    """Random log probabilities of several beams, with sums far enough apart to matter and close enough to mix."""
+    generator = torch.Generator().manual_seed(0)
+    for beams, vocab, count in ((3, 7, 6), (2, 5, 4), (4, 11, 12)):
+        log_probs = (3 * torch.randn(beams, vocab, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        totals = -torch.rand(beams, generator=generator, dtype=torch.float64).sort().values
+        want = score_beams(log_probs, totals, count)
+        got = answer(log_probs, totals, count)
+        if not isinstance(got, list | tuple) or not all(
+            isinstance(one, list | tuple) and len(one) == 3 for one in got
+        ):
+            raise Mistake("Return a list of triples, (total, beam, token).")
+        got = [(float(total), int(beam), int(token)) for total, beam, token in got]
+        flat = (log_probs + totals[:, None]).flatten()
+        order = flat.argsort(descending=True).tolist()
+        each = [
+            (total, beam, token)
+            for beam in range(beams)
+            for total, _, token in score_beams(log_probs[[beam]], totals[[beam]], count // beams)
+        ]
+        each = sorted(each, reverse=True)
+        expect_close(
+            got,
+            want,
+            (log_probs, totals, count),
+            "Add each beam's sum to its log probabilities, and take the best of all beams together.",
+            mistakes=[
+                (score_beams(log_probs, torch.zeros_like(totals), count), "The sums so far are missing: add `totals` to the log probabilities."),
+                ([(log_probs.flatten()[place].item(), *divmod(place, vocab)) for place in order[:count]], "The triples hold the log probability of the new token. The total is the sum with what came before."),
+                ([(total, token, beam) for total, beam, token in want], "Beam and token are exchanged: the triple is (total, beam, token)."),
+                ([(flat[place].item(), *divmod(place, beams)) for place in order[:count]], "`divmod` is by the number of beams. A beam's part of the flattened sums has as many places as the vocabulary."),
+                ([(flat[place].item(), *divmod(place, vocab)) for place in order[::-1][:count]], "These are the worst continuations."),
+                (want[::-1], "The order is turned round: best first."),
+                (each if each != want else None, "Each beam has the same number of continuations here. All beams compete for the places together."),
+                (lambda got: len(got) != count, f"Return {count} triples, as many as `count` says."),
+                (lambda got: [one[1:] for one in got] == [one[1:] for one in want], "The beams and tokens are right, their totals are not: log probabilities are *added*."),
+            ],
+            tolerance=1e-6,
+        )  # fmt: skip
+    return "All continuations of all beams compete, and each brings the sum of its beam."
 
 
 def sort_out(candidates, num_beams, end_ids, last):
@@ -25,7 +91,7 @@ def sort_out(candidates, num_beams, end_ids, last):
     return running, ended
 
 
-@exercise("06/beams", title="Finish beam search", minutes=12, difficulty=2)
+@exercise("06/beams", title="Sort out the candidates", minutes=12, difficulty=2)
 def check_sort_out(answer):
     """Lists made by hand, then every step of the library's own search on a tiny model, where the candidates and
     what becomes of them are known."""

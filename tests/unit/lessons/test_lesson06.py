@@ -500,6 +500,82 @@ def first_end_only(candidates, num_beams, end_ids, last):
     return running, ended if last else [one for one in ended if one[2] == end_ids[0]]
 
 
+def one_by_one(log_probs, totals, count):
+    """Every continuation as a triple, sorted."""
+    triples = [
+        [totals[beam] + log_probs[beam, token], beam, token]
+        for beam in range(len(totals))
+        for token in range(log_probs.shape[1])
+    ]
+    return sorted(triples, key=lambda triple: -triple[0])[:count]
+
+
+def scored(log_probs, totals, count, by=None):
+    flat = (log_probs + totals[:, None]).flatten()
+    places = flat.argsort(descending=True)[:count].tolist()
+    return [(flat[place].item(), *divmod(place, by or log_probs.shape[1])) for place in places]
+
+
+def without_totals(log_probs, totals, count):
+    return scored(log_probs, torch.zeros_like(totals), count)
+
+
+def new_token_only(log_probs, totals, count):
+    right = scored(log_probs, totals, count)
+    return [(log_probs[beam, token].item(), beam, token) for _, beam, token in right]
+
+
+def exchanged(log_probs, totals, count):
+    return [(total, token, beam) for total, beam, token in scored(log_probs, totals, count)]
+
+
+def divided_by_beams(log_probs, totals, count):
+    return scored(log_probs, totals, count, by=len(totals))
+
+
+def worst(log_probs, totals, count):
+    return one_by_one(log_probs, totals, log_probs.numel())[::-1][:count]
+
+
+def worst_first_of_the_best(log_probs, totals, count):
+    return scored(log_probs, totals, count)[::-1]
+
+
+def each_beam_alike(log_probs, totals, count):
+    rows = [scored(log_probs[[beam]], totals[[beam]], count // len(totals)) for beam in range(len(totals))]
+    return sorted(
+        ((total, beam, token) for beam, row in enumerate(rows) for total, _, token in row), reverse=True
+    )
+
+
+def too_few(log_probs, totals, count):
+    return scored(log_probs, totals, count - 1)
+
+
+def multiplied(log_probs, totals, count):
+    right = scored(log_probs, totals, count)
+    return [(log_probs[beam, token].item() * totals[beam].item(), beam, token) for _, beam, token in right]
+
+
+def test_score_beams():
+    prove_exercise(
+        lesson06.check_score_beams,
+        right=[*definitions("06", "score_beams", torch=torch), one_by_one, scored],
+        wrong=[
+            (without_totals, "sums so far are missing"),
+            (new_token_only, "hold the log probability of the new token"),
+            (exchanged, "Beam and token are exchanged"),
+            (divided_by_beams, "is by the number of beams"),
+            (worst, "the worst continuations"),
+            (worst_first_of_the_best, "turned round"),
+            (each_beam_alike, "the same number of continuations"),
+            (too_few, "as many as `count` says"),
+            (multiplied, "are *added*"),
+            (lambda log_probs, totals, count: log_probs, "Return a list of triples"),
+        ],
+    )
+
+
 def test_sort_out():
     prove_exercise(
         lesson06.check_sort_out,
@@ -576,15 +652,8 @@ def test_a_right_sampler_is_seldom_off_and_a_wrong_one_is():
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
 @pytest.mark.parametrize(("beams", "ends"), [(2, 0), (4, 2), (5, 3), (3, 30)])
 def test_beam_search_equals_generate(name, penalty, beams, ends):
-    (solution,) = definitions("06", "sort_out")
-    (search,) = definitions(
-        "06",
-        "beam_search",
-        torch=torch,
-        lesson=lesson06,
-        position_ids=position_ids,
-        DynamicCache=DynamicCache,
-    )
+    parts = ("score_beams", "sort_out", "copied", "goes_on", "beam_search")
+    search = definitions("06", *parts, torch=torch, position_ids=position_ids, DynamicCache=DynamicCache)[-1]
     model, tokenizer = loaded(name)
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
     sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
@@ -608,7 +677,7 @@ def test_beam_search_equals_generate(name, penalty, beams, ends):
         output_scores=True,
     )
     new = theirs.sequences[:, batch.input_ids.shape[1] :].tolist()
-    found = search(model, batch, beams, 7, end_ids, penalty, sort_out=solution)
+    found = search(model, batch, beams, 7, end_ids, penalty)
     ours = [one for results in found for one in results]
     assert [ids + [tokenizer.pad_token_id] * (len(new[0]) - len(ids)) for _, ids in ours] == new
     scores = torch.tensor([score for score, _ in ours])
