@@ -523,12 +523,6 @@ with torch.enable_grad():
 torch.testing.assert_close(table.weight.grad, whole)
 
 # %% [markdown]
-# ## Where to look next
-#
-# For a name that is not in the map: `MIGRATION_GUIDE_V5.md` in transformers' repository lists what version 5 changed.
-# `course_utils/library/entries.py` contains the lines of the map, each with the expression that verifies its note.
-
-# %% [markdown]
 # ### `synced_gpus`
 #
 # Some set-ups (DeepSpeed ZeRO-3, FSDP) keep a *piece* of each weight on every GPU, and a forward pass needs all the
@@ -536,9 +530,17 @@ torch.testing.assert_close(table.weight.grad, whole)
 # and do it:
 
 # %%
+from transformers import GenerationMixin
+
 for function, words in (("_extract_generation_mode_kwargs", "world_size >"), ("_has_unfinished_sequences", "continue until")):
     source = inspect.getsource(getattr(GenerationMixin, function)).splitlines()
     print(*[line.strip() for line in source if words in line])
 lines, first = inspect.getsourcelines(inspect.unwrap(GenerationMixin._sample))
 at = next(number for number, line in enumerate(lines) if "if synced_gpus and this_peer_finished:" in line)
 print(f"line {first + at}:", " ".join(line.strip() for line in lines[at : at + 2]))
+
+# %% [markdown]
+# ## Where to look next
+#
+# For a name that is not in the map: `MIGRATION_GUIDE_V5.md` in transformers' repository lists what version 5 changed.
+# `course_utils/library/entries.py` contains the lines of the map, each with the expression that verifies its note.
