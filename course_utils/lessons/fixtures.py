@@ -37,16 +37,26 @@ def quiet_transformers() -> Iterator[None]:
         log.setLevel(level)
 
 
-def usable(check, yours, ours):
-    """`yours`, a learner's answer, if it passes `check`, else `ours`. Prints which; never raises."""
-    name = check.id.partition("/")[2].replace("-", "_")
-    try:
-        passed = bool(check(yours))
-    except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
-        passed = False
-    whose = f"your {name}()." if passed else f"the course's own until your {name}() passes its check."
+def usable(check, yours, ours, name):
+    """`yours`, a learner's function, if it passes `check`, else `ours`. Prints which; never raises.
+
+    name: str, of the learner's function. The lesson gives the result another name, so that the cell can be run again.
+    """
+    whose = (
+        f"your {name}()."
+        if passes(check, yours)
+        else f"the course's own until your {name}() passes its check."
+    )
     print(f"The cells below run on {whose}")
-    return yours if passed else ours
+    return yours if whose.startswith("your") else ours
+
+
+def passes(check, yours):
+    """Whether a learner's function passes a check: bool; never raises."""
+    try:
+        return bool(check(yours))
+    except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
+        return False
 
 
 class _OnThePage(logging.Handler):

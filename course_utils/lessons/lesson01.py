@@ -10,6 +10,7 @@ from ..checks.quiz import NumberPrediction, Option, Prediction, Question
 from ..models import load_tokenizer
 from ..texts import SENTENCES, varied_texts
 from ..tokens import BytePairEncoder, byte_symbols, symbols_to_bytes
+from .fixtures import usable
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -271,13 +272,9 @@ def check_merge_word(answer):
     return "Your function merges in the order in which the merges were learned. The encoder below runs on it."
 
 
-def yours_or_ours(answer):
-    """`answer`, the learner's `merge_word`, if it passes its check; the course's own function if not."""
-    try:
-        passed = bool(check_merge_word(answer))
-    except AssertionError:  # COURSE_STRICT=1
-        passed = False
-    return answer if passed else _merge_word
+def usable_merge_word(yours):
+    """The learner's `merge_word` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_merge_word, yours, _merge_word, "merge_word")
 
 
 @exercise("01/learn-merges", title="Learn merges from word counts", minutes=20, difficulty=3)

@@ -215,7 +215,7 @@ def check_positions(answer):
 
 def usable_positions(yours):
     """The learner's `positions` if it passes its check, else `masks.position_ids`. Prints which; never raises."""
-    return usable(check_positions, yours, position_ids)
+    return usable(check_positions, yours, position_ids, "positions")
 
 
 def broken_batch():

@@ -10,7 +10,7 @@ from ..checks.exercise import Mistake, exercise, expect_close, expect_equal
 from ..checks.quiz import Option, Prediction, Question
 from ..models import load
 from ..scores import sequence_scores, token_log_probs, transition_scores
-from .fixtures import quiet_transformers, tiny
+from .fixtures import quiet_transformers, tiny, usable
 
 # ---- predictions -------------------------------------------------------------------------------------
 
@@ -481,30 +481,23 @@ def check_mistakes(answer):
 
 
 def usable_row_sums(yours):
-    """The learner's `row_sums` if it passes its check, else the course's own; never raises."""
-    return yours if _passes(check_row_sums, yours) else _row_sums
+    """The learner's `row_sums` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_row_sums, yours, _row_sums, "row_sums")
 
 
 def usable_text_log_prob(yours):
-    """The learner's `text_log_prob` if it passes its check, else the course's own; never raises."""
-    return yours if _passes(check_text_log_prob, yours) else _text_log_prob
+    """The learner's `text_log_prob` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_text_log_prob, yours, _text_log_prob, "text_log_prob")
 
 
 def usable_batch_perplexity(yours):
-    """The learner's `batch_perplexity` if it passes its check, else the course's own; never raises."""
-    return yours if _passes(check_batch_perplexity, yours) else _batch_perplexity
+    """The learner's `batch_perplexity` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_batch_perplexity, yours, _batch_perplexity, "batch_perplexity")
 
 
 def usable_beam_sums(yours):
-    """The learner's `beam_sums` if it passes its check, else the course's own; never raises."""
-    return yours if _passes(check_beam_sums, yours) else _beam_sums
-
-
-def _passes(check, answer):
-    try:
-        return bool(check(answer))
-    except AssertionError:  # COURSE_STRICT=1: the check's own cell has reported it
-        return False
+    """The learner's `beam_sums` if it passes its check, else the course's own. Prints which; never raises."""
+    return usable(check_beam_sums, yours, _beam_sums, "beam_sums")
 
 
 def _row_sums(numbers, tokens, end_ids):

@@ -235,7 +235,7 @@ def _ratio_not_exp(now, old, weight, low, high):
 
 def usable_clipped(yours):
     """The learner's `clipped` if it passes its check, else the course's own. Prints which; never raises."""
-    return usable(check_clipped, yours, _clipped)
+    return usable(check_clipped, yours, _clipped, "clipped")
 
 
 def _clipped(log_probs, old, advantages, low=0.2, high=0.2):
@@ -311,7 +311,7 @@ def _grpo(now, old, reference, rewards, mask, clip, kl_weight, *, advantages="pr
 
 def usable_grpo_loss(yours):
     """The learner's `grpo_loss` if it passes its check, else the course's own. Prints which; never raises."""
-    return usable(check_grpo_loss, yours, _own_grpo_loss)
+    return usable(check_grpo_loss, yours, _own_grpo_loss, "grpo_loss")
 
 
 def _own_grpo_loss(log_probs, old, reference, rewards, mask, clip=0.2, kl_weight=0.04):

@@ -247,7 +247,7 @@ lesson.check_merge_word(merge_word)
 # From here on, `merge` is your function if it passed the check, and otherwise the course's own.
 
 # %%
-merge = lesson.yours_or_ours(merge_word)
+merge = lesson.usable_merge_word(merge_word)
 merge(list("strawberry"), rank)
 
 # %% [markdown]

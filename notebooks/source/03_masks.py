@@ -523,7 +523,7 @@ for name, (one, other) in {"mean over the row": naive, "mean over tokens": maske
 # where `Linear` computes `x @ weight.T`.
 
 # %%
-weights_of = lesson.yours_or_ours(attention_weights)
+weights_of = lesson.usable_attention_weights(attention_weights)
 
 
 def split_heads(x, count):

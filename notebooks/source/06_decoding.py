@@ -729,8 +729,8 @@ lesson.check_score_beams(score_beams)
 # - Place number 49,152 of the flattened sums is token 0 of beam 1: `divmod(place, vocab)`.
 
 # %%
-score_beams = lesson.usable_score_beams(score_beams)
-for total, beam, token in score_beams(after(beams), totals, 3):
+score = lesson.usable_score_beams(score_beams)
+for total, beam, token in score(after(beams), totals, 3):
     print(f"{total:.2f}  beam {beam}: {tokenizer.decode([*beams[beam], token])!r}")
 
 # %% [markdown]
@@ -802,7 +802,7 @@ from transformers import DynamicCache
 
 from course_utils.masks import position_ids
 
-sort_out = lesson.usable_sort_out(sort_out)
+sort = lesson.usable_sort_out(sort_out)
 
 
 def copied(ids, cache, continued):  # continued: for each new beam the row that it continues, and its token
@@ -848,8 +848,8 @@ def beam_search(model, batch, num_beams, new_tokens, end_ids, penalty=1.0):
         log_probs = logits.float().log_softmax(-1).unflatten(0, (prompts, num_beams))  # (prompts, beams, vocab)
         continued = []
         for prompt, row in enumerate(range(0, prompts * num_beams, num_beams)):  # row: the first of this prompt
-            candidates = score_beams(log_probs[prompt], totals[prompt], max(2, 1 + len(end_ids)) * num_beams)
-            running, ended = sort_out(candidates, num_beams, end_ids, step == new_tokens)
+            candidates = score(log_probs[prompt], totals[prompt], max(2, 1 + len(end_ids)) * num_beams)
+            running, ended = sort(candidates, num_beams, end_ids, step == new_tokens)
             if searching[prompt]:
                 new = [(total / step**penalty, ids[row + beam, length:].tolist() + [token]) for total, beam, token in ended]
                 results[prompt] = sorted(results[prompt] + new, reverse=True)[:num_beams]

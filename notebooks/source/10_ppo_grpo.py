@@ -82,8 +82,8 @@ advantages = rewards - (p_old * rewards).sum()
 # passes:
 
 # %%
-def expected(objective):  # objective: (text,), one number for each text
-    return gradient((p_old * objective).sum())
+def expected(terms):  # (text,), one number for each text
+    return gradient((p_old * terms).sum())
 
 
 assert (expected(advantages * token_log_probs().sum(1)) - exact()).abs().max() < 1e-12
@@ -94,8 +94,8 @@ assert (expected(advantages * token_log_probs().sum(1)) - exact()).abs().max() <
 # divergence** says how far the model has moved.
 
 # %%
-def bias(objective):
-    return ((expected(objective) - exact()).norm() / exact().norm()).item()
+def bias(terms):
+    return ((expected(terms) - exact()).norm() / exact().norm()).item()
 
 
 def divergence():
@@ -159,8 +159,8 @@ def walk(objectives, judged, steps=9):
     back()
     curves = {name: [] for name in objectives}
     for _ in range(steps):
-        for name, objective in objectives.items():
-            curves[name].append(judged(objective()))
+        for name, terms in objectives.items():
+            curves[name].append(judged(terms()))
         move(1)
     return curves
 
@@ -247,12 +247,12 @@ lesson.check_clipped(clipped)
 # token, for a good text and for a bad one?
 
 # %%
-clipped = lesson.usable_clipped(clipped)
+objective = lesson.usable_clipped(clipped)
 ratios = torch.linspace(0.3, 2, 35, dtype=torch.float64)
 arrives = {}
 for name, sign in (("A = +1", 1.0), ("A = −1", -1.0)):
     log_probs = ratios.log()[:, None].requires_grad_()  # 35 texts of one token, p_old = 1
-    clipped(log_probs, torch.zeros_like(log_probs), torch.full((35,), sign, dtype=torch.float64)).sum().backward()
+    objective(log_probs, torch.zeros_like(log_probs), torch.full((35,), sign, dtype=torch.float64)).sum().backward()
     arrives[name] = log_probs.grad.flatten().tolist()
 lines(ratios.tolist(), arrives, "The gradient that arrives", "ratio r", "gradient at log p")
 
@@ -269,16 +269,16 @@ lines(ratios.tolist(), arrives, "The gradient that arrives", "ratio r", "gradien
 Predict(lesson.predict_clip)
 
 # %% tags=["answer"]
-def cosine(objective):
-    return torch.cosine_similarity(expected(objective), exact(), dim=0).item()
+def cosine(terms):
+    return torch.cosine_similarity(expected(terms), exact(), dim=0).item()
 
 
 objectives = {
     "no ratio": lambda: unclipped("none"),
     "token": lambda: unclipped("token"),
     "text": lambda: unclipped("text"),
-    "token, clipped": lambda: clipped(token_log_probs(), old, advantages).sum(1),
-    "text, clipped": lambda: clipped(token_log_probs().sum(1, True), old.sum(1, True), advantages).sum(1),
+    "token, clipped": lambda: objective(token_log_probs(), old, advantages).sum(1),
+    "text, clipped": lambda: objective(token_log_probs().sum(1, True), old.sum(1, True), advantages).sum(1),
 }
 cosines = walk(objectives, cosine)
 for name, curve in cosines.items():
@@ -328,7 +328,7 @@ from course_utils.advantages import leave_one_out
 torch.manual_seed(0)
 drawn = torch.multinomial(p_old, 8, replacement=True)
 weight = leave_one_out(rewards[drawn])  # (8,)
-loss = -clipped(token_log_probs()[drawn], old[drawn], weight).sum(1).mean()
+loss = -objective(token_log_probs()[drawn], old[drawn], weight).sum(1).mean()
 reinforce = -(weight * token_log_probs()[drawn].sum(1)).mean()
 print(f"loss below 1e-14: {abs(loss.item()) < 1e-14}, length of its gradient: {gradient(loss).norm():.2f}")
 print(f"REINFORCE's loss: {reinforce.item():.3f}, length of its gradient: {gradient(reinforce).norm():.2f}")
@@ -574,7 +574,7 @@ lesson.check_grpo_loss(grpo_loss)
 from course_utils import load
 from course_utils.masks import position_ids
 
-grpo_loss = lesson.usable_grpo_loss(grpo_loss)
+grpo = lesson.usable_grpo_loss(grpo_loss)
 model, tokenizer = load()
 tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
 batch = tokenizer(["She was", "I want to eat"], padding=True, return_tensors="pt").to(model.device)
@@ -598,7 +598,7 @@ def second_pass():
 now = second_pass()
 before = now.detach()
 last = list(model.model.layers[-1].parameters())
-loss = grpo_loss(now, before, before, points, answer_mask)
+loss = grpo(now, before, before, points, answer_mask)
 step = torch.cat([part.flatten() for part in torch.autograd.grad(loss, last, retain_graph=True)])
 weight = group_relative(points).flatten()[:, None]
 plain = -(weight * now * answer_mask).sum() / answer_mask.sum()

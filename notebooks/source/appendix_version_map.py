@@ -233,7 +233,7 @@ library.version_map().summary
 # says what was found instead.
 
 # %% [markdown]
-# ## 5. What lesson 04 leaves aside
+# ## 5. What the lessons leave aside
 #
 # S3 describes more of GPT-2 than a forward pass needs. Here is the rest, on the course's tiny GPT-2: 4 layers, 4 heads,
 # width 64, random weights.

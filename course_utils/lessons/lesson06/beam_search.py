@@ -25,12 +25,12 @@ def score_beams(log_probs, totals, count):
 
 def usable_score_beams(yours):
     """The learner's `score_beams` if it passes its check, else the course's own. Prints which; never raises."""
-    return usable(check_score_beams, yours, score_beams)
+    return usable(check_score_beams, yours, score_beams, "score_beams")
 
 
 def usable_sort_out(yours):
     """The learner's `sort_out` if it passes its check, else the course's own. Prints which; never raises."""
-    return usable(check_sort_out, yours, sort_out)
+    return usable(check_sort_out, yours, sort_out, "sort_out")
 
 
 @exercise("06/score-beams", title="Score the continuations", minutes=8, difficulty=2)

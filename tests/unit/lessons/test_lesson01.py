@@ -244,10 +244,10 @@ def test_the_lesson_runs_on_the_learners_function_if_it_passes(monkeypatch):
     words = ["strawberry", "lowest", "aaaa"]
     ranks = BytePairEncoder.from_tokenizer(gpt2()).ranks
     with private_progress():
-        assert lesson01.yours_or_ours(merge_a_pair_everywhere) is merge_a_pair_everywhere
+        assert lesson01.usable_merge_word(merge_a_pair_everywhere) is merge_a_pair_everywhere
         monkeypatch.setenv("COURSE_STRICT", "1")
         for answer in (leftmost, stub):
-            ours = lesson01.yours_or_ours(answer)
+            ours = lesson01.usable_merge_word(answer)
             assert [ours(list(w), ranks) for w in words] == [merge_one_at_a_time(w, ranks) for w in words]
 
 

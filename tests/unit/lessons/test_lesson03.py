@@ -66,7 +66,7 @@ def test_one_head_is_the_models_own():
         (theirs,) = model(**inputs, output_attentions=True).attentions[1].cpu()
     mask = additive_mask(joined_mask(torch.ones(1, len(got[0].tokens))))[0, 0]
     for one, weights in zip(got, theirs, strict=True):
-        ours, mixed = lesson03.yours_or_ours(stub)(one.query, one.key, one.value, mask)
+        ours, mixed = lesson03.usable_attention_weights(stub)(one.query, one.key, one.value, mask)
         torch.testing.assert_close(ours, weights, atol=1e-5, rtol=0)
         torch.testing.assert_close(mixed, one.output, atol=1e-5, rtol=0)
 
@@ -176,10 +176,10 @@ def test_attention_weights():
 
 def test_the_lesson_runs_on_the_learners_attention_if_it_passes():
     with private_progress():
-        assert lesson03.yours_or_ours(attention_by_einsum) is attention_by_einsum
+        assert lesson03.usable_attention_weights(attention_by_einsum) is attention_by_einsum
     for strict in (False, True):
         with private_progress(strict):
-            ours = lesson03.yours_or_ours(with_mixed(lambda weights, scores, key, value: value))
+            ours = lesson03.usable_attention_weights(with_mixed(lambda weights, scores, key, value: value))
             assert ours is lesson03._attention_weights
 
 

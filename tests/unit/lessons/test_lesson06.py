@@ -652,8 +652,15 @@ def test_a_right_sampler_is_seldom_off_and_a_wrong_one_is():
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
 @pytest.mark.parametrize(("beams", "ends"), [(2, 0), (4, 2), (5, 3), (3, 30)])
 def test_beam_search_equals_generate(name, penalty, beams, ends):
-    parts = ("score_beams", "sort_out", "copied", "goes_on", "beam_search")
-    search = definitions("06", *parts, torch=torch, position_ids=position_ids, DynamicCache=DynamicCache)[-1]
+    score, sort = definitions("06", "score_beams", "sort_out", torch=torch)
+    known = {
+        "torch": torch,
+        "position_ids": position_ids,
+        "DynamicCache": DynamicCache,
+        "score": score,
+        "sort": sort,
+    }
+    search = definitions("06", "copied", "goes_on", "beam_search", **known)[-1]
     model, tokenizer = loaded(name)
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
     sentences = ["It will rain in the", "I want to eat a big bowl of", "My dog is"]
