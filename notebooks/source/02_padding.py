@@ -200,7 +200,8 @@ def total_variation(p, q):
 models = {"GPT-2": (random_gpt2, gpt2_tokenizer), "Llama": load("tiny-llama"), "trained": (trained, its_tokenizer)}
 for name, (model, tokenizer) in models.items():
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    print(f"{name:8} {model.config.model_type:6} {model.num_parameters():,} parameters")
+    wide = model.config.initializer_range
+    print(f"{name:8} {model.config.model_type:6} {model.num_parameters():,} parameters, initializer_range {wide}")
 
 # %%
 def one_by_one(model, tokenizer):

@@ -511,7 +511,8 @@ print(repr(tokenizer.decode(banned)), [tokenizer.decode(id) for id in banned])
 # ### Exercise 3: Forbid a word · difficulty 3 of 3 · 15 minutes
 #
 # Forbid every token that would complete the word: the word ends inside that token, wherever it began. Upper and lower
-# case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are.
+# case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are. Return
+# a copy. (Decoding the vocabulary takes a second: do it once, and not in each call.)
 
 # %% tags=["exercise"]
 def forbid(tokenizer, word: str):
