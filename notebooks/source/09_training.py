@@ -908,4 +908,4 @@ Quiz(lesson.quiz)
 # `ForCausalLMLoss` in `transformers/loss/loss_utils.py` is the shifted loss that `labels` uses. Trainers for language
 # models that use rewards are in a separate library, TRL: `RLOOTrainer` and `GRPOTrainer`.
 #
-# This was the last lesson. Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
+# Next, [lesson 10](10_ppo_grpo.ipynb): what PPO and GRPO add when one draw serves several updates.

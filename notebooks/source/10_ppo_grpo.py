@@ -667,3 +667,5 @@ Quiz(lesson.quiz)
 # (`coef_1` is the ratio, `coef_2` the clipped one, `per_token_kl` is k3); in verl, `verl/trainer/ppo/core_algos.py`.
 # Both default to ε = 0.2, no KL, one mean over all tokens, and advantages divided by the standard deviation; TRL takes one update a
 # draw. `course_utils/objectives.py` has every term of this lesson as a named choice.
+#
+# This was the last lesson. Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
