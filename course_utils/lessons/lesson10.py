@@ -148,7 +148,7 @@ predict_k1 = Prediction(
     "k1 is an unbiased estimate of the KL. What is the expected gradient of k1 as a loss?",
     options=(
         Option("Zero", "k1 = log p − log q, so its gradient is ∇log p, whose mean is 0: lesson 09's case without a reward.", right=True, value="none"),
-        Option("The gradient of the KL", "Its *value* is right on average. The gradient would also have to follow the distribution of the texts.", value="exact"),
+        Option("The gradient of the KL", "Its value is right on average. The gradient would also have to follow the distribution of the texts.", value="exact"),
         Option("Something close to the gradient of the KL", "Its gradient does not contain q at all, so it cannot know where to go.", value="some"),
     ),
     proof=lambda: _gradient_of_k1(),
@@ -161,7 +161,7 @@ predict_wasted = NumberPrediction(
     unit="%",
     tolerance=2,
     why="0.9⁸ + 0.1⁸ = 0.43: nearly half of the draws of an easy prompt are paid for and teach nothing.",
-    wrong=((90, "That is the chance that *one* answer is right. All eight have to be equal."),),
+    wrong=((90, "That is the chance that one answer is right. All eight have to be equal."),),
     otherwise="All eight right: 0.9⁸. All eight wrong: 0.1⁸. Add the two.",
     proof=lambda: round(100 * (0.9**8 + 0.1**8)),
 )
@@ -392,7 +392,7 @@ quiz = (
     ),
     Question(
         "10/quiz-reward",
-        "You subtract β times an estimate of the KL from the *reward*. Which estimate?",
+        "You subtract β times an estimate of the KL from the reward. Which estimate?",
         options=(
             Option("k1", "Its score-function gradient is exactly that of the KL.", right=True),
             Option("k3, since it is never negative", "In the reward it gives the difference of two gradients that nearly cancel, and points backwards."),
