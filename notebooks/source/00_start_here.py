@@ -60,8 +60,9 @@ NextToken(model, tokenizer, "The capital of France is")
 
 # %% [markdown]
 # The model returns one number for each token, a **logit**, and *softmax* turns the logits into probabilities. The
-# rest happens in this page; lesson 06 takes every slider apart. In PyTorch, it takes three lines. The model returns a
-# row of logits after *each* token of each text; `[0, -1]` is the first text's last row.
+# page does that and applies the sliders, which lesson 06 takes apart. In PyTorch, the next cell gets the logits, and the
+# one after it applies softmax. The model takes several texts at once and returns a row of logits after *each* token:
+# `[0, -1]` is the last row of text number 0.
 
 # %%
 import torch
@@ -78,7 +79,7 @@ grouped_bars(bars, "The five most likely next tokens", "probability in %")
 
 # %% [markdown]
 # **Temperature** divides the logits before the softmax. At temperature 1, ` Paris` has a probability of 0.77. What is
-# it at temperature 2? Guess before you touch the slider or run the cell below.
+# it at temperature 2? Run the next cell and commit your guess before you touch the slider.
 
 # %%
 Predict(lesson.predict_temperature)
@@ -90,7 +91,8 @@ for temperature in (1, 2):
     print(temperature, f"{(logits / temperature).softmax(-1)[paris]:.2f}")
 
 # %% [markdown]
-# The ratio of two probabilities is e to the difference of their logits, so dividing by 2 takes its square root.
+# The ratio of two probabilities is e to the difference of their logits. Halving the logits halves that difference, and
+# so takes the square root of the ratio.
 # ` Paris` is still first, but each of the 49,151 others has come closer, and together they take most of the
 # probability. The picture shows who gains and who loses as the temperature rises:
 
@@ -131,7 +133,7 @@ def most_likely(tokens: list[str], probabilities: list[float]) -> str:
     return tokens[best]
 
 # %% [markdown] tags=["solution"]
-# You have written greedy decoding. `max(zip(probabilities, tokens))[1]` works too, unless two probabilities are
+# Taking the most likely token at every step is called **greedy decoding**. `max(zip(probabilities, tokens))[1]` works too, unless two probabilities are
 # equal: then it compares the spelling of the tokens.
 
 # %% tags=["check"]
@@ -143,12 +145,12 @@ lesson.check_most_likely(most_likely)
 
 # %% [markdown]
 # **Hints** unfold one by one below a check, and the solution comes after them. **To start over**, choose *Kernel →
-# Restart Kernel and Clear Outputs of All Cells*. `git restore notebooks` in a terminal brings back every cell as it
-# was.
+# Restart Kernel and Clear Outputs of All Cells*. `git restore notebooks/00_start_here.ipynb` in a terminal brings this
+# lesson back as it was. It deletes the answers that you have written in it; save a copy first.
 
 # %% [markdown]
 # **Errors are sentences.** When the course itself cannot continue, it says what it was given and what to do next.
-# Break something once, so that you will recognise such an error:
+# The next cell fails on purpose, so that you will recognise such an error:
 
 # %% tags=["raises-exception"]
 load("./my-model")

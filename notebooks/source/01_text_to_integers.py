@@ -30,7 +30,7 @@ gpt2 = load_tokenizer("gpt2")
 gpt2("Hello world").input_ids
 
 # %% [markdown]
-# Two words, two ids. Now the same text with a leading space. Commit to a guess before you run the cell below it: you
+# Two words, two ids. Now the same text with a leading space. Commit to a guess in the next cell before you run the one after it: you
 # will remember the answer better.
 
 # %%
@@ -68,7 +68,7 @@ arrows(rows, [(n, n) for n in range(3)], "Two entries for one word")
 list("Hé 🙂".encode())  # H: one byte, é: two, space: one, 🙂: four
 
 # %% [markdown]
-# As a tokenizer, this is correct and never meets an unknown word. The cost is length: four ids for one emoji. There
+# This would work as a tokenizer, and never meets an unknown word. The cost is length: four ids for one emoji. There
 # is also a trap, since a single byte may not be a character:
 
 # %% tags=["raises-exception"]
@@ -76,7 +76,7 @@ bytes([240, 159]).decode()  # the first half of 🙂
 
 # %% [markdown]
 # Half an emoji is not text. Decoders usually print the replacement character U+FFFD instead. If you see it in a
-# model's streamed output, a token probably begins or ends inside a character.
+# model's output while it is still being written, a token probably begins or ends inside a character.
 
 # %%
 bytes([240, 159]).decode(errors="replace")
@@ -94,8 +94,8 @@ len(printable), len(others), symbol[ord(" ")]
 
 # %% [markdown]
 # For 188 bytes, the symbol is the character with the same number: 72 is `H`, 195 is `Ã`. The other 68 numbers have no
-# visible character, so they take the characters from U+0100 on. The space, byte 32, is the 33rd of them: U+0100 + 32
-# = U+0120, which is `Ġ`. It means nothing more than that.
+# visible character, so they take the characters from U+0100 on. The space, byte 32, has number 32 among them,
+# counted from 0: `chr(256 + 32)` is `Ġ`, also written U+0120. It means nothing more than that.
 #
 # The first picture has five rows of the map, 16 bytes a row. In the second, a text goes through it: each column is one
 # byte.
@@ -117,7 +117,7 @@ grid([list(zip(row, shades)) for row in rows], "From characters to symbols", kin
 
 # %% [markdown]
 # So `Ã©` is not corrupted text: it is the two bytes of `é`, each written as a symbol. GPT-2's first 256 entries are
-# exactly these symbols, in the order of `printable` and `others`, so an id is not a byte:
+# exactly these symbols, in the order of `printable` and `others`, so the id of a byte is usually not its value:
 
 # %%
 vocabulary = gpt2.get_vocab()  # token -> id
@@ -127,8 +127,8 @@ print(vocabulary["H"], "is the id of H, byte", ord("H"))
 # %% [markdown]
 # ### Exercise 1: Turn tokens back into text · difficulty 2 of 3 · 5 minutes
 #
-# Write the reverse direction. Given tokens as the vocabulary spells them, return the text. You can use `symbol` from
-# above. Bytes that do not form a character should become U+FFFD, as with `decode(errors="replace")`.
+# The map above goes from bytes to symbols; now go back. Given tokens as the vocabulary spells them, return the text. You
+# can use `symbol` from above. A character may be split between tokens. Bytes that do not form a character should become U+FFFD, as with `decode(errors="replace")`.
 
 # %% tags=["exercise"]
 def to_text(tokens: list[str]) -> str:
@@ -160,7 +160,7 @@ lesson.check_to_text(to_text)
 # %% [markdown]
 # ## 3. Merges: a list in the order it was learned
 #
-# Byte-pair encoding makes texts shorter by adding entries. Training starts from bytes, finds the pair of neighbours
+# Byte-pair encoding makes texts shorter by adding entries. Training a tokenizer (no neural network yet) starts from bytes, finds the pair of neighbours
 # that occurs most often, and joins it into one new entry. Then it repeats this; for GPT-2, 50,000 times.
 #
 # The result of training is the list of those merges. Inside `gpt2`, a Rust library does the work, and it can export
