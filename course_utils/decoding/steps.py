@@ -195,7 +195,7 @@ class Decoding:
         self._refuse_streamed()
         if not self.steps_taken:
             raise CourseError("No step was taken that could be undone. Type next() first.")
-        steps = _checked(steps, range(1, self.steps_taken + 1), "steps", "The steps taken are numbered")
+        steps = checked_number(steps, range(1, self.steps_taken + 1), "steps", "The steps taken are numbered")
         set_random_state(self._states[-steps].before)
         del self._states[-steps:]
 
@@ -211,9 +211,9 @@ class Decoding:
         if not self.steps_taken:
             raise CourseError("No token was chosen yet that another could replace. Type next() first.")
         before, state = self._states[-2:]
-        row = _checked(row, range(len(before.reasons)), "row", "The rows are numbered")
+        row = checked_number(row, range(len(before.reasons)), "row", "The rows are numbered")
         vocabulary = self._prepared.model.get_input_embeddings().num_embeddings
-        token = _checked(token, range(vocabulary), "token", "The model's ids go")
+        token = checked_number(token, range(vocabulary), "token", "The model's ids go")
         if before.reasons[row]:
             raise CourseError(
                 f"Row {row} was finished before this step ({before.reasons[row]}): it is only filled up. "
@@ -309,8 +309,8 @@ class Decoding:
             )
 
 
-def _checked(number, allowed, name, numbering):
-    """`number` as an int, if it is an integer in the range `allowed`."""
+def checked_number(number, allowed, name, numbering):
+    """`number` as an int, if it is an integer in the range `allowed`; else a CourseError that names it."""
     try:
         checked = operator.index(number)
     except TypeError:

@@ -27,11 +27,11 @@ check_machine()
 # %% [markdown]
 # ## 2. The model
 #
-# SmolLM2 is a small but capable language model with the Llama architecture. The first time you run this cell, it
+# SmolLM2 is a small but capable language model, built like Llama. The first time you run this cell, it
 # prepares the model: a download of 93 MB, which unpacks to 0.5 GB. After that it needs no network.
 #
-# It is the *instruct* version, SmolLM2-135M-Instruct, which was trained further to answer in a chat. Its end token
-# `<|im_end|>` ends a chat turn. Most lessons give it bare text, which it continues like any language model.
+# It is the *instruct* version, SmolLM2-135M-Instruct, which was trained further to answer in a chat. Most lessons give
+# it bare text, which it continues like any language model.
 
 # %%
 from course_utils import load
@@ -43,7 +43,8 @@ print(f"{type(model).__name__} with {model.num_parameters():,} parameters, end t
 # ## 3. The next token
 #
 # A language model does one thing: it reads a text and gives every token in its vocabulary a probability of coming
-# next. A token is a word or a piece of one; a space in it is shown as `·`. This vocabulary has 49,152 tokens.
+# next. A token is a word or a piece of one; a space in it is shown as `·`. This vocabulary has 49,152 tokens. A few of
+# them are no text but signals: the end token that you saw above, `<|im_end|>`, says that a chat turn is over.
 
 # %%
 from course_utils.lessons import lesson00 as lesson
@@ -52,7 +53,8 @@ from course_utils.widgets import NextToken, Predict, Quiz
 NextToken(model, tokenizer, "The capital of France is")
 
 # %% [markdown]
-# While you drag, this page recomputes the bars from all 49,152 probabilities. Try these:
+# Run the cell, and sliders appear below the bars. While you drag one, this page recomputes the bars from all 49,152
+# probabilities. Try these:
 #
 # - Click a token. It is appended, and the model reads the longer text.
 # - Press *Sample* a few times, step back, and sample again. Type a text of your own.
@@ -86,13 +88,15 @@ Predict(lesson.predict_temperature)
 
 # %% tags=["answer"]
 paris = tokenizer(" Paris").input_ids[0]
-print("temperature, probability of ' Paris':")
+the = tokenizer(" the").input_ids[0]
 for temperature in (1, 2):
-    print(temperature, f"{(logits / temperature).softmax(-1)[paris]:.2f}")
+    p = (logits / temperature).softmax(-1)  # (vocab,)
+    print(f"temperature {temperature}: ' Paris' has {p[paris]:.2f}, {p[paris] / p[the]:.1f} times as much as ' the'.")
+    print(f"  The most likely token is {tokenizer.decode(p.argmax())!r}.")
 
 # %% [markdown]
 # The ratio of two probabilities is e to the difference of their logits. Halving the logits halves that difference, and
-# so takes the square root of the ratio.
+# so takes the square root of the ratio, as you can check with the two ratios printed above.
 # ` Paris` is still first, but each of the 49,151 others has come closer, and together they take most of the
 # probability. The picture shows who gains and who loses as the temperature rises:
 
@@ -119,7 +123,8 @@ lines(steps, curves, "Who gets the probability?", "temperature", "%")
 # %% [markdown]
 # ### Exercise: Return the most likely token · difficulty 1 of 3 · 2 minutes
 #
-# Given a list of tokens and their probabilities, return the token with the highest probability.
+# Given a list of tokens and their probabilities, return the token with the highest probability; if several share it,
+# the first of them.
 
 # %% tags=["exercise"]
 def most_likely(tokens: list[str], probabilities: list[float]) -> str:

@@ -40,7 +40,8 @@ Predict(lesson.predict_space)
 print("with a leading space:", gpt2(" Hello world").input_ids, sep="\n")
 
 # %% [markdown]
-# Only the first id changed. The tokenizer can also show each entry as the vocabulary spells it, its *token*:
+# Only the first id changed. The table that the tokenizer looks ids up in is its **vocabulary**. An entry of it, as it
+# is spelled there, is a **token**:
 
 # %%
 from course_utils.plots import arrows
@@ -51,9 +52,9 @@ print("tokens and ids of", repr(text))
 arrows(rows, [(n, n) for n in range(3)], "Two entries for one word")
 
 # %% [markdown]
-# In GPT-2's vocabulary a space belongs to the word after it, and is shown as `Ġ`. So `Hello` at the start of a text
-# and `Hello` after a space are two entries, with two rows in the table. The model has to learn that they mean the
-# same thing.
+# In GPT-2's vocabulary a space (the last one, if there are several) belongs to the word after it, and is shown as
+# `Ġ`. So `Hello` at the start of a text and `Hello` after a space are two entries, with two rows in the table. The
+# model has to learn that they mean the same thing.
 #
 # Three questions follow from this output. Where does `Ġ` come from? Who decided that `Ġworld` is one entry? And how
 # is a word split that has no entry of its own? We take them in that order, and build the tokenizer as we go.
@@ -82,8 +83,8 @@ bytes([240, 159]).decode()  # the first half of 🙂
 bytes([240, 159]).decode(errors="replace")
 
 # %% [markdown]
-# GPT-2 starts from these 256 bytes, but its tables are text files. A line of the list of merges is two entries with a
-# space between them, so no entry may contain a space. And a text file cannot hold half an emoji. So each byte is
+# GPT-2 starts from these 256 bytes, but it keeps its entries in text files, where a space separates one entry from the
+# next, so no entry may contain one. And a text file cannot hold half an emoji. So each byte is
 # written as one printable **symbol**.
 
 # %%
@@ -195,6 +196,7 @@ def longest_match(word):
     return parts
 
 
+print("an entry of its own:", "strawberry" in vocabulary)
 longest_match("strawberry")
 
 # %%

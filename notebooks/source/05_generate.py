@@ -637,12 +637,19 @@ for step in decode_steps(model, batch, max_new_tokens=3, **settings, **ends):
 
 # %% [markdown]
 # Now try it yourself: step forward, step back, and look at the distribution after each processor. Choose a different
-# token from the model's, and a second branch begins, which continues on its own. In the timeline, point at a cell: the line
-# of the library's loop that made it is marked. (The top-k of 50 among the
-# processors is the one from section 2.)
+# token from the model's, and a second branch begins, which continues on its own. In the timeline, point at a cell:
+# the line of the library's loop that made it is marked. (The top-k of 50 among the processors is the one from
+# section 2.)
 
 # %% tags=["nbval-ignore-output"]
 Stepper(model, tokenizer, sentences[::2], max_new_tokens=3, do_sample=True, temperature=0.7, top_p=0.9, **ends)
+
+# %% [markdown]
+# With `loop=`, the stepper walks through a loop of yours instead. The lines under the timeline are then your own, and
+# it says whether your ids are `generate()`'s. Change a line of `loop` in section 8, and see what it says:
+
+# %%
+print(Stepper(model, tokenizer, sentences, loop=loop, max_new_tokens=6, **ends).verdict)
 
 # %% [markdown]
 # ## 10. Streamers

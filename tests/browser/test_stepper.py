@@ -8,6 +8,7 @@ from transformers import LogitsProcessor
 
 from course_utils import load, load_tokenizer
 from course_utils.widgets import Stepper
+from loops import cached_loop
 
 PROMPTS = ["It will rain in the", "My dog is"]
 SAMPLED = {"max_new_tokens": 6, "do_sample": True, "temperature": 0.7, "top_k": 5}
@@ -285,6 +286,26 @@ def test_pointing_at_a_cell_marks_the_line_that_made_it(mount, widget):
     page.keyboard.press("Enter")
     at_step(page, "Step 4 of 5")
     assert "outputs.logits" in lit(page)
+
+
+def test_a_loop_of_ones_own_marks_its_own_lines(mount, model, gpt2):
+    widget = Stepper(model, gpt2, PROMPTS, loop=cached_loop, max_new_tokens=6)
+    page = mount(widget)
+    expect(page.locator(".stepper-objects")).to_have_text("And from the cell: loop=cached_loop")
+    expect(
+        page.get_by_text("cached_loop(), a loop of yours. Its ids are those of generate()")
+    ).to_be_visible()
+    lines = page.locator(".stepper-source li")
+    assert lines.count() == len({line for line, _ in widget.shown["source"]["lines"].values()})
+    cells = page.locator(".stepper-times tbody tr")
+    cells.nth(4).locator("button").first.hover()
+    assert lit(page).strip() == "chosen = scores.argmax(-1)"
+    for place in (0, 2):  # what was read, and the logits: one line does both
+        cells.nth(place).locator("button").first.hover()
+        assert lit(page).startswith("logits = model(given, **inputs)")
+    button(page, "Run to the end").click()
+    at_step(page, "Step 5, the last one")
+    assert taken(page) == labels(widget)
 
 
 def test_a_long_timeline_shows_the_steps_around_the_one_that_is_looked_at(mount, model, gpt2):

@@ -7,20 +7,22 @@ import functools
 import html
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from ...decoding.own_loop import LoopWalk
+from ...decoding.replay import Walk
 from ...errors import CourseError
 from ...inputs.limits import unwrapped
 from ...inputs.text import check_length, text_ids
 from ...library.excerpt import lines_at
 from ...library.introspect import version
 from ...masks import pad
-from ..core.labels import columns, isolated, ljust, quoted, visible
+from ..core.labels import columns, isolated, ljust, quoted, token_label, visible
 from ..core.text import html_table
 from ..core.widget import CourseWidget
 from .argument_text import described, is_plain, parsed
@@ -55,6 +57,8 @@ class Stepper(CourseWidget):
     prompts:         str or list of 1 to 6 str, each at most 200 tokens. Shorter ones are padded: on the left,
                      as generating needs it, and on the right for an encoder-decoder model.
     seed:            int, 0 to 2**32 - 1, of the draws. The notebook's own random state is not touched.
+    loop:            None for the library's own loop, or one of yours, as generate(custom_generate=loop) takes
+                     it. The timeline then shows your lines, and `verdict` compares its ids with generate()'s.
     generate_kwargs: what `decode_steps` takes besides, such as max_new_tokens=20, do_sample=True, top_k=5
                      or logits_processor=[...]. The page shows plain values as text that can be edited.
 
@@ -75,9 +79,15 @@ class Stepper(CourseWidget):
     shown = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(
-        self, model: Any, tokenizer: Any, prompts: str | Sequence[str], seed: int = 0, **generate_kwargs
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompts: str | Sequence[str],
+        seed: int = 0,
+        loop: Callable | None = None,
+        **generate_kwargs,
     ) -> None:
-        self._model, self._tokenizer = unwrapped(model), tokenizer
+        self._model, self._tokenizer, self._loop = unwrapped(model), tokenizer, loop
         self._lock = threading.RLock()  # the page and a cell may ask at the same time
         self._session, self._times_shown, self._given = 0, 0, None
         super().__init__()
@@ -92,6 +102,19 @@ class Stepper(CourseWidget):
     def text(self) -> list[str]:
         """One a row: the branch's text without special tokens."""
         return self._tokenizer.batch_decode(self.sequences, skip_special_tokens=True)
+
+    @property
+    def verdict(self) -> str:
+        """A sentence: whether a loop of yours gives generate()'s ids for the seed of the branch, and if not,
+        where the two part."""
+        if self._own is None:
+            return "This is the library's own loop."
+        with self._lock:
+            seed = self._tree.branches[self.branch].seed
+            if seed not in self._verdicts:
+                ours, theirs = _rollout(self._own, seed), _rollout(self._libraries, seed)
+                self._verdicts[seed] = _compared(ours, theirs, self._tokenizer)
+            return self._verdicts[seed]
 
     def start(self, prompts: str | Sequence[str], seed: int = 0, **generate_kwargs) -> None:
         """Begin again and take the first step. The same prompts and arguments with another seed are one more
@@ -110,7 +133,11 @@ class Stepper(CourseWidget):
                 return
             inputs = self._inputs(prompts)
             given_on = generate_kwargs | {"tokenizer": self._tokenizer}  # wherever stop strings stand
-            self._tree = StepTree(self._model, self._tokenizer, inputs, given_on, seed)
+            libraries, own = Walk(self._model, inputs, given_on), None
+            if self._loop is not None:
+                own = LoopWalk(self._model, inputs, given_on, self._loop)
+            self._tree = StepTree(own or libraries, self._tokenizer, seed)
+            self._own, self._libraries, self._verdicts = own, libraries, {}
             self._prompts, self._plain, self._objects = prompts, plain, objects
             self._given = given
             self._session += 1
@@ -182,7 +209,8 @@ class Stepper(CourseWidget):
         self.set_trait("shown", self._state(self._tree))
 
     def _state(self, tree):
-        objects = ", ".join(f"{name}={described(value)}" for name, value in self._objects.items())
+        objects = self._objects | ({} if self._loop is None else {"loop": self._loop})
+        objects = ", ".join(f"{name}={described(value)}" for name, value in objects.items())
         return {
             "number": self._times_shown,
             "session": self._session,
@@ -198,8 +226,15 @@ class Stepper(CourseWidget):
             "steps": list(tree.steps),
             "branches": [asdict(branch) for branch in tree.branches],
             "branch": self.branch,
-            "source": _source(),
+            "source": self._source(),
         }
+
+    def _source(self):
+        """The lines that did what a step shows: dict with a title, str, and lines by name."""
+        if self._own is None:
+            return _libraries_lines()
+        lines = {name: list(line) for name, line in self._own.source().items()}
+        return {"title": f"{described(self._loop)}(), a loop of yours. {self.verdict}", "lines": lines}
 
     def _inputs(self, prompts):
         """The prompts as a batch on the model's device: dict of LongTensor [batch, length]."""
@@ -248,7 +283,7 @@ class Stepper(CourseWidget):
             yield row, lines
 
     def summary(self) -> str:
-        text = [f"generate({self.shown['arguments']})"]
+        text = [f"generate({self.shown['arguments']})", *self._words_on_the_loop()]
         for row, lines in self._lines(self._tree):
             text.append(f"Row {row}, after {quoted(self._prompt_of(row, self._tree))}")
             widths = [max(map(columns, column)) for column in zip(_HEADER, *lines, strict=True)]
@@ -260,12 +295,17 @@ class Stepper(CourseWidget):
     def still(self) -> str:
         tree = self._walked_on()
         arguments = ", ".join(filter(None, [self.shown["arguments"], self.shown["objects"]]))
-        parts = [f"<p>generate({html.escape(arguments)})</p>"]
+        parts = [
+            f"<p>{html.escape(line)}</p>" for line in (f"generate({arguments})", *self._words_on_the_loop())
+        ]
         for row, lines in self._lines(tree):
             prompt = html.escape(isolated(visible(self._prompt_of(row, tree))))
             parts.append(f"<p>Row {row}, after “{prompt}”</p>{html_table(_HEADER, lines)}")
         parts += [f"<p>{html.escape(line)}</p>" for line in _branch_lines(tree)]
         return "".join(parts)
+
+    def _words_on_the_loop(self):
+        return [] if self._loop is None else [self.shown["source"]["title"]]
 
     def _prompt_of(self, row, tree):
         """The prompt that a row continues: str; with num_return_sequences, several rows have one."""
@@ -273,7 +313,7 @@ class Stepper(CourseWidget):
 
 
 @functools.cache
-def _source():
+def _libraries_lines():
     """Where the installed generate() does what a step shows: dict."""
     found = lines_at(_LOOP, _ANCHORS)
     return {
@@ -283,6 +323,33 @@ def _source():
 
 
 _HEADER = ["Step", "In the cache", "Likeliest by the logits", "Chosen", "After the processors", "Finished"]
+
+
+def _rollout(walk, seed):
+    """What a loop appends from the prompt to its end: tuple, one a step, of tuples of int, one a row."""
+    prefix, reasons = (), (None,)
+    while None in reasons:
+        _, tokens, reasons = walk.take(prefix, seed, {})
+        prefix = (*prefix, tokens)
+    return prefix
+
+
+def _compared(ours, theirs, tokenizer):
+    """A sentence on where two rollouts part."""
+    for step, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        for row, (token, wanted) in enumerate(zip(mine, other, strict=True)):
+            if token != wanted:
+                token, wanted = (isolated(token_label(tokenizer, id)) for id in (token, wanted))
+                return (
+                    f"At step {step}, in row {row}, it appends “{token}” where generate() appends “{wanted}”."
+                )
+    if len(ours) == len(theirs):
+        return f"Its ids are those of generate(), in all {len(ours)} steps."
+    if len(ours) < len(theirs):
+        return (
+            f"Its ids are those of generate() in all {len(ours)} steps, but generate() takes {len(theirs)}."
+        )
+    return f"It goes on after step {len(theirs) - 1}, at which generate() stops."
 
 
 def _branch_lines(tree):

@@ -5,7 +5,15 @@ import ast
 from ...errors import CourseError
 
 EXAMPLE = "max_new_tokens=8, do_sample=True, temperature=0.7"
-_GIVEN = ("self", "model", "tokenizer", "inputs", "prompts", "seed")  # what the cell or another field gives
+_GIVEN = (
+    "self",
+    "model",
+    "tokenizer",
+    "inputs",
+    "prompts",
+    "seed",
+    "loop",
+)  # what the cell or another field gives
 
 
 def is_plain(value):

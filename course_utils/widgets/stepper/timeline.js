@@ -1,4 +1,4 @@
-// All steps as columns, and the line of the installed loop that made each cell.
+// All steps as columns, and the line of the loop that made each cell: the installed one, or the learner's.
 import { control, element, scrolling } from "../core/dom.js";
 import { whole } from "../core/numbers.js";
 
@@ -121,7 +121,7 @@ export function timeline(shown, turns, view, on) {
   light(current.source(cells[view.step - first]));
   const more =
     turns.length > steps.length ? ` Steps ${first} to ${steps.at(-1)} of ${turns.length} are drawn.` : "";
-  const hint = `Point at a cell: the line of the library’s loop that made it is marked.${more}`;
+  const hint = `Point at a cell: the line of the loop that made it is marked.${more}`;
   return [
     element("p", { class: "stepper-legend" }, hint),
     scrolling("stepper-scroll stepper-times", "Timeline", table),
@@ -132,30 +132,33 @@ export function timeline(shown, turns, view, on) {
 /** The loop's lines in their order, and a function that marks one of them. */
 function sourceLines({ title, lines }) {
   const entries = Object.entries(lines).sort(([, [one]], [, [other]]) => one - other);
-  if (!entries.length) return { nodes: [], light() {} };
-  const items = new Map(
-    entries.map(([name, [number, text]]) => [
-      name,
-      element(
-        "li",
-        {},
-        element("span", { class: "stepper-number" }, `${number}`),
-        element("code", { dir: "ltr" }, text),
-      ),
-    ]),
-  );
-  const list = element("ol", { class: "stepper-source" }, ...items.values());
+  const byNumber = new Map(); // one line may do several things
+  const items = new Map();
+  for (const [name, [number, text]] of entries) {
+    if (!byNumber.has(number)) byNumber.set(number, sourceLine(number, text));
+    items.set(name, byNumber.get(number));
+  }
+  if (!entries.length) return { nodes: [element("p", { class: "stepper-legend" }, title)], light() {} };
+  const list = element("ol", { class: "stepper-source" }, ...byNumber.values());
   const box = scrolling("stepper-scroll", "Lines of the loop", list);
   return {
     nodes: [element("p", { class: "stepper-legend" }, title), box],
     light(name) {
-      for (const [each, item] of items) {
-        if (each === name) item.setAttribute("aria-current", "true");
+      for (const item of byNumber.values()) {
+        if (item === items.get(name)) item.setAttribute("aria-current", "true");
         else item.removeAttribute("aria-current");
       }
     },
   };
 }
+
+const sourceLine = (number, text) =>
+  element(
+    "li",
+    {},
+    element("span", { class: "stepper-number" }, `${number}`),
+    element("code", { dir: "ltr" }, text),
+  );
 
 /** Arrow keys, Home and End move between the buttons of a table of `columns` steps. */
 function moveInTable(table, columns) {

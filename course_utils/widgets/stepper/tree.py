@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...decoding.replay import Walk
 from ...errors import CourseError
 from ..core.labels import token_label
 
@@ -56,7 +55,8 @@ class Branch:
 class StepTree:
     """Every step that was taken, and the branches.
 
-    inputs:    dict of tensors and arguments: dict, as `decode_steps(model, inputs, **arguments)` takes them
+    walk:      Walk or LoopWalk, which takes the steps
+    tokenizer: the tokenizer whose ids they are
     seed:      int, the first beginning is what generate() gives after torch.manual_seed(seed)
 
     steps:     list of dict, what a page draws of a Step (see `_record`), once for each prefix
@@ -65,8 +65,8 @@ class StepTree:
     chains:    list of lists of str, the names of the logits processors; a step says which list is its own
     """
 
-    def __init__(self, model, tokenizer, inputs, arguments, seed):
-        self._walk = Walk(model, inputs, arguments)
+    def __init__(self, walk, tokenizer, seed):
+        self._walk = walk
         self._tokenizer = tokenizer
         self._known = {}  # the tokens chosen before a step -> its number in `steps`
         self.steps, self.branches, self.labels, self.chains = [], [], {}, []
