@@ -37,6 +37,16 @@ class Scored:
         self.log_probs = self._log_probs(logits)
         self._run = self._short if self._is_short(logits) else self._whole
 
+    def again(self) -> torch.Tensor:
+        """As `log_probs`, of the model as it is now, with gradient. Where block, norm and head in a row give
+        what the model gave, only these three run."""
+        return self._log_probs(self._run())
+
+    @torch.no_grad()
+    def of(self, weights: list[torch.Tensor]) -> torch.Tensor:
+        """As `log_probs`, with `weights` in the parts, one for each parameter, and without gradient."""
+        return self._log_probs(self._run(weights))
+
     @torch.no_grad()
     def kl(self, before: list[torch.Tensor]) -> float:
         """KL divergence of the model, as it is now, from the one whose parts have the weights `before`.
@@ -47,7 +57,7 @@ class Scored:
         again. A model that does more (it scales its logits, caps them, has several streams, or runs its
         blocks several times) runs as a whole.
         """
-        now, start = (self._log_probs(self._run(weights)) for weights in (None, before))
+        now, start = self.again(), self.of(before)
         # A token that a model forbids has -inf in both, which is no distance.
         apart = torch.where(now.isneginf(), 0.0, now.exp() * (now - start)).sum(-1)  # (samples, new)
         return apart[self._drawn.drawn].mean().item()

@@ -10,14 +10,20 @@ et al. 2024, arXiv:2402.03300), DAPO (Yu et al. 2025, arXiv:2503.14476), Dr. GRP
 arXiv:2503.20783), GSPO (Zheng et al. 2025, arXiv:2507.18071), "Approximating KL divergence" (Schulman 2020).
 """
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
+from .advantages import leave_one_out
 from .errors import CourseError
 from .inputs.numbers import at_least_float32, real
 
 RATIOS = ("none", "token", "text", "gspo")
 AVERAGES = ("tokens", "texts", "length")
 KL = ("k1", "k2", "k3")
+PLACES = ("reward", "loss")
 
 
 def log_ratios(
@@ -30,7 +36,8 @@ def log_ratios(
            stays 1: plain REINFORCE on whatever texts there are.
     """
     _one_of(ratio, RATIOS, "a ratio")
-    difference = (log_probs - (log_probs if ratio == "none" else old).detach()) * mask
+    difference = log_probs - (log_probs if ratio == "none" else old).detach()
+    difference = difference.masked_fill(mask == 0, 0.0)  # no product: padding may be at minus infinity
     if ratio == "text":
         return difference.sum(1, keepdim=True)
     if ratio == "gspo":
@@ -78,7 +85,7 @@ def averaged(
     longest: int, for "length"; the width of the mask if None
     """
     _one_of(over, AVERAGES, "an average")
-    values = values * mask
+    values = values.masked_fill(mask == 0, 0.0)
     if over == "tokens":
         return values.sum() / mask.sum()
     if over == "texts":
@@ -113,13 +120,15 @@ def policy_loss(
     """
     mask = mask.to(at_least_float32(log_probs.detach()))
     _check_shapes(log_probs, old, advantages, mask)
-    objective = clipped(log_ratios(log_probs, old, mask, ratio), advantages.detach(), clip)
+    advantages = advantages.detach()
+    if ratio == "none":
+        objective = log_probs * advantages[:, None]
+    else:
+        objective = clipped(log_ratios(log_probs, old, mask, ratio), advantages, clip)
     if ratio in ("text", "gspo"):  # one term a text: each of its tokens carries its share
         objective = objective * mask / (mask.sum(1, keepdim=True) if ratio == "text" else 1)
     loss = -averaged(objective, mask, over, longest)
-    weight = real(kl_weight)
-    if weight is None or not 0 <= weight < float("inf"):
-        raise CourseError(f"The KL weight is {kl_weight!r}. Give a number of 0 or more.")
+    weight = _checked_weight(kl_weight)
     if weight == 0:
         return loss
     if reference is None or reference.shape != log_probs.shape:
@@ -128,6 +137,80 @@ def policy_loss(
             f"near. Give a tensor of the shape {tuple(log_probs.shape)}."
         )
     return loss + weight * averaged(kl_estimates(log_probs, reference, kl), mask, over, longest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What an update makes large, term by term: the choices of `policy_loss`, and where the KL goes.
+
+    advantage: a function of the rewards [..., group], see `advantages`
+    ratio, clip, over, longest: as `policy_loss` takes them
+    kl:        "k1", "k2" or "k3", see `kl_estimates`; kl_weight: float, 0 for none
+    kl_in:     "reward": the weight times the estimate, summed over a text, is taken from the text's reward;
+               "loss": it is added to the loss
+    Raises CourseError for unknown names, a clip that is not above 0 and a weight below 0.
+    """
+
+    advantage: Callable[[Any], torch.Tensor] = leave_one_out
+    ratio: str = "token"
+    clip: tuple[float, float] | None = (0.2, 0.2)
+    over: str = "tokens"
+    longest: int | None = None
+    kl: str = "k1"
+    kl_in: str = "reward"
+    kl_weight: float = 0.0
+
+    def __post_init__(self):
+        _one_of(self.ratio, RATIOS, "a ratio")
+        _one_of(self.over, AVERAGES, "an average")
+        _one_of(self.kl, KL, "a KL estimate")
+        _one_of(self.kl_in, PLACES, "a place for the KL")
+        _checked_weight(self.kl_weight)
+        if self.clip is not None:
+            _checked_clip(self.clip)
+
+    def advantages(
+        self, rewards: torch.Tensor, old: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The advantage of each text of one group: float [texts].
+
+        rewards: float [texts]; old, mask, reference: [texts, tokens], as in `policy_loss`
+        Where all rewards of the group are alike, with the KL taken off, they are 0 to the last digit.
+        """
+        if self.kl_weight and self.kl_in == "reward" and reference is not None:
+            estimates = kl_estimates(old.detach(), reference, self.kl).masked_fill(mask == 0, 0.0)
+            rewards = rewards - self.kl_weight * estimates.sum(1).to(rewards)
+        if bool(rewards.min() < rewards.max()):  # the mean of equal numbers is not always that number
+            return self.advantage(rewards)
+        return torch.zeros_like(rewards)
+
+    def loss(
+        self,
+        log_probs: torch.Tensor,
+        old: torch.Tensor,
+        advantages: torch.Tensor,
+        mask: torch.Tensor,
+        reference: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`policy_loss` with these choices: a scalar, to be made small."""
+        weight = self.kl_weight if self.kl_in == "loss" else 0.0
+        return policy_loss(
+            log_probs, old, advantages, mask, ratio=self.ratio, clip=self.clip, over=self.over,
+            longest=self.longest, reference=reference, kl=self.kl, kl_weight=weight,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def dropped(
+        self, log_probs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
+    ) -> float:
+        """The share of the tokens whose gradient the clip drops: float, 0 to 1."""
+        if self.clip is None or self.ratio == "none":
+            return 0.0
+        (low, high), mask = self.clip, mask.to(log_probs)
+        ratio = log_ratios(log_probs, old, mask, self.ratio).exp()
+        weight = advantages[:, None].to(ratio)
+        off = ((weight > 0) & (ratio > 1 + high)) | ((weight < 0) & (ratio < 1 - low))
+        return ((off * mask).sum() / mask.sum()).item()
 
 
 def _check_shapes(log_probs, old, advantages, mask):
@@ -153,6 +236,13 @@ def _check_shapes(log_probs, old, advantages, mask):
         raise CourseError(f"The answer of row {empty[0]} has no token in the mask. Leave the row out.")
 
 
+def _checked_weight(weight) -> float:
+    number = real(weight)
+    if number is None or not 0 <= number < float("inf"):
+        raise CourseError(f"The KL weight is {weight!r}. Give a number of 0 or more.")
+    return number
+
+
 def _checked_clip(clip) -> tuple[float, float]:
     numbers = [real(number) for number in clip] if isinstance(clip, list | tuple) else []
     above = [number for number in numbers if number is not None and 0 < number < float("inf")]
@@ -164,3 +254,6 @@ def _checked_clip(clip) -> tuple[float, float]:
 def _one_of(name, names, what):
     if name not in names:
         raise CourseError(f"{name!r} is not {what}. Give one of {', '.join(map(repr, names))}.")
+
+
+REINFORCE = Objective(ratio="none", clip=None, over="length", longest=1)  # lesson 09's: mean of A log p

@@ -8,7 +8,16 @@ import torch
 from course_utils import CourseError
 from course_utils.advantages import group_mean, group_relative, leave_one_out
 from course_utils.gradients import all_sequences, random_rewards, toy_model
-from course_utils.objectives import AVERAGES, KL, RATIOS, averaged, clipped, kl_estimates, policy_loss
+from course_utils.objectives import (
+    AVERAGES,
+    KL,
+    RATIOS,
+    Objective,
+    averaged,
+    clipped,
+    kl_estimates,
+    policy_loss,
+)
 
 SEQUENCES = all_sequences(6, 3)
 REWARDS = random_rewards().flatten()
@@ -195,3 +204,53 @@ def test_bad_input_is_one_sentence(changed, sentence):
     given = {"log_probs": NOW, "old": NOW, "advantages": torch.tensor([1.0, -1]), "mask": MASK} | changed
     with pytest.raises(CourseError, match=sentence):
         policy_loss(**given)
+
+
+# ---- the terms in one object
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"ratio": "word"}, "is not a ratio"),
+        ({"over": "rows"}, "is not an average"),
+        ({"kl": "k4"}, "is not a KL estimate"),
+        ({"kl_in": "text"}, "is not a place for the KL"),
+        ({"kl_weight": -0.1}, "The KL weight is -0.1"),
+        ({"clip": (0.2, 0)}, "The clip is"),
+    ],
+)
+def test_an_objective_of_unknown_terms_is_refused(terms, message):
+    with pytest.raises(CourseError, match=message):
+        Objective(**terms)
+
+
+def test_padding_at_minus_infinity_counts_nothing():
+    now = torch.tensor([[-1.0, -2.0], [-0.5, -math.inf]], requires_grad=True)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    for terms in ({}, {"ratio": "none"}, {"ratio": "text"}, {"over": "texts"}):
+        loss = policy_loss(now, now.detach(), torch.tensor([1.0, -1.0]), mask, **terms)
+        (gradient,) = torch.autograd.grad(loss, now)
+        assert loss.isfinite() and gradient.isfinite().all()
+
+
+def test_the_kl_is_taken_from_the_reward_before_the_group_is_compared():
+    old, reference = torch.tensor([[-1.0, -2.0], [-1.0, -9.0]]), torch.tensor([[-2.0, -2.0], [-1.0, -1.0]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    rewards = torch.tensor([3.0, 3.0], dtype=torch.float64)
+    assert not Objective().advantages(rewards, old, mask, old).any()
+    found = Objective(kl_weight=0.5).advantages(rewards, old, mask, reference)  # 1 nat in text 0, none in 1
+    assert found.tolist() == leave_one_out(torch.tensor([2.5, 3.0])).tolist()
+
+
+def test_what_the_clip_drops_is_what_has_no_gradient():
+    old = torch.zeros(40, 3)
+    now = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = torch.ones(40, 3)
+    advantages = torch.randn(40, generator=torch.Generator().manual_seed(1))
+    objective = Objective(clip=(0.2, 0.3))
+    objective.loss(now, old, advantages, mask).backward()
+    assert objective.dropped(now, old, advantages, mask) == pytest.approx(
+        (now.grad == 0).float().mean().item()
+    )
+    assert Objective(clip=None).dropped(now, old, advantages, mask) == 0

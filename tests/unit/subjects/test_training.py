@@ -9,6 +9,7 @@ import torch
 
 from course_utils import load, training
 from course_utils.errors import CourseError
+from course_utils.objectives import REINFORCE, Objective
 from course_utils.training import ProgressBar, sample, train_habit, trained_parts
 
 PROMPT = "My dog is"
@@ -117,6 +118,67 @@ def test_one_step_is_adamw_along_the_policy_gradient(unchanged):
         torch.testing.assert_close(moved, -1e-3 * gradient[clear].sign(), atol=2e-5, rtol=0)
     assert run.steps[0].loss == pytest.approx(loss.item(), rel=1e-3)
     run.undo()
+
+
+def test_several_prompts_make_groups_of_their_own(unchanged):
+    """The second prompt's rewards are all higher: advantages per prompt do not see that."""
+    model, tokenizer = unchanged
+    prompts = ["My dog is", "It will rain in the"]
+    seen = []
+
+    def reward(text):
+        seen.append(text)
+        group = (len(seen) - 1) // SHORT["samples"] % 2
+        return length(text) + 1000 * group
+
+    alike = train_habit(model, tokenizer, length, prompts, **SHORT, seed=2)
+    alike.undo()
+    apart = train_habit(model, tokenizer, reward, prompts, **SHORT, seed=2)
+    apart.undo()
+    assert [step.texts for step in alike.steps] == [step.texts for step in apart.steps]
+    assert [step.kl for step in alike.steps] == pytest.approx([step.kl for step in apart.steps], rel=1e-3)
+    assert len(alike.steps[0].texts) == 2 * SHORT["samples"]
+    assert apart.steps[0].reward == pytest.approx(alike.steps[0].reward + 500)
+
+
+def test_a_clip_holds_many_updates_back(unchanged):
+    model, tokenizer = unchanged
+    asked = SHORT | {"steps": 1, "samples": 16, "learning_rate": 2e-3, "seed": 1, "updates": 16}
+    found = {}
+    for clip in (None, (0.2, 0.2)):
+        run = train_habit(model, tokenizer, length, PROMPT, **asked, objective=Objective(clip=clip))
+        run.undo()
+        found[clip] = run.steps[0]
+    assert found[0.2, 0.2].kl < 0.7 * found[None].kl
+    assert found[0.2, 0.2].clipped > 0.5 and found[None].clipped == 0
+
+
+@pytest.mark.parametrize("terms", [{"kl": "k1", "kl_in": "reward"}, {"kl": "k3", "kl_in": "loss"}])
+def test_a_kl_holds_the_model_near_its_beginning(terms):
+    model, tokenizer = load("tiny-llama")
+    asked = SHORT | {"steps": 3, "samples": 8, "learning_rate": 5e-3, "seed": 1, "updates": 4}
+    found = []
+    for weight in (0.0, 1000.0):
+        objective = Objective(clip=None, kl_weight=weight, **terms)
+        run = train_habit(model, tokenizer, length, PROMPT, **asked, objective=objective)
+        run.undo()
+        found.append(run.steps[-1].kl)
+    assert found[1] < 0.7 * found[0]
+
+
+def test_the_first_update_of_any_ratio_is_reinforces(unchanged):
+    model, tokenizer = unchanged
+    asked = SHORT | {"steps": 1, "seed": 3}
+    parameters = [weight for part in trained_parts(model) for weight in part.parameters()]
+    moved = []
+    for objective in (REINFORCE, Objective(), Objective(clip=None, over="length", longest=1)):
+        run = train_habit(model, tokenizer, length, PROMPT, **asked, objective=objective)
+        moved.append(torch.cat([weight.detach().flatten() for weight in parameters]))
+        run.undo()
+    start = torch.cat([weight.detach().flatten() for weight in parameters])
+    for other in moved[1:]:
+        steps = moved[0] - start, other - start
+        assert torch.cosine_similarity(*steps, dim=0) > 0.99
 
 
 def test_kl_is_that_of_the_whole_model(unchanged):
@@ -372,7 +434,10 @@ def test_an_error_in_the_reward_is_the_learners_and_takes_the_steps_back(unchang
         ({"seed": "a"}, "The seed is 'a'. Give a whole number"),
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": None}, "prompt is of type NoneType"),
-        ({"prompt": ["I", "like"]}, "prompt is of type list"),
+        ({"prompt": []}, "There is no prompt"),
+        ({"prompt": ["I", 3]}, "prompt is of type int"),
+        ({"updates": 0}, "updates is 0"),
+        ({"objective": "ppo"}, "objective is of type str"),
         ({"prompt": "\ud83d"}, "half of a surrogate pair"),
     ],
 )
