@@ -111,7 +111,7 @@ class Answer:
         for before, now in zip(self.inputs, after, strict=True):
             if difference(now, before) is not None:
                 raise Mistake(
-                    f"Your function changes its input: {code(show(before))} has become {code(show(now))}. "
+                    f"Your function changes its input: {_change(before, now)}. "
                     "The caller still needs the old value: build a new one and return that."
                 )
 
@@ -121,6 +121,15 @@ class Answer:
             raise NotYet
         if not any(_returns_value(statement) for statement in body):
             raise Mistake(f"{described(self.inputs)} your function returns None: its `return` is missing.")
+
+
+def _change(before, now):
+    """What has become of an input, in words; of a dict, what stands under the keys that have changed."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in before if key not in now or difference(now[key], before[key]) is not None]
+        keys += [key for key in now if key not in before]
+        return f"the dict that it was given has something else under {', '.join(map(code, map(show, keys)))}"
+    return f"{code(show(before))} has become {code(show(now))}"
 
 
 def _body(function):

@@ -175,6 +175,7 @@ def check_pad_left(answer):
                 (lambda got: [len(row) for row in got[0]] == [shortest] * len(rows) and shortest < longest, "Tokens were cut off: pad to the longest row, do not cut to the shortest."),
                 (lambda got: [[id for id in row if id != pad_id] for row in got[0]] == [[id for id in row if id != pad_id] for row in want[0]] and len(got[0][0]) > longest, "There is more padding than needed: the longest row needs none."),
                 (lambda got: pad_id != 0 and [[pad_id if id == 0 else id for id in row] for row in got[0]] == want[0], "The rows are padded with 0. Pad them with `pad_id`: 0 is the id of a real token."),
+                (lambda got: pad_id != PAD and [[pad_id if id == PAD else id for id in row] for row in got[0]] == want[0], f"The rows are padded with {PAD}, whatever `pad_id` is. Use the argument `pad_id`."),
             ],
         )  # fmt: skip
     return "Every row is padded on the left, and the mask says what is real, even where a token equals the pad id."

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, the canvas, the PNG, and the text for readers who cannot see it."""
+"""What all pictures share: colours, the canvas, the file, and the text for readers who cannot see it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ DPI = 100
 class Figure:
     """A finished picture with its alternative text; a notebook shows both.
 
-    png: bytes; alt: str, what the picture says, in words and numbers; width: int, pixels in the page.
+    webp: bytes; alt: str, what the picture says, in words and numbers; width: int, pixels in the page.
     """
 
-    def __init__(self, png: bytes, alt: str, width: int = 640) -> None:
-        self.png, self.alt, self.width = png, alt, width
+    def __init__(self, webp: bytes, alt: str, width: int = 640) -> None:
+        self.webp, self.alt, self.width = webp, alt, width
 
     def __repr__(self) -> str:
         return self.alt
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.png).decode()
+        data = base64.b64encode(self.webp).decode()
         return (
-            f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}" width="{self.width}" '
+            f'<img src="data:image/webp;base64,{data}" alt="{html.escape(self.alt)}" width="{self.width}" '
             'style="background:white">'
         )
 
@@ -67,12 +67,14 @@ def bare(axes: Axes, title: str = "") -> None:
 
 
 def finished(canvas: Canvas, alt: str) -> Figure:
-    """The canvas as a Figure, in 64 colours: flat shapes and text need no more, and a third of the bytes."""
+    """The canvas as a Figure, in 64 colours: flat shapes and text need no more. WebP without loss takes four
+    fifths of a PNG's bytes."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
     canvas.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    flat = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).convert("RGB")
+    flat.save(small, "WEBP", lossless=True, quality=100, method=6)
     return Figure(small.getvalue(), alt, round(canvas.get_size_inches()[0] * 80))
 
 

@@ -39,7 +39,7 @@ rows
 torch.tensor(rows)
 
 # %% [markdown]
-# We fill up the short rows with an id that carries no meaning: **padding**. The model cannot know which ids are
+# We fill up the short rows with an id that is no part of the text: **padding**. The model cannot know which ids are
 # padding, so a second tensor tells it: the **attention mask**, 1 for a token and 0 for padding.
 
 # %% [markdown]
@@ -49,12 +49,12 @@ torch.tensor(rows)
 
 # %% tags=["exercise"]
 def pad_left(rows: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return input_ids and attention_mask, two integer tensors, (batch, longest row)."""
+    """Return input_ids and attention_mask, two tensors of whole numbers, (batch, longest row)."""
     raise NotImplementedError
 
 # %% tags=["solution"]
 def pad_left(rows: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return input_ids and attention_mask, two integer tensors, (batch, longest row)."""
+    """Return input_ids and attention_mask, two tensors of whole numbers, (batch, longest row)."""
     longest = max(len(row) for row in rows)
     missing = [longest - len(row) for row in rows]
     input_ids = [[pad_id] * n + row for n, row in zip(missing, rows)]
@@ -82,8 +82,8 @@ lesson.check_pad_left(pad_left)
 gpt2(sentences, padding=True, return_tensors="pt")
 
 # %% [markdown]
-# The message offers two solutions. A new token needs a new row in the model's table (below). We take the one special
-# token that GPT-2 has, end-of-text, and tell the tokenizer which side to pad.
+# The message offers two solutions. A new token needs a new row in the model's table of token vectors (shown below). We
+# take the one special token that GPT-2 has, end-of-text, and tell the tokenizer which side to pad.
 
 # %%
 gpt2.pad_token = gpt2.eos_token
@@ -119,8 +119,9 @@ for ours, theirs in zip(pad(rows, gpt2.pad_token_id, "left"), batch.values()):
 
 # %% [markdown]
 # And here is the batch, live, in a trained model, with the mask switched off. Beside each row stand the next tokens
-# that the model finds most likely, and how far this answer is from its answer to the sentence alone. Switch the mask on. (The other
-# switches are sections 3 and 4: come back then, and type sentences of your own.)
+# that the model finds most likely, its *answer* in this batch. The column "Total variation" says how far that is from
+# its answer to the sentence alone: 0 if the two are equal, 1 if they have nothing in common. Switch the mask on. (The
+# other switches belong to sections 3 and 4: come back then, and type sentences of your own.)
 
 # %%
 trained, its_tokenizer = load()
@@ -131,10 +132,10 @@ views = {"Llama, trained": (trained, its_tokenizer), "GPT-2, random weights": (r
 PaddingGrid(views, sentences, give_mask=False)
 
 # %% [markdown]
-# ### Too long, and a pad token of one's own
+# ### Too long; and a new pad token
 #
-# The opposite of padding is **truncation**: `max_length` cuts what is too long. `truncation_side` says where. For a
-# prompt, the left end is usually the one to lose: the model continues the right one.
+# The opposite of padding is **truncation**: `max_length` cuts what is too long. `truncation_side` says where. A prompt
+# is usually cut at its left end, since the model continues its right end.
 
 # %%
 for side in ("right", "left"):
@@ -150,23 +151,27 @@ for side in ("right", "left"):
 own = load_tokenizer("gpt2")
 own.add_special_tokens({"pad_token": "<pad>"})
 enlarged, _ = load("tiny-gpt2")
-try:
+try:  # on the CPU: a GPU would be unusable after such an error
     torch.nn.functional.embedding(torch.tensor([own.pad_token_id]), enlarged.get_input_embeddings().weight.cpu())
 except IndexError as error:
     print(own.pad_token_id, "IndexError:", error)
 
 # %% [markdown]
-# `resize_token_embeddings` adds the row. No training has touched it, which does no harm as long as the mask hides it.
+# `resize_token_embeddings` adds the row, here with random numbers. (By default it draws them around the mean of the
+# other rows.) As an input, the mask hides the new token. As an *output* it gets a logit like any other, from a row that
+# was never trained:
 
 # %%
 enlarged.resize_token_embeddings(len(own), mean_resizing=False)
-enlarged.get_input_embeddings().weight.shape  # (vocab, size)
+with torch.no_grad():
+    logits = enlarged(gpt2(sentences[0], return_tensors="pt").input_ids.to(enlarged.device)).logits[0, -1]
+print(tuple(enlarged.get_input_embeddings().weight.shape), "and", len(logits), "logits")  # (vocab, size)
 
 # %% [markdown]
 # ## 3. Two rules that contradict each other
 #
-# GPT-2's older documentation: "absolute position embeddings so it's usually advised to pad the inputs on the right".
-# `generate()`: "decoder-only architecture … please set `padding_side='left'`". A *decoder*, such as GPT-2 or Llama,
+# GPT-2's older documentation says: "absolute position embeddings so it's usually advised to pad the inputs on the
+# right". A warning of `generate()` says: "decoder-only architecture … please set `padding_side='left'`". A *decoder*, such as GPT-2 or Llama,
 # reads from left to right. Which rule is right? We measure.
 #
 # A model returns **logits**: at each index, a number for each entry of the vocabulary. Softmax turns them into a
@@ -193,8 +198,9 @@ def total_variation(p, q):
 
 # %% [markdown]
 # Two small models with random weights isolate the effect: one built like GPT-2, one like Llama, both with GPT-2's
-# vocabulary. The third is trained, so that we have some texts worth reading. The random weights are drawn wider than
-# usual, to make effects visible: in these two models only "zero or not" is a finding, not how much.
+# vocabulary. The third is trained, so that we have some texts worth reading. The random weights have a larger standard
+# deviation than usual (0.15, usual is 0.02), to make effects visible: in these two models only "zero or not" is a
+# finding, not how much.
 
 # %%
 models = {"GPT-2": (random_gpt2, gpt2_tokenizer), "Llama": load("tiny-llama"), "trained": (trained, its_tokenizer)}
@@ -213,22 +219,22 @@ alone = {name: one_by_one(*models[name]) for name in models}
 
 # %% [markdown]
 # We start with padding on the right. We read each row's answer at its last *token*, not at its last index, and pass
-# no mask at all. Which model's answers will be wrong?
+# no mask at all. Which of the two random models will answer wrongly?
 
 # %%
 Predict(lesson.predict_right)
 
 # %% tags=["answer"]
-batch = gpt2(sentences, padding=True, padding_side="right", return_tensors="pt")
-last = batch.attention_mask.sum(1) - 1  # (batch,): the index of each last token
+right_batch = gpt2(sentences, padding=True, padding_side="right", return_tensors="pt")
+last = right_batch.attention_mask.sum(1) - 1  # (batch,): the index of each last token
 print("right padding, no mask: total variation of the worst row")
 for name in ("GPT-2", "Llama"):
-    answers = next_token(models[name][0], batch.input_ids, last)
+    answers = next_token(models[name][0], right_batch.input_ids, last)
     print(f"{name}: {total_variation(answers, alone[name]).max():.2f}")
 
 # %% [markdown]
 # Neither's. In a decoder, a token sees itself and the tokens before it, never those after it. With padding on the
-# right, no token sees the padding.
+# right, no token of the text sees the padding.
 #
 # Now we pad on the left, where every token could see the padding. This time we pass the mask, which forbids that.
 
@@ -236,7 +242,6 @@ for name in ("GPT-2", "Llama"):
 Predict(lesson.predict_left)
 
 # %% tags=["answer"]
-batch = gpt2(sentences, padding=True, padding_side="left", return_tensors="pt")
 print("left padding, with the mask: total variation of each row")
 for name in ("GPT-2", "Llama"):
     model, _ = models[name]
@@ -290,7 +295,7 @@ def positions(attention_mask: torch.Tensor) -> torch.Tensor:
 
 # %% [markdown] tags=["solution"]
 # A cumulative sum over the mask counts the tokens so far, and padding does not count. `generate()` itself uses these
-# lines. Padding gets 0 only because −1 is not a valid position: no token sees the padding.
+# lines. Padding gets 0 only because −1 is not a valid position: no token of the text sees the padding.
 
 # %% tags=["check"]
 lesson.check_positions(positions)
@@ -318,13 +323,13 @@ assert total_variation(answers, alone["GPT-2"]).max() < 1e-4
 
 # %%
 unmasked = []
-for filler in (0, 995, 1263):
+for filler in gpt2("! world big").input_ids:
     ids = batch.input_ids.masked_fill(batch.attention_mask == 0, filler)
     unmasked.append(next_token(model, ids, [-1] * 3))
     answers = (next_token(model, ids, [-1] * 3, **given), unmasked[-1])
     with_both, with_neither = (total_variation(p, alone["GPT-2"]).max() for p in answers)
     print(f"{gpt2.decode(filler):6}  with both {with_both:.2f}   with neither {with_neither:.2f}")
-print("with neither, from one padding token to the next:")
+print("with neither, between the answers with `!` and ` world`, and with ` world` and ` big`:")
 [f"{total_variation(p, q).max():.2f}" for p, q in zip(unmasked, unmasked[1:])]
 
 # %% [markdown]
@@ -365,35 +370,35 @@ table = {
 
 # %% tags=["answer"]
 print("side   mask  positions  ", *(f"{name:>8}" for name in models))
-for (side, mask, given), distances in table.items():
+for (side, mask, counted), distances in table.items():
     cells = [f"{distances[name]:8.2f}" for name in models]
-    print(f"{side:6} {'yes' if mask else '-':5} {'yes' if given else '-':10} ", *cells)
+    print(f"{side:6} {'yes' if mask else '-':5} {'yes' if counted else '-':10} ", *cells)
     for name, (model, _) in models.items():
         absolute = model.config.model_type == "gpt2"
-        right = side == "right" or (mask and (given or not absolute))
-        assert distances[name] < 1e-4 if right else distances[name] > 0.05
-cases = [f"{side}{', mask' * mask}{', positions' * given}" for side, mask, given in table]
+        as_it_should = side == "right" or (mask and (counted or not absolute))
+        assert distances[name] < 1e-4 if as_it_should else distances[name] > 0.05
+cases = [f"{side}{', mask' * mask}{', positions' * counted}" for side, mask, counted in table]
 numbers = [list(distances.values()) for distances in table.values()]
 heatmap(numbers, cases, list(models), "Total variation", limits=(0, 1))
 
 # %% [markdown]
-# Every zero has its reason. **Right:** no token sees what follows it. **Left, mask, positions:** the padding has no
-# effect left. **Left, mask only:** enough for relative positions, not for absolute ones.
+# Every zero has its reason. **Right:** no token sees what follows it. **Left, mask, positions:** nothing of the padding
+# reaches the answer any more. **Left, mask only:** enough for relative positions, not for absolute ones.
 #
 # Position ids without a mask do not help: they say where a token stands, not which tokens are padding. All three
 # models still read the padding. (A footnote: one more setting makes the same call right, by accident.)
 
 # %%
-{name: round(distance(name, "left", False, True, use_cache=False), 2) for name in ("GPT-2", "Llama")}
+{name: round(distance(name, "left", False, True, use_cache=False), 2) for name in models}
 
 # %% [markdown]
-# With `use_cache=False` the pass keeps nothing for a next token. transformers then takes position ids that start
-# again (0, 0, 0, 0, 1, 2 …) as a sign that several texts are **packed** into one row, and keeps them apart. Do not
-# rely on this: pass the mask.
+# A pass usually keeps some of its work for the next token, in a *cache* (lesson 05). With `use_cache=False` it does
+# not, and transformers looks at the position ids: where they start again (0, 0, 0, 0, 1, 2 …), it assumes that several
+# texts are **packed** into one row, and keeps them apart. Do not rely on this: pass the mask.
 
 # %% [markdown]
 # A zero here is a zero in float32, up to rounding. In **float16**, a format with fewer digits, padding changes the
-# order of the additions and so the last digit: even where all is right, a small distance is left.
+# order of the additions and so the last digit. Even where all is right, a small distance remains:
 
 # %%
 import copy
@@ -401,7 +406,9 @@ import copy
 models["float16"] = copy.deepcopy(trained).half(), its_tokenizer
 alone["float16"] = one_by_one(*models["float16"])
 for name in ("trained", "float16"):
-    print(f"{name:8} left, mask, positions: below 0.0001 is {distance(name, 'left', True, True) < 1e-4}")
+    small = distance(name, "left", True, True)
+    print(f"{name:8} left, mask, positions: {'less' if small < 1e-4 else 'more'} than 0.0001, less than 0.05")
+    assert small < 0.05
 del models["float16"]  # the rest is in float32
 
 # %% [markdown]
@@ -428,7 +435,8 @@ for sentence, ids in zip(sentences, expected["trained"]):
     print(repr(sentence), "->", repr(tokenizer.decode(ids)))
 
 # %% [markdown]
-# Why a batch at all? Six new tokens take six forward passes, whether they serve one row or three:
+# Why a batch at all? Six new tokens take six forward passes, whether they serve one row or three. (A pass over three
+# rows costs more than a pass over one, but far less than three.)
 
 # %%
 def passes(model, **inputs):
@@ -444,7 +452,7 @@ print("one by one:", sum(passes(model, **prompt) for prompt in prompts), " as a 
 
 # %% [markdown]
 # transformers writes its warnings to a log. The next line has that log printed in the page, so that each warning
-# appears where it belongs.
+# appears where it belongs. A message that follows an equal one is left out.
 
 # %%
 page = lesson.warnings_on_the_page()
@@ -504,8 +512,9 @@ for side in ("left", "right"):
 
 # %% [markdown]
 # With left padding, row 0 continues at position 5, after its five tokens. With right padding it continues at 1, since
-# its last token was padding with position 0. So both rules are right: **in a forward pass *we* read the answer, and
-# can do so at the last token. `generate()` reads and writes at the last index.**
+# its last token was padding with position 0. So both rules are right. **In a forward pass *we* read the answer, and can
+# do so at the last token; and right padding leaves GPT-2's own positions as they should be. `generate()` reads and
+# writes at the last index, so it needs left padding, and counts the positions from the mask itself.**
 
 # %% [markdown]
 # ## 6. "The attention mask and the pad token id were not set"
@@ -517,7 +526,8 @@ for side in ("left", "right"):
 # %%
 model, _ = models["GPT-2"]
 print("in the generation config:", model.generation_config.pad_token_id)
-input_ids = gpt2(sentences, padding=True, return_tensors="pt").input_ids.to(model.device)
+input_ids = batch.input_ids.to(model.device)  # section 2's, padded on the left
+page.forget()  # as in a fresh kernel, see below
 as_alone("GPT-2", continued(model, input_ids=input_ids))
 
 # %% [markdown]
@@ -538,27 +548,28 @@ as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_to
 # both padded rows are as wrong as before.
 
 # %%
-page.said = None  # so that the page would show the message again
+page.said = None  # the page leaves nothing out now: if transformers said it again, we would see it
 as_alone("GPT-2", continued(model, input_ids=input_ids, pad_token_id=gpt2.eos_token_id))
 
 # %% [markdown]
 # The mask fixes it. `**inputs` passes everything that the tokenizer returned:
 
 # %%
-inputs = gpt2(sentences, padding=True, return_tensors="pt").to(model.device)
+inputs = gpt2(sentences, padding=True, padding_side="left", return_tensors="pt").to(model.device)
 cured = continued(model, **inputs, pad_token_id=gpt2.eos_token_id)
 assert cured == expected["GPT-2"]
 
 # %% [markdown]
-# Where padding is not end-of-text, `generate()` infers the mask by comparing ids. Here we pad with `!`, id 0. Does
-# that give the same result as passing the mask?
+# Where padding is not end-of-text, `generate()` infers the mask by comparing ids. Here we pad with `!`, id 0, on the
+# left. For which of the three prompts will that give the same result as passing the mask?
 
 # %%
 for prompt in ("My dog is", "Stop! My dog is", "Wow!!! My dog is"):
     row = gpt2(prompt).input_ids
     padded, mask = (tensor.to(model.device) for tensor in pad([row, rows[1]], 0))
     inferred = continued(model, input_ids=padded, pad_token_id=0)
-    print(inferred == continued(model, input_ids=padded, attention_mask=mask, pad_token_id=0), row)
+    same = inferred == continued(model, input_ids=padded, attention_mask=mask, pad_token_id=0)
+    print(f"{prompt!r:18} ids {row}: the same is {same}")
 
 # %% [markdown]
 # `Stop!` contains the id 0, so that token is taken for padding. `!!!` does no harm: it has an id of its own, 10185.
@@ -567,8 +578,8 @@ for prompt in ("My dog is", "Stop! My dog is", "Wow!!! My dog is"):
 # %% [markdown]
 # ### Exercise 3: Repair a broken batch · difficulty 3 of 3 · 6 minutes
 #
-# Three rows, three different bugs, no error. First find them by eye. Then write a function that fixes any batch with
-# such bugs. No sentence contains the pad id.
+# Three rows for `generate()`, three different bugs, no error. First find them by eye. Then write a function that fixes
+# any batch with such bugs. No sentence contains the pad id. At padding, the mask and the position are 0.
 
 # %%
 broken = lesson.broken_batch()
@@ -612,20 +623,21 @@ lesson.check_repair(repair)
 
 # %%
 texts = ["My dog is happy.", "It will rain in the evening, they say.", "I want to eat."]
-batch = gpt2([text + gpt2.eos_token for text in texts], padding=True, padding_side="right", return_tensors="pt")
-print(batch.input_ids)
-print(batch.attention_mask)
+lines_of_text = [text + gpt2.eos_token for text in texts]
+training = gpt2(lines_of_text, padding=True, padding_side="right", return_tensors="pt")
+print(training.input_ids)
+print(training.attention_mask)
 
 # %% [markdown]
 # **Labels** are the ids that the model should predict; the *loss* measures how far it is from them, and skips labels
-# of −100. (The loss itself shifts the labels by one index.) Padding should get −100. The short way is to find it by
-# its id:
+# of −100. (`model(ids, labels=labels)` shifts the labels by one index itself; below we write that out.) Padding should
+# get −100. The short way is to find it by its id:
 
 # %%
 Predict(lesson.predict_labels)
 
 # %% tags=["answer"]
-labels_naive = batch.input_ids.masked_fill(batch.input_ids == gpt2.pad_token_id, -100)
+labels_naive = training.input_ids.masked_fill(training.input_ids == gpt2.pad_token_id, -100)
 print("labels, and the number of ends in them:")
 print(labels_naive, (labels_naive == gpt2.eos_token_id).sum().item())
 
@@ -636,16 +648,16 @@ print(labels_naive, (labels_naive == gpt2.eos_token_id).sum().item())
 # %%
 from transformers import DataCollatorForLanguageModeling
 
-gpt2.padding_side = "right"
-collate = DataCollatorForLanguageModeling(gpt2, mlm=False)  # mlm: hide words and predict those
-collated = collate([gpt2(text + gpt2.eos_token) for text in texts])
+its_own = load_tokenizer("gpt2", pad_token=gpt2.eos_token)  # pads on the right
+collate = DataCollatorForLanguageModeling(its_own, mlm=False)  # mlm=True would hide tokens and predict those
+collated = collate([its_own(text) for text in lines_of_text])
 torch.equal(collated["labels"], labels_naive)
 
 # %% [markdown]
 # The mask can tell them apart: the tokenizer set it to 1 at the true end. Where you have the mask, use it.
 
 # %%
-labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+labels = training.input_ids.masked_fill(training.attention_mask == 0, -100)
 print(labels)
 kinds = ("learned", "skipped by both", "an end that only the mask keeps")
 kind = (labels == -100).int() + 2 * (labels != labels_naive).int()  # (batch, length)
@@ -696,8 +708,8 @@ lesson.check_repair_labels(repair_labels)
 def train(labels):
     model, _ = load("tiny-gpt2")
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
-    ids, labels = batch.input_ids.to(model.device), labels.to(model.device)
-    full_stops, ends = batch.attention_mask.sum(1) - 2, []
+    ids, labels = training.input_ids.to(model.device), labels.to(model.device)
+    full_stops, ends = training.attention_mask.sum(1) - 2, []
     for _ in range(12):
         logits = model(ids).logits[:, :-1]  # index t predicts the id at t + 1
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())

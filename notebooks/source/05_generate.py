@@ -44,15 +44,15 @@ assert torch.equal(ids[:, : generated.shape[1]], generated)
 
 # %% [markdown]
 # The same ids, as far as `generate()` goes. It stops at `<|im_end|>`; our three lines do not know that a text can
-# end. They also start again from the first token at each step, write only one row, cannot sample, take no settings,
-# and show nothing until they are done. This lesson adds what is missing, one piece at a time:
+# end. They also start again from the first token at each step, take only rows of one length, cannot sample, take no
+# settings, and show nothing until they are done. This lesson adds what is missing, one piece at a time:
 #
 # ![One step of generate(): logits, processors, the choice of a token, rows that have ended, stopping criteria, and back](images/generate_step.svg)
 
 # %% [markdown]
 # ## 2. Where does each argument go?
 #
-# `generate()` has few parameters of its own. (The first line has transformers' log and warnings printed in the page.)
+# `generate()` has few parameters of its own. (`warnings_on_the_page` makes transformers' messages appear here.)
 
 # %%
 import inspect
@@ -121,8 +121,9 @@ print(prepared["position_ids"].cpu())
 
 # %% [markdown]
 # The mask is ours, and the position ids are those of lesson 02. With `logits_to_keep=1` the head computes logits for
-# the last token only. The cache is an empty `DynamicCache`. With one prompt there is no padding, and a mask of ones
-# is dropped:
+# the last token only. The cache is an empty `DynamicCache`; `use_cache=False` would do without. A mask without padding
+# is all ones and hides nothing, so it is dropped, as here for one prompt. With `num_return_sequences`, each prompt is
+# repeated:
 
 # %%
 print("cached so far:", prepared["cache"].get_seq_length())
@@ -154,8 +155,8 @@ for step, given in enumerate(seen):
     print("position ids", given["position_ids"][:, -1].tolist(), "of the last token")
 
 # %% [markdown]
-# The same for row 2, as a picture. Each pass reads the new columns, and finds the
-# others in the cache. The numbers are position ids; padding has 0, too.
+# The same for row 2, as a picture. Each pass reads the new columns, and finds the others in the cache. The numbers are
+# position ids; those of padding are 0, too.
 
 # %%
 from course_utils.plots import grid, grouped_bars
@@ -246,10 +247,10 @@ grid(drawn, "The first seven steps of three rows", kinds, rows=["row 0", "row 1"
 # %% [markdown]
 # Rows 0 and 1 end with their full stop, 30, at the second step. Row 2 writes 18 more tokens, and all the while the
 # model computes all three rows. The tokens chosen for the ended rows are replaced by padding. Their masks get further
-# 1s too: the loop throws an ended row's logits away, and rows do not see each other.
+# 1s, which does no harm: an ended row's logits are thrown away, and rows do not see each other.
 #
-# Two functions help with such flags: `torch.where` picks from two tensors, and `torch.isin` asks for each element
-# whether it is one of several.
+# So the loop keeps a flag for each row, `unfinished`: True until the row has ended. Two functions help with flags:
+# `torch.where` picks from two tensors, and `torch.isin` asks for each element whether it is one of several.
 
 # %%
 tokens, flags = torch.tensor([5, 30, 7]), torch.tensor([True, True, False])
@@ -306,7 +307,8 @@ for processor in prepare(max_new_tokens=4, do_sample=True, **asked)["logits_proc
     print(type(processor).__name__)
 
 # %% [markdown]
-# The order is the library's, not the call's, and `min_new_tokens` creates two. Those named **Warper** belong to
+# The order is the library's, not the call's. (`min_new_tokens` creates the two whose names begin with `Min` and end with
+# `LengthLogitsProcessor`.) Those named **Warper** belong to
 # sampling. In older versions they formed a second list, `logits_warper`, made by `_get_logits_warper`. That list is
 # gone; the class names have stayed.
 
@@ -350,8 +352,9 @@ for do_sample in (True, False):
 # %% [markdown]
 # **Your processors come after the penalties and bans, and before those of sampling**, which are left out with
 # `do_sample=False`. So what you return is still divided by the temperature and filtered by top-k, even if yours is a
-# temperature: then both act, one after the other. (Only `LogitNormalization` follows everything.) Temperature and top-p
-# show that the order can matter:
+# temperature: then both act, one after the other. (Only `LogitNormalization` follows everything.) Temperature and top-p,
+# which keeps the likeliest tokens until they have that much probability, show that the order can matter. (Neither looks
+# at the ids, so we give None.)
 
 # %%
 asked = {"do_sample": True, "temperature": 0.4, "top_p": 0.5, "top_k": None}
@@ -448,7 +451,7 @@ print("alone:              ", alone[0].tolist())
 
 # %% [markdown]
 # For text instead of ids there is `stop_strings`, which needs the tokenizer. The string is looked for in the text, so it
-# may begin or end inside a token, and the text keeps it. A row stops where it stops alone:
+# may begin or end inside a token, and the text keeps it. A row stops where it stops alone; what follows is padding:
 
 # %%
 words = {"stop_strings": ["sky", "pizza."], "tokenizer": tokenizer, "max_new_tokens": 9}
@@ -456,7 +459,7 @@ rows = model.generate(**batch, **words)[:, length:]
 for row, sentence in zip(rows, sentences):
     one = tokenizer(sentence, return_tensors="pt").to(model.device)
     alone = model.generate(**one, **words)[0, one.input_ids.shape[1] :]
-    assert torch.equal(row[: len(alone)], alone)
+    assert torch.equal(row[: len(alone)], alone) and set(row[len(alone) :].tolist()) <= {tokenizer.pad_token_id}
     print(repr(tokenizer.decode(alone)))
 
 # %% [markdown]
@@ -617,9 +620,9 @@ for label, settings in asked.items():
 
 # %% [markdown]
 # That is the loop that `generate()` runs, apart from bookkeeping: collecting outputs, feeding a streamer, waiting for
-# other GPUs. (On an Apple GPU it also looks at the criteria one pass late, and undoes the surplus.) And ours does not
-# have the trap of section 7: it always pads ended rows, and so always needs a
-# `pad_token_id`. Now put your own processors into `by_hand`, and run the cells again.
+# other GPUs. And ours does not have the trap of section 7: it always pads ended rows, and so always needs a
+# `pad_token_id`. Now let `processors` in `by_hand` call your functions of exercise 2, and run `by_hand` and the first
+# half again.
 
 # %% [markdown]
 # ## 9. Step through it
@@ -636,8 +639,8 @@ for step in decode_steps(model, batch, max_new_tokens=3, **settings, **ends):
     print("   row 2:", *[f"{name} {scores[2].softmax(-1)[step.next_tokens[2]]:.2f}" for name, scores in seen])
 
 # %% [markdown]
-# Now try it yourself: step forward, step back, and look at the distribution after each processor. Choose a different
-# token from the model's, and a second branch begins, which continues on its own. In the timeline, point at a cell:
+# Now try it yourself: step forward, step back, and look at the distribution after each processor. Choose a token other
+# than the model's, and a second branch begins, which continues on its own. In the timeline, point at a cell:
 # the line of the library's loop that made it is marked. (The top-k of 50 among the processors is the one from
 # section 2.)
 
@@ -672,14 +675,16 @@ _ = model.generate(**inputs, max_new_tokens=3, streamer=Calls())
 
 # %% [markdown]
 # First comes the prompt, (batch, length), then each step's tokens, (batch,), then `end()`. The library's own
-# `TextStreamer` prints text, and holds it back until a word is complete. It takes only one row.
+# `TextStreamer` prints text. Letters and digits appear at once. Other signs may be parts of a longer one, so it holds
+# them back until the next space or line break. It takes only one row.
 
 # %%
 _ = model.generate(**inputs, max_new_tokens=14, streamer=TextStreamer(tokenizer, skip_prompt=True))
 
 # %% [markdown]
 # For a web page or a chat you want to *ask* for the next piece instead. `TextIteratorStreamer` is an iterator; `generate()`
-# runs in a thread of its own. With beam search there is no streaming: a beam may still be dropped.
+# runs in a thread of its own. (A piece may be empty: the full stop waits.) With beam search (lesson 06), which writes
+# several texts side by side, there is no streaming: each of them may still be dropped.
 
 # %%
 from threading import Thread
@@ -868,7 +873,8 @@ grid(cells, "Which top_k is used?", ("used", "not used"), rows=list(layers),
      columns=["as it comes", "model says", "+ passed", "+ call", "passed None", "call None"])  # fmt: skip
 
 # %% [markdown]
-# Not every setting takes a None in the call. A length of None counts as not given, and some are simply not expected:
+# Not every setting takes a None in the call. `max_new_tokens=None` counts as not given; with the others, a None is not
+# expected, and the library stops with a TypeError that does not help:
 
 # %%
 for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"):
@@ -879,7 +885,7 @@ for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences"
 library_log.set_verbosity_warning()
 
 # %% [markdown]
-# The library comments on such calls:
+# The library warns where two sources are mixed, and where a setting has no effect:
 
 # %%
 page.forget()  # some messages appear only once per kernel
@@ -936,7 +942,7 @@ count(max_length=8, max_new_tokens=2)
 
 # %% [markdown]
 # The default `max_length` is 20. Unlike a length that you set, it is counted from the end of the prompt; the warning
-# prints the sum. Older versions counted the prompt here as well. Pass `max_new_tokens`, and none of this matters.
+# prints the sum. Pass `max_new_tokens`, and none of this matters.
 
 # %% [markdown]
 # ## 13. The real loop, and its older names
@@ -969,8 +975,8 @@ library.show(
 # %% [markdown]
 # Older articles use other names. Up to about version 4.40 each decoding strategy was a separate public method. Today
 # they are private, and greedy decoding and sampling have become one; `_beam_search` and `_assisted_decoding` are still
-# methods of their own. Each entry is tested as the cell runs; `S0` and `S1` are two such
-# articles:
+# methods of their own. Each entry is tested as the cell runs, and ✔ says that what it claims is so, an error too. `S0`
+# and `S1` stand for two such articles; the appendix has more:
 
 # %%
 for name in ("greedy_search", "sample", "_get_logits_warper"):

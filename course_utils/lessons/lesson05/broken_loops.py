@@ -117,19 +117,20 @@ def batches():
     the ids that generate() returns for them.
 
     The ends are ids that the model writes at different steps: in two rows of the first batch, in all three of
-    the second.
+    the second. There a row also writes the padding's id before its end, which does not end it.
     """
     model, tokenizer = load("tiny-gpt2")
     found = []
-    for sentences, ends in [
-        (("It will rain in the", "I want to eat a big bowl of", "My dog is"), ((0, 2), (2, 5))),
-        (("Once upon a time", "The sun", "We are all"), ((0, 5), (1, 1), (2, 3))),
+    for sentences, ends, padding in [
+        (("It will rain in the", "I want to eat a big bowl of", "My dog is"), ((0, 2), (2, 5)), None),
+        (("Once upon a time", "The sun", "We are all"), ((0, 5), (1, 1), (2, 3)), (0, 2)),
     ]:
         rows = token_rows(tokenizer, sentences)
         input_ids, mask = (tensor.to(model.device) for tensor in pad(rows, tokenizer.eos_token_id))
         free = generated(model, input_ids, mask, [tokenizer.eos_token_id], 0, 7)[:, input_ids.shape[1] :]
         end_ids = [free[row, step].item() for row, step in ends]
-        arguments = (model, input_ids, mask, end_ids, 0, 7)
+        pad_id = 0 if padding is None else free[padding].item()
+        arguments = (model, input_ids, mask, end_ids, pad_id, 7)
         found.append((arguments, generated(*arguments)))
     return tuple(found)
 
@@ -162,7 +163,8 @@ def check_loops(answer):
     for letter in LETTERS:
         pair = answer.get(letter)
         if pair in (None, ...):
-            raise Mistake(f"Loop {letter} has no line yet.")
+            right = "".join(f"Loop {done} is right. " for done in LETTERS[: LETTERS.index(letter)])
+            raise Mistake(f"{right}Loop {letter} has no line yet.")
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise Mistake(
                 f"For loop {letter}, give a pair: the number of a line, and the line that should replace it."

@@ -215,6 +215,7 @@ def check_sentences(answer):
     """A stopping criterion, one flag per row, that counts the tokens after the prompt that close a sentence."""
     tokenizer = tiny()[1]
     prompts = ["Mr. Bean sat. He", "I am", "Wait! Wait!"]
+    made = {}  # an answer may look at the whole vocabulary when it is called: once for each number of sentences
     for sentences, continuations in [
         (1, [" is here.", " here", " said no"]),
         (1, [" slept.", " well!", " go... And"]),
@@ -227,7 +228,9 @@ def check_sentences(answer):
         (1, ["! So", " is here.", " no"]),
     ]:
         ids, length = _joined_rows(tokenizer, prompts, continuations)
-        criterion = answer(tokenizer, length, sentences)
+        if (length, sentences) not in made:
+            made[length, sentences] = answer(tokenizer, length, sentences)
+        criterion = made[length, sentences]
         if not callable(criterion):
             raise Mistake(f"Return the criterion itself, a callable; got {type(criterion).__name__}.")  # fmt: skip
         said = f"the new texts {continuations} and sentences={sentences}"

@@ -65,10 +65,20 @@ def _seeded(row, processors, **arguments):
 def _shown(answer, row, sequences, arguments, said):
     """What the learner's streamer has collected: a list of pairs; Mistake where generate() was disturbed."""
     streamer = answer(tiny()[1])
+    steps = []
+
+    def sharper(input_ids, scores):
+        steps.append(None)
+        return _sharper(input_ids, scores)
+
     try:
-        ids = _seeded(row, [_sharper, streamer], streamer=streamer, **arguments)
-    except (AttributeError, TypeError) as error:
-        if "NoneType" in str(error):
+        ids = _seeded(row, [sharper, streamer], streamer=streamer, **arguments)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if not steps:  # no scores yet: this was the prompt
+            raise Mistake(f"`put` gets the prompt first, (1, length), before there are any scores, and there it stops with {type(error).__name__}. Let the prompt pass.") from None  # fmt: skip
+        if isinstance(error, AttributeError | TypeError) and "NoneType" in str(error):
             raise Mistake("generate() stopped because `__call__` returned None. It is a processor: return `scores`.") from None  # fmt: skip
         raise
     if not torch.equal(ids, sequences):

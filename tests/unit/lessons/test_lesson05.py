@@ -678,6 +678,11 @@ class CollectsNothing(Shows):
         pass
 
 
+class LooksUpThePrompt(Shows):
+    def put(self, ids):
+        self.shown.append((self.tokenizer.decode(ids), self.probs[ids[0]].item()))
+
+
 class CollectsTexts(Shows):
     def put(self, ids):
         if ids.ndim == 1:
@@ -711,6 +716,7 @@ def test_streamer():
             (ReturnsNothing, "returned None"),
             (ReturnsProbabilities, "writes different ids"),
             (CollectsNothing, "`self.shown` is empty"),
+            (LooksUpThePrompt, "before there are any scores"),
             (CollectsTexts, "should hold pairs"),
             (CollectsText, "in `self.shown`, a list"),
         ],
@@ -744,7 +750,8 @@ def test_loops():
         ],
         wrong=[
             ([(10, "if done.all():")], "give a dictionary"),
-            ({"A": RIGHT["A"], "B": RIGHT["B"]}, "loop C has no line yet"),
+            ({"A": RIGHT["A"], "B": RIGHT["B"]}, "Loop A is right. Loop B is right. Loop C has no line yet"),
+            (with_(B=(10, "unfinished = ~torch.isin(chosen, end_ids) & (chosen != pad_id)")), "loop B"),
             (with_(A="if done.all():"), "the number of a line, and the line"),
             (with_(A=(30, "if done.all():")), "has lines 1 to 12"),
             (with_(A=(10, "if done.any():")), "is unchanged"),
