@@ -70,7 +70,7 @@ print(empty.num_parameters() - empty.transformer.num_parameters())
 print("one matrix:", empty.lm_head.weight is empty.transformer.wte.weight)
 
 # %% [markdown]
-# None. The head *is* the token table: the two are **tied**. So the logit of a token is the dot product of the last
+# It adds none. The head *is* the token table: the two are **tied**, and `num_parameters` counts a shared matrix once. So the logit of a token is the dot product of the last
 # hidden state and that token's own vector.
 #
 # Now we compute every term from the configuration alone. A matrix from `a` to `b` numbers has `a * b` weights and `b`
@@ -132,8 +132,9 @@ def llama_parameters(config) -> int:
     return tables + config.num_hidden_layers * (attention + mlp + 2 * width) + width
 
 # %% [markdown] tags=["solution"]
-# There are two main differences from GPT-2. There is no position table, since queries and keys are rotated instead.
-# And keys and values have fewer heads than queries, 3 instead of 9, so their matrices are a third as large.
+# Four things differ from GPT-2. There is no position table, since queries and keys are rotated instead (lesson 03).
+# Keys and values have fewer heads than queries, 3 instead of 9, so their matrices are a third as large. The MLP has
+# three matrices instead of two. And there are no biases or shifts.
 
 # %% tags=["check"]
 lesson.check_llama_parameters(llama_parameters)
@@ -179,12 +180,13 @@ def embed(weights, input_ids, attention_mask):
 
 text = "The capital of France is Paris."
 ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)  # (batch, length)
-x = embed(weights, ids, torch.ones_like(ids))
+x = embed(weights, ids, torch.ones_like(ids))  # a mask of ones: no padding
 x.shape  # (batch, length, width)
 
 # %% [markdown]
 # **Norm.** Each vector is shifted to mean 0 and divided by its standard deviation. Then come the scale and the shift.
-# The 10⁻⁵ prevents a division by 0 for a vector of equal numbers.
+# The 10⁻⁵ prevents a division by 0 for a vector of equal numbers. (GPT-2 stores its matrices as (in, out), so `linear`
+# needs no transpose. `nn.Linear`, and so Llama and every head, stores them as (out, in).)
 
 # %%
 def norm(x, weights, name):
@@ -376,11 +378,12 @@ told = {"token read": tokens, "predicted": tokens}
 arrows(told, pairs, "The logits at index t are about the token at t + 1")
 
 # %% [markdown]
-# Two ends are loose. No row is about the first token, since nothing was read before it. And the last row is about a
+# Two rows need a remark. No row is about the first token, since nothing was read before it. And the last row is about a
 # token that is not there yet: from this row `generate()` takes the next one.
 #
 # So logits and ids are paired with a **shift** of one index: `logits[:, :-1]` with `ids[:, 1:]`. Beside the right
-# pairs we print the wrong ones, each row at its own token. Nothing fails there; the numbers are only meaningless.
+# pairs we print the wrong ones, each row at its own token. Nothing fails there; the numbers are only meaningless. (After
+# `The` alone hardly anything can be known, so the first right number is small, too.)
 
 # %%
 probs = smollm2(smollm2_ids).logits[0].softmax(-1)  # (length, vocab)
@@ -403,7 +406,7 @@ print(list(labelled), "logits_to_keep=1:", tuple(last_row.shape))
 # %% [markdown]
 # ### Hidden states
 #
-# **`hidden_states`** is the stream, tapped between the blocks: one more entry than there are layers, each (batch,
+# **`hidden_states`** are copies of the stream, taken between the blocks: one more entry than there are layers, each (batch,
 # length, width). The first is the sum of the two embeddings, the input of the first block. And the last?
 
 # %%
@@ -419,7 +422,7 @@ print("equal" if torch.allclose(by_hand, out.logits, atol=1e-5) else "different"
 #
 # ![Where each hidden state is taken: the first before block 1, one between each two blocks, the last after the final norm](images/hidden_states.svg)
 #
-# A hook shows what the last block returns. A common mistake is to norm the last entry once more. `last_hidden_state`,
+# A hook, a function that PyTorch calls with a module's result, shows what the last block returns. A common mistake is to norm the last entry once more. `last_hidden_state`,
 # which a model without a head returns, is the same entry.
 
 # %%
@@ -427,7 +430,7 @@ returned = []
 with model.transformer.h[-1].register_forward_hook(lambda module, args, result: returned.append(result)):
     model(**inputs)
 torch.testing.assert_close(norm(returned[0], weights, "ln_f"), out.hidden_states[-1], atol=1e-5, rtol=0)
-assert torch.equal(out.hidden_states[0], x)
+assert torch.equal(out.hidden_states[0], embed(weights, ids, torch.ones_like(ids)))
 assert torch.equal(model.transformer(**inputs).last_hidden_state, out.hidden_states[-1])
 twice = norm(out.hidden_states[-1], weights, "ln_f") @ weights["wte.weight"].T
 print("normed twice, the same logits:", torch.allclose(twice, out.logits, atol=1e-5))
@@ -449,7 +452,7 @@ france, germany = (
     for name in ("France", "Germany")
 )
 paris, berlin = (smollm2_tokenizer(name).input_ids[0] for name in (" Paris", " Berlin"))
-for passed in (10, 20, 27, 28, 29, 30):
+for passed in (4, 8, 12, 16, 20, 24, 27, 28, 29, 30):
     at = lens(france)[passed]
     likely = smollm2_tokenizer.decode(at.argmax())
     print(f"{passed} blocks  P(Paris) {at[paris].exp():.4f}  most likely {likely!r}")
@@ -464,12 +467,12 @@ for name, ids_of_name in (("The capital of France is", france), ("The capital of
     after = lens(ids_of_name)
     curves[name] = (after[:, paris] - after[:, berlin]).tolist()
 parted = next(passed for passed, (one, other) in enumerate(zip(*curves.values())) if abs(one - other) > 1)
-print("The curves part after block", parted)
+print("The curves part in block", parted)
 lines(range(31), curves, "Paris against Berlin", "blocks passed", "log P(Paris) − log P(Berlin)")
 
 # %% [markdown]
 # Before that the curves are nearly one: Paris is ahead for Germany, too. Within a single block the country reaches the
-# last token, and the curves part. So Paris being ahead proves nothing by itself; the comparison shows what the prompt
+# last token, and the curves part by more than 1. (Berlin takes the lead for good a few blocks later.) So Paris being ahead proves nothing by itself; the comparison shows what the prompt
 # did.
 #
 # And what the lens shows is how the stream looks *to the head*, which was trained on the last entry only. Earlier
@@ -659,7 +662,7 @@ lesson.check_decode(decode)
 #
 # `generate()` keeps a cache unless you tell it not to. Here, in float32, it writes the same text either way. bfloat16
 # keeps two or three digits. There a cached pass and a fresh one differ visibly, and where two tokens are nearly equally
-# likely, the text may turn another way:
+# likely, the text may turn another way. We print the largest difference beside the largest logit:
 
 # %% tags=["nbval-ignore-output"]
 coarse = copy.deepcopy(smollm2).to(torch.bfloat16)
@@ -669,13 +672,14 @@ for name, one in (("float32", smollm2), ("bfloat16", coarse)):
     texts = [one.generate(**dog, **greedy, use_cache=kept)[0] for kept in (True, False)]
     kept = DynamicCache(config=one.config)
     stepwise = torch.cat([one(id[None, None], cache=kept).logits[0] for id in texts[0]])  # (length, vocab)
-    gap = (stepwise - one(texts[0][None]).logits[0]).abs().max().item()
+    fresh = one(texts[0][None]).logits[0]
+    gap = (stepwise - fresh).abs().max().item()
     assert name == "bfloat16" or torch.equal(*texts) and gap < 1e-3
-    print(f"{name:8} logits differ by {gap:.5f}")
+    print(f"{name:8} logits up to {fresh.abs().max():.0f} differ by {gap:.5f}")
     print(*map(repr, smollm2_tokenizer.batch_decode(texts)), sep="\n")
 
 # %% [markdown]
-# Neither text is wrong: both passes compute the same function, and both round. To tell such a difference from a bug,
+# If the two differ on your machine, neither is wrong: both passes compute the same function, and both round. To tell such a difference from a bug,
 # run both in float64: rounding all but vanishes there, and a bug stays.
 
 # %% [markdown]
@@ -696,7 +700,7 @@ print("the cache is now", cache.get_seq_length() - ids.shape[1], "tokens longer 
 
 # %% [markdown]
 # A pass adds its tokens to the cache that it is given. To try two continuations you need a copy,
-# `copy.deepcopy(cache)` (which works only without gradients), or a way to undo the pass. `crop(-n)` cuts off the last
+# `copy.deepcopy(cache)` (under `no_grad`: PyTorch copies no tensors that carry a gradient), or a way to undo the pass. `crop(-n)` cuts off the last
 # `n` tokens; the keys and values that stay were final anyway:
 
 # %%
@@ -720,22 +724,22 @@ print(written.sequences.shape[1], "ids, cached:", written.cache.get_seq_length()
 
 # %% [markdown]
 # A cache can outlive its call: give it to the next `generate()`, with the ids of the *whole* text. `generate()` reads
-# only what the cache does not hold. We count the ids that its first pass reads:
+# only what the cache does not hold, and lengthens it, so we hand over a copy. We count the ids that its first pass reads:
 
 # %%
 more = smollm2_tokenizer("\nThe capital of Germany is", return_tensors="pt").input_ids.to(smollm2.device)
 whole = torch.cat([written.sequences, more], dim=1)
 told, read = {"attention_mask": torch.ones_like(whole), **options}, []
 watch = lambda module, args, given: read.append(given["input_ids"].shape[1])
-for kept in (None, written.cache):
+for name, kept in (("no cache", None), ("the cache", copy.deepcopy(written.cache))):
     with smollm2.model.register_forward_pre_hook(watch, with_kwargs=True):
-        second = smollm2.generate(whole, cache=kept, **told)
-    reply = smollm2_tokenizer.decode(second[0, -6:])
-    print(f"{whole.shape[1]} ids, read in the first of 6 passes: {read[-6]:2}  reply {reply!r}")
+        replied = smollm2.generate(whole, cache=kept, **told)
+    reply = smollm2_tokenizer.decode(replied[0, -6:])
+    print(f"{name:9}: the first pass reads {read[-6]:2} of {whole.shape[1]} ids. The reply: {reply!r}")
 
 # %% [markdown]
-# The same reply, from 7 ids instead of 17. But nobody compares the cache with the text. If the text has changed since
-# (edited, shortened, tokenized anew), the cache still speaks of the old one. Here the ids ask for Germany, and all but
+# The same reply from 7 ids instead of 17: the 6 of the new question, and the one that no pass had read. But nobody compares the cache with the text. If the text has changed since
+# (edited, shortened, tokenized anew), the cache still holds the old one. Here the ids ask for Germany, and all but
 # the last are taken from a cache of France:
 
 # %%
@@ -746,7 +750,7 @@ print(repr(smollm2_tokenizer.decode(answer[0])))
 
 # %% [markdown]
 # No error, and the wrong capital. **Keep the ids beside the cache: the new text must begin with exactly those.** Where
-# it does not, crop the cache to the common beginning.
+# it does not, crop the cache to the common beginning, and leave at least one id to read.
 
 # %% [markdown]
 # ### Exercise 5: Compute the log probabilities of several endings · difficulty 2 of 3 · 12 minutes
@@ -816,8 +820,9 @@ expected = expected[:, batch["input_ids"].shape[1] :]
 # %% [markdown]
 # ### Exercise 6: Find two bugs in a loop with a cache · difficulty 3 of 3 · 8 minutes
 #
-# Print what the model is given in the second pass, and compare it with the picture of the growing cache and the
-# sentence before it. Then write the loop so that every row is right.
+# Print what the model is given in the second pass. Compare it with the picture of the growing cache at the start of
+# this section: the new tokens are the last of the text, so they get the last positions and the last rows of the mask.
+# Then write the loop so that every row is right, with all rows in one pass.
 
 # %% tags=["exercise"]
 def repaired(model, input_ids: torch.Tensor, attention_mask: torch.Tensor, steps: int) -> torch.Tensor:
@@ -867,7 +872,7 @@ seen[1][:, 0, 0].int().cpu()  # (batch, key): row by row, what the new token may
 # ### What it costs
 #
 # A cache holds keys and values for each token in each layer. GPT-2 has 12 layers of 12 heads. SmolLM2 has 30 layers,
-# with the heads that you counted in exercise 1. In both models a head is 64 numbers wide, and a number takes 4 bytes.
+# with 3 heads of keys and values (exercise 1). In both models a head is 64 numbers wide, and a number takes 4 bytes.
 
 # %%
 Predict(lesson.predict_cost)
@@ -875,7 +880,7 @@ Predict(lesson.predict_cost)
 # %% tags=["answer"]
 def bytes_a_token(config):
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = config.hidden_size // config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * size * 4  # 2: keys and values; 4: float32
 
 
@@ -898,12 +903,16 @@ print("ids read to write 256 tokens: without a cache", sum(range(1, 257)), "  wi
 
 # %% [markdown]
 # So much for counting. We also measure on this machine: the time for one more token, with and without a cache, and
-# the memory. Which of the three grow with the text? Choose a longer text and measure again.
+# the memory. Which of these three grow with the text, and which hardly do? Choose a longer text and measure again.
 
 # %% tags=["nbval-ignore-output"]
 growth = CacheGrowth(smollm2, smollm2_tokenizer)
 growth.measure(64)
 growth
+
+# %% [markdown]
+# With a cache a token takes about the same time wherever it stands in so short a text. Without one, the time grows with
+# the text, as everything is read again. The price is the memory, which grows by the bytes that we counted.
 
 # %% [markdown]
 # ## 5. Vectors instead of ids
@@ -914,13 +923,13 @@ growth
 # %%
 table = smollm2.get_input_embeddings()  # a look-up: ids in, vectors out
 assert torch.equal(smollm2(inputs_embeds=table(france)).logits, smollm2(france).logits)
-for share in (0, 0.25, 0.5, 0.75, 1):
+for share in (0, 0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 1):
     mixed = (1 - share) * table(france) + share * table(germany)  # (batch, length, width)
     probs = smollm2(inputs_embeds=mixed).logits[0, -1].softmax(-1)
     print(f"{share:4.0%} Germany: P(Paris) {probs[paris]:.2f}  P(Berlin) {probs[berlin]:.2f}")
 
 # %% [markdown]
-# The answer changes with the vector, without a jump. Ids cannot be mixed: the id halfway between the two belongs to a
+# The answer changes with the vector, fast but without a jump. Ids cannot be mixed: the id halfway between the two belongs to a
 # third token, which is unrelated to either. Lessons 08 and 09 build on this difference.
 #
 # `generate()` also takes vectors. It then does not have any prompt ids to return, and returns only the new ones:

@@ -144,7 +144,7 @@ def _first_two(passes):
 def _require_cache(passes, prompt):
     """Mistake if a pass after the first was given more than one id, or no pass read the whole prompt at once."""
     if passes[0].ids != prompt:
-        raise Mistake(f"The ids are right, but the first pass reads {passes[0].ids} of the prompt's {prompt} ids. Read the prompt in one pass.")  # fmt: skip
+        raise Mistake(f"The ids are right, but the first pass reads {passes[0].ids} of the prompt's {prompt} ids. Read the whole prompt in one pass, all rows together.")  # fmt: skip
     for number, one in enumerate(passes[1:], 2):
         if one.ids > 1:
             raise Mistake(f"The ids are right, but pass {number} reads {one.ids} ids per row, the whole text again. Pass on the cache, and give only the new id.")  # fmt: skip
