@@ -11,6 +11,7 @@ Each is opaque, so that it reads in any theme, prints in grey, and says in words
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from html import escape
 from pathlib import Path
@@ -206,7 +207,91 @@ def pipeline() -> Diagram:
     return drawing
 
 
-DIAGRAMS = {"block": block, "hidden_states": taps, "generate_step": pipeline}
+def cuts() -> Diagram:
+    """The way of a gradient through two steps of generation, with the three places where it stops."""
+    drawing = Diagram(
+        820,
+        300,
+        "The three cuts",
+        "The weights make the hidden state and the logits of step 1. Argmax chooses a token, an integer: cut 2. "
+        "The token is looked up in the embedding matrix: cut 3, from which a gradient goes on to the matrix only. "
+        "The embedding makes the logits of step 2, whose token is looked up in the table of costs, which gives the "
+        "loss. The decorator no_grad around generate() is cut 1: inside of it nothing is recorded at all.",
+    )
+    drawing.text(
+        410, 28, "From a weight to the loss, and where the thread of the gradient is cut", size=15, bold=True
+    )
+    drawing.parts.append(
+        f'<rect x="20" y="56" width="666" height="200" rx="10" fill="none" stroke="{LINE}" stroke-width="1.4" stroke-dasharray="6 5"/>'
+    )
+    drawing.text(34, 76, "generate(), inside @torch.no_grad()", anchor="start", size=12)
+    drawing.text(674, 76, "✂ 1  nothing is recorded", anchor="end", size=13, bold=True)
+    y, height = 128, 46
+    boxes = [
+        (36, 78, "weights", "plain"), (142, 96, "logits of\nstep 1", "blue"), (294, 76, "token\n(integer)", "amber"),
+        (436, 96, "embedding", "blue"), (558, 116, "logits of step 2,\nits token", "amber"), (734, 70, "loss", "plain"),
+    ]  # fmt: skip
+    for x, width, text, fill in boxes:
+        drawing.box(x, y, width, height, text, fill)
+    for (x, width, *_), (following, *_) in itertools.pairwise(boxes):
+        drawing.arrow((x + width, y + height / 2), (following - 2, y + height / 2))
+    for x, name, what in (
+        (266, "✂ 2", "argmax: an integer"),
+        (403, "✂ 3", "a look-up"),
+        (710, "✂ 2, 3", ""),
+    ):
+        drawing.parts.append(
+            f'<path d="M{x} {y - 8} V{y + height + 8}" stroke="#b5451b" stroke-width="2.4" stroke-dasharray="4 3"/>'
+        )
+        drawing.text(x, y - 20, name, size=13, bold=True)
+        drawing.text(x, y + height + 24, what, size=12)
+    drawing.box(436, 212, 96, 30, "matrix", "grey")
+    drawing.arrow((484, 212), (484, y + height + 2))
+    drawing.text(
+        410,
+        280,
+        "A gradient that goes back from the embedding reaches the matrix, and never the token",
+        size=12,
+    )
+    return drawing
+
+
+def loop() -> Diagram:
+    """Training by reward: draw, reward, score, step, and draw again."""
+    drawing = Diagram(
+        800,
+        250,
+        "The loop of training by reward",
+        "The model draws texts from a prompt, without a gradient. Each text gets a reward, a number. The rewards of "
+        "one prompt's texts become advantages. A second pass over the finished texts gives their log probabilities, "
+        "with a gradient. The loss is minus the mean of advantage times log probability; the optimizer takes a step, "
+        "and the changed model draws again.",
+    )
+    drawing.text(400, 28, "One step of training by reward", size=15, bold=True)
+    y, height = 74, 62
+    boxes = [
+        (16, 136, "draw texts\nwithout a gradient", "amber"), (184, 104, "a reward\nfor each text", "plain"),
+        (320, 154, "advantages\nof one prompt’s texts", "plain"), (508, 136, "second pass:\nlog p of the texts\nwith a gradient", "blue"),
+        (678, 104, "loss, and\none step", "green"),
+    ]  # fmt: skip
+    for x, width, text, fill in boxes:
+        drawing.box(x, y, width, height, text, fill)
+    for (x, width, *_), (following, *_) in itertools.pairwise(boxes):
+        drawing.arrow((x + width, y + height / 2), (following - 2, y + height / 2))
+    drawing.arrow((94, y + height), (94, 172), (576, 172), (576, y + height + 2), dashed=True)
+    drawing.text(324, 188, "the texts themselves: only their ids", size=12)
+    drawing.arrow((730, y + height), (730, 216), (50, 216), (50, y + height + 2))
+    drawing.text(400, 232, "the model has changed: draw again", size=12)
+    return drawing
+
+
+DIAGRAMS = {
+    "block": block,
+    "hidden_states": taps,
+    "generate_step": pipeline,
+    "three_cuts": cuts,
+    "reward_loop": loop,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -51,7 +51,10 @@ loss.backward()
 
 # %% [markdown]
 # There is no gradient. The error says that the loss was not computed from anything that *requires* one. Somewhere
-# between the weights and this number the path of the gradient was cut. Where?
+# between the weights and this number the path of the gradient was cut. Where? Here is the whole road, two steps long,
+# with the three places that we are going to find:
+#
+# ![From a weight to the loss of a generated text, with the three places where the gradient stops](images/three_cuts.svg)
 
 # %% [markdown]
 # ## 2. The first cut: a decorator
@@ -93,6 +96,14 @@ print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().r
 # %% [markdown]
 # The logits carry a gradient, in the float32 copy that `generate()` returns. The sequences carry none, and our loss
 # is computed from the sequences: `backward()` fails as before. **Removing the decorator does not solve the problem.**
+# And code that worked before may now fail, as tensors with a gradient do not turn into NumPy's:
+
+# %% tags=["raises-exception"]
+recorded.logits[0].numpy()
+
+# %% [markdown]
+# The message names the cure. `detach()` gives the same values without the record of where they came from. It is a cut
+# that you make on purpose.
 
 # %% [markdown]
 # ## 3. The second cut: an integer
@@ -119,7 +130,19 @@ drawn = torch.multinomial(logits.softmax(-1), 1)
 print(drawn.dtype, drawn.grad_fn)
 
 # %% [markdown]
+# Does the **attention mask** cut as well? It is made of integers, too. We pad the prompt, since a mask of ones is dropped:
+
+# %%
+padded = torch.nn.functional.pad(prompt.input_ids, (2, 0))  # two padding tokens on the left
+mask = torch.nn.functional.pad(prompt.attention_mask, (2, 0))
+masked = model(padded, attention_mask=mask).logits[:, -1]  # (batch, vocab)
+print("logits:", masked.requires_grad, "  their argmax:", masked.argmax(-1).requires_grad)
+
+# %% [markdown]
 # ## 4. The third cut: a look-up
+#
+# The mask is no cut: it is a constant that is added to the attention scores, and the way from the weights to the logits
+# does not lead through it. The way to the loss does lead through the token.
 #
 # The token goes back into the model, which looks up a row of its embedding matrix. That row is floating point again
 # and has a `grad_fn`. Is the path intact from there on?
@@ -457,7 +480,8 @@ print("MiB kept for the backward pass, by generating with gradients and by one f
 smollm, words = load()
 story = words("Once upon a time", return_tensors="pt").to(smollm.device)
 options = {"do_sample": False, "pad_token_id": 2, "return_dict_in_generate": True, "output_logits": True}
-for new in (8, 16):
+sizes, kept_by = {"generating": [], "one forward pass": []}, {}
+for new in (8, 16, 32):
     options |= {"min_new_tokens": new, "max_new_tokens": new}
     generating, written = kept_for_backward(lambda: bare(smollm, **story, **options), smollm.parameters())
     text = written.sequences[:, :-1]
@@ -465,18 +489,36 @@ for new in (8, 16):
     generated, scored = (sum(mib for _, mib in kept) for kept in (generating, scoring))
     print(f"{new:2} tokens: {generated:.0f} and {scored:.0f}")
     assert generated > scored
+    sizes["generating"].append(generated)
+    sizes["one forward pass"].append(scored)
+    kept_by[new] = {"generating": generating, "one forward pass": scoring}
+lines((8, 16, 32), sizes, "Kept for the backward pass", "new tokens", "MiB")
 
 # %% [markdown]
 # Generating keeps more, and the gap widens. Keys and values have the shape (batch, head, length, size). Which lengths
 # were kept for the 16 tokens?
 
 # %%
-for name, kept in {"generating": generating, "one forward pass": scoring}.items():
+for name, kept in kept_by[16].items():
     print(f"{name}:", sorted({shape[2] for shape, _ in kept if len(shape) == 4 and shape[2] > 1}))
 
 # %% [markdown]
 # Every step concatenates the cache into a new tensor, and each copy is kept. Hence the rule: **generate without
 # gradients, then compute the log probabilities of the text with one forward pass.**
+#
+# "Without gradients" means `no_grad`, as `generate()` does it. The stricter `torch.inference_mode()` is a trap here,
+# since a later pass that wants to go backward may not keep what was made under it, not even ids:
+
+# %% tags=["raises-exception"]
+with torch.inference_mode():
+    ids = model.generate(**prompt, **asked)
+model(ids)
+
+# %% [markdown]
+# A copy made outside, `ids.clone()`, is an ordinary tensor again.
+
+# %%
+model(ids.clone()).logits.requires_grad
 
 # %% [markdown]
 # ### Exercise 3: Compute a log probability with a gradient · difficulty 2 of 3 · 6 minutes
