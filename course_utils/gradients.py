@@ -4,6 +4,7 @@
     rewards of a group -> an advantage (`leave_one_out`, `group_relative`, ...) -> a weight for each sample
     a small model + a table of rewards -> `Problem` -> the exact gradient, by summing over every sequence
                                        -> `ESTIMATORS` -> estimates -> `measure`: bias and noise
+    the model that drew the texts, and one that has moved -> `Problem(old=...)` -> `TERMS`: ratio and clip
 
 The objective is J = E[R(y)]: the mean reward of the sequences y that the model draws. Its gradient is
 E[R(y) grad log p(y)], the score function (Williams 1992, "REINFORCE"). Lesson 09 builds each estimator in its
@@ -21,6 +22,7 @@ from .advantages import float_rewards, group_mean, group_relative, leave_one_out
 from .errors import CourseError
 from .inputs.causal import check_causal
 from .inputs.numbers import at_least_float32
+from .objectives import Objective
 from .relaxations import gumbel, soft, straight_through
 
 MOST_SEQUENCES = 20_000
@@ -56,10 +58,15 @@ def sequence_log_probs(model: Any, sequences: torch.Tensor, start: int = 0) -> t
     sequences: LongTensor [batch, horizon]; start: int, the id of the prompt's one token
     One forward pass over prompt and answer scores all tokens at once (teacher forcing).
     """
+    return token_log_probs(model, sequences, start).sum(-1)
+
+
+def token_log_probs(model: Any, sequences: torch.Tensor, start: int = 0) -> torch.Tensor:
+    """log p of each token of sequences after the start token, with gradient: [batch, horizon]."""
     prompt = torch.full_like(sequences[:, :1], start)
     logits = model(torch.cat([prompt, sequences[:, :-1]], dim=1)).logits  # (batch, horizon, vocabulary)
     log_probs = at_least_float32(logits).log_softmax(-1)
-    return log_probs.gather(-1, sequences[..., None]).squeeze(-1).sum(-1)
+    return log_probs.gather(-1, sequences[..., None]).squeeze(-1)
 
 
 class Problem:
@@ -69,11 +76,14 @@ class Problem:
     rewards: float [vocab] * horizon, or what `float_rewards` takes; rewards[a, b, c] is R of the sequence
              (a, b, c)
     start:   int, the id of the prompt's one token
+    old:     the model that draws the sequences, of the same vocabulary, or None for `model` itself. The exact
+             gradient is `model`'s in any case
 
     rewards:    as a tensor. It and what follows has the model's type, or float32 where that has fewer digits
     sequences:  LongTensor [vocab ** horizon, horizon], all of them
     probs:      [vocab ** horizon], how likely the model finds each; they sum to 1
     scores:     [vocab ** horizon, parameters], grad log p of each sequence, all weights in one row
+    log_probs:  [vocab ** horizon, horizon], of each token; old_log_probs: the same under `old`
     expected:   float, J = the sum of p R
     gradient:   [parameters], the gradient of J: the sum of p R grad log p
 
@@ -81,8 +91,11 @@ class Problem:
     many sequences to sum over, for a model that is not a decoder, and for one in training mode.
     """
 
-    def __init__(self, model: Any, rewards: Any, start: int = 0) -> None:
-        check_causal(model, "each token's log probability here is given the tokens before it")
+    def __init__(self, model: Any, rewards: Any, start: int = 0, old: Any = None) -> None:
+        for one in (model, model if old is None else old):
+            check_causal(one, "each token's log probability here is given the tokens before it")
+            if one.config.get_text_config(decoder=True).vocab_size != model.config.vocab_size:
+                raise CourseError("The model that draws has another vocabulary. Give a copy of the model.")
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         rewards = float_rewards(rewards, default=torch.float64)
         _check_rewards(rewards, vocabulary)
@@ -100,14 +113,20 @@ class Problem:
         log_probs = sequence_log_probs(model, self.sequences, start)
         self.scores = torch.stack([self._flat(log_prob, retain=True) for log_prob in log_probs])
         self.probs = log_probs.detach().exp()
+        self.log_probs = token_log_probs(model, self.sequences, start).detach()
+        self.old_log_probs = self.log_probs
+        if old is not None:
+            with torch.no_grad():
+                self.old_log_probs = token_log_probs(old, self.sequences, start).to(self.log_probs)
+        self._draw_probs = self.old_log_probs.sum(1).exp()
         flat_rewards = self.rewards.flatten()
         self.expected = (self.probs * flat_rewards).sum().item()
         self.gradient = (self.probs * flat_rewards) @ self.scores
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None) -> torch.Tensor:
-        """Indices of sequences drawn from the model: LongTensor of `shape`."""
+        """Indices of sequences drawn from the model, or from `old`: LongTensor of `shape`."""
         count = torch.Size(shape).numel()
-        drawn = torch.multinomial(self.probs, count, replacement=True, generator=generator)
+        drawn = torch.multinomial(self._draw_probs, count, replacement=True, generator=generator)
         return drawn.view(shape)
 
     def score_function(
@@ -121,6 +140,32 @@ class Problem:
         weights = advantage(self.rewards.flatten()[drawn]) / samples
         table = torch.zeros(estimates, len(self.probs), dtype=weights.dtype, device=weights.device)
         return table.scatter_add_(1, drawn, weights) @ self.scores
+
+    def by_objective(
+        self, objective: Objective, samples: int, estimates: int, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """Estimates by an `Objective` without KL, each from `samples` sequences: [estimates, parameters]."""
+        drawn = self.draw((estimates, samples), generator)
+        advantages = objective.advantage(self.rewards.flatten()[drawn]).flatten()
+        now = self.log_probs[drawn.flatten()].requires_grad_()
+        loss = objective.loss(now, self.old_log_probs[drawn.flatten()], advantages, torch.ones_like(now))
+        (slopes,) = torch.autograd.grad(loss, now)  # of the mean over all estimates
+        weights = (-estimates * slopes).view(estimates, samples, self.horizon)
+        table = weights.new_zeros(estimates, *self.log_probs.shape)
+        table.scatter_add_(1, drawn[..., None].expand_as(weights), weights)
+        return table.flatten(1) @ self._token_scores.flatten(0, 1)
+
+    @functools.cached_property
+    def _token_scores(self):
+        """grad log p of each token, [vocab ** horizon, horizon, parameters]. Beginnings are shared."""
+        log_probs, known, rows = token_log_probs(self.model, self.sequences, self.start), {}, []
+        for sequence, tokens in zip(self.sequences.tolist(), log_probs, strict=True):
+            for place, log_prob in enumerate(tokens):
+                prefix = tuple(sequence[: place + 1])
+                if prefix not in known:
+                    known[prefix] = self._flat(log_prob, retain=True)
+                rows.append(known[prefix])
+        return torch.stack(rows).view(*log_probs.shape, -1)
 
     def relaxed(self, link: Callable, samples: int) -> torch.Tensor:
         """The gradient of the mean reward of `samples` sequences that `link` has made: [parameters].
@@ -197,6 +242,7 @@ class Estimator:
     needs:     str, what it needs of the reward
     advantage: function of rewards [..., samples], for estimators that weigh grad log p; else None
     link:      function of (logits, generator), for those that differentiate through tokens; else None
+    objective: `Objective` without KL, for those that correct for the model that drew; else None
     """
 
     name: str
@@ -204,6 +250,7 @@ class Estimator:
     needs: str
     advantage: Callable | None = None
     link: Callable | None = None
+    objective: Objective | None = None
 
     def estimates(
         self, problem: Problem, samples: int, estimates: int, generator: torch.Generator | None
@@ -211,7 +258,9 @@ class Estimator:
         """Several estimates, each from `samples` sequences: [estimates, parameters]."""
         if self.advantage is not None:
             return problem.score_function(self.advantage, samples, estimates, generator)
-        assert self.link is not None, self.name  # each estimator has one of the two
+        if self.objective is not None:
+            return problem.by_objective(self.objective, samples, estimates, generator)
+        assert self.link is not None, self.name  # each estimator has one of the three
         link = functools.partial(self.link, generator=generator)
         return torch.stack([problem.relaxed(link, samples) for _ in range(estimates)])
 
@@ -236,6 +285,26 @@ ESTIMATORS = (
     ),
     _relaxation("Gumbel, soft", lambda logits, generator: gumbel(logits, 1.0, False, generator)),
     _relaxation("Gumbel, hard", lambda logits, generator: gumbel(logits, 1.0, True, generator)),
+)
+
+
+def by_terms(name: str, unbiased: bool = False, **terms: Any) -> Estimator:
+    """An estimator of the mean, over texts, of an objective summed over their tokens.
+
+    name: str; unbiased: bool, whether that is proven; terms: of `Objective`, without a KL
+    """
+    objective = Objective(**{"over": "length", "longest": 1, "clip": None, **terms})
+    return Estimator(name, unbiased, _VALUES, objective=objective)
+
+
+TERMS = (
+    by_terms("no ratio", ratio="none"),
+    by_terms("token ratio", ratio="token"),
+    by_terms("GSPO ratio", ratio="gspo"),
+    by_terms("text ratio", unbiased=True, ratio="text"),
+    by_terms("token ratio, clip", ratio="token", clip=(0.2, 0.2)),
+    by_terms("text ratio, clip", ratio="text", clip=(0.2, 0.2)),
+    by_terms("token ratio, clip, std", ratio="token", clip=(0.2, 0.2), advantage=group_relative),
 )
 
 

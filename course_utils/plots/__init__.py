@@ -1,12 +1,12 @@
 """One look for every picture, and a text for readers who cannot see it.
 
-Each function returns a Figure: a PNG, so that it looks the same in any theme and on any page, and an
+Each function returns a Figure: a WebP picture, so that it looks the same in any theme and on any page, and an
 alternative text made from the same numbers. Pictures of numbers are in `numbers`, those of structure in
 `structure`.
 """
 
 from .figure import COLORS, Figure
-from .numbers import dots, grouped_bars, heatmap, histogram, lines
+from .numbers import dots, grouped_bars, heatmap, histogram, lines, targets
 from .structure import arrows, circles, grid, number_lines, tree
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "histogram",
     "lines",
     "number_lines",
+    "targets",
     "tree",
 ]

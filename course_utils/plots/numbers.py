@@ -1,10 +1,10 @@
-"""Pictures of numbers: bars, curves, dots with errors, a histogram, a heatmap."""
+"""Pictures of numbers: bars, curves, dots with errors, shots at a target, a histogram, a heatmap."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import hypot, isfinite
 
 from .figure import COLORS, DASHES, INK, LINE, Figure, finished, new_canvas, new_panels, table
 
@@ -93,6 +93,40 @@ def dots(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], titl
             numbers = [number for number, _ in values[label]]
             ranges.append(f"{name} {min(numbers):.2f} to {max(numbers):.2f}")
         texts.append(f"{label:{width}} " + "  ".join(ranges))
+    return finished(canvas, "\n".join(texts))
+
+
+def targets(panels: Mapping[str, Sequence[tuple[float, float]]], title: str, unit: str) -> Figure:
+    """Shots at a target: a panel a marksman, one beside the other, with the middle at (0, 0).
+
+    panels: from a panel's name to its shots, (x, y) each; their mean is marked with a cross
+    title:  what the picture shows; unit: in what the rings at 1, 2 and 3 are measured
+    The alternative text has, for each panel, how far the mean is from the middle, and how far the shots are
+    from their mean (the root of the mean square).
+    """
+    from matplotlib.patches import Circle
+
+    canvas, columns = new_panels(2.6, len(panels))
+    reach = max(1.2, 1.05 * max(max(abs(x), abs(y)) for shots in panels.values() for x, y in shots))
+    texts = [f"{title} ({unit})"]
+    for axes, (name, shots) in zip(columns, panels.items(), strict=True):
+        for ring in range(1, int(reach * 1.5) + 1):
+            axes.add_patch(Circle((0, 0), ring, fill=False, edgecolor=LINE, linewidth=0.8))
+        across, along = zip(*shots, strict=True)
+        mean = sum(across) / len(shots), sum(along) / len(shots)
+        axes.plot(across, along, ".", color=COLORS[4], markersize=4, alpha=0.6)
+        axes.plot(0, 0, "o", color=INK, markersize=5)
+        axes.plot(*mean, "X", color=COLORS[5], markersize=9, markeredgecolor="white")
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(-reach, reach)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=10)
+        apart = sum((x - mean[0]) ** 2 + (y - mean[1]) ** 2 for x, y in shots) / len(shots)
+        texts.append(
+            f"{name}: mean {hypot(*mean):.2f} from the middle, shots {apart**0.5:.2f} from their mean"
+        )
+    canvas.suptitle(title, x=0.01, ha="left")
     return finished(canvas, "\n".join(texts))
 
 

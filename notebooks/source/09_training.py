@@ -113,11 +113,12 @@ for said in ("Paris", "London", "banana"):
 # On this one prompt a wrong city does no harm, but a strange word does. Teacher forcing never shows a model its own
 # mistakes. Even so, most training is teacher forcing: nothing has to be drawn, and the model learns from every token
 # of every text.
-
-# %% [markdown]
+#
 # It has a second limit: someone must know the answer. "A text without the letter *e*", "a program that passes its
 # tests": we can *judge* such texts, but there is no single right answer to write down. So the model must write, and
-# learn from the judgement.
+# learn from the judgement. This is the loop that we are going to build, box by box:
+#
+# ![One step of training by reward: draw texts, reward them, turn rewards into advantages, score the texts in a second pass, take a step](images/reward_loop.svg)
 
 # %% [markdown]
 # ## 2. The gradient that we want
@@ -128,13 +129,12 @@ for said in ("Paris", "London", "banana"):
 # J = Σ p(y) R(y), the sum over all texts y.
 #
 # J is smooth. The choice of *one* text jumps, as lesson 08 showed. The *probability* of each text changes smoothly.
-
-# %% [markdown]
+#
 # For a language model nobody can compute that sum. So we build a case where we can: six tokens, three steps, 216
 # sequences. The rewards are a table of draws from a normal distribution.
 
 # %%
-from course_utils.gradients import random_rewards, toy_model
+from course_utils.gradients import random_rewards, sequence_log_probs, toy_model
 
 toy = toy_model()  # GPT-2's architecture, 2 layers, width 16, random weights in float64
 weights = list(toy.parameters())
@@ -176,16 +176,15 @@ print(tuple(exact.shape), f"length {exact.norm():.2f}")
 # drawing.
 
 # %% [markdown]
-# ∇log p(y) is the **gradient of the log probability** of one sequence. (Statistics calls it the *score function*;
-# hence `scores` in the code below.) One backward pass computes it for one sequence. We take all 216, and compare both
-# sides:
+# ∇log p(y) is the **gradient of the log probability** of one sequence. (Statistics calls it the *score function*.) One
+# backward pass computes it for one sequence. We take all 216, and compare both sides:
 
 # %%
 one_by_one = log_prob(sequences)
-scores = torch.stack([flat(torch.autograd.grad(number, weights, retain_graph=True)) for number in one_by_one])
+grad_log_p = torch.stack([flat(torch.autograd.grad(number, weights, retain_graph=True)) for number in one_by_one])
 probs = probs.detach()
-assert ((probs * rewards) @ scores - exact).abs().max() < 1e-10
-tuple(scores.shape)  # (sequences, weights)
+assert ((probs * rewards) @ grad_log_p - exact).abs().max() < 1e-10
+tuple(grad_log_p.shape)  # (sequences, weights)
 
 # %% [markdown]
 # They are equal to ten decimals. Look at what this requires: texts, one number for each, and ∇log p. Nothing is
@@ -201,7 +200,7 @@ Predict(lesson.predict_no_reward)
 
 # %% tags=["answer"]
 print("the expected gradient for R = 1 has a length below 1e-10:")
-print((probs @ scores).norm().item() < 1e-10)
+print((probs @ grad_log_p).norm().item() < 1e-10)
 
 # %% [markdown]
 # It is zero: Σ p ∇log p = Σ ∇p, and the probabilities sum to 1 whatever the weights are. A finite number of draws
@@ -210,18 +209,50 @@ print((probs @ scores).norm().item() < 1e-10)
 # %%
 torch.manual_seed(0)
 drawn = torch.multinomial(probs, 8 * 1000, replacement=True).view(1000, 8)  # 1,000 batches of eight
-steps = scores[drawn].mean(1)  # (1000, weights)
+steps = grad_log_p[drawn].mean(1)  # (1000, weights)
 print(f"one batch of eight: {steps.norm(dim=1).mean() / exact.norm():.1f} times the exact gradient's length")
 print(f"mean of 1,000:      {steps.mean(0).norm() / exact.norm():.1f}")
 
 # %% [markdown]
 # Training a model on its own samples without a reward is a **random walk**, as long as all samples count equally and
-# their log probabilities are those of the distribution that they were drawn from. If the two temperatures differ, the
-# draw itself prefers some texts:
+# their log probabilities are those of the distribution that they were drawn from. A random walk is not harmless: what
+# is drawn becomes likelier, and so is drawn again. We let three copies walk and watch their
+# **entropy**, −Σ p log p, which is 0 when only one text is left:
+
+# %%
+import copy
+
+from course_utils.plots import dots, histogram, lines, targets
+
+
+def walked(seed, steps=300):
+    pupil, generator = copy.deepcopy(toy), torch.Generator().manual_seed(seed)
+    entropies = []
+    for step in range(steps):
+        log_p = sequence_log_probs(pupil, sequences)  # (216,), as `log_prob`
+        if step % 10 == 0:
+            entropies.append(-(log_p.exp() * log_p).sum().item())
+        eight = torch.multinomial(log_p.detach().exp(), 8, replacement=True, generator=generator)
+        own = list(pupil.parameters())
+        direction = torch.autograd.grad(log_p[eight].mean(), own)
+        with torch.no_grad():
+            for weight, part in zip(own, direction):
+                weight += 0.02 * part
+    return entropies
+
+
+walks = {f"copy {seed}": walked(seed) for seed in range(3)}
+print("entropy at the start and at the end:", [f"{walk[0]:.1f} to {walk[-1]:.1f}" for walk in walks.values()])
+assert all(walk[-1] < walk[0] - 0.5 for walk in walks.values())
+lines(range(0, 300, 10), walks, "Training on one's own texts, without a reward", "steps", "entropy in nats")
+
+# %% [markdown]
+# Nobody asked for it, and yet each copy has lost variety. If the temperatures of draw and score differ, there is a direction, too,
+# since the draw itself prefers some texts:
 
 # %%
 sharp = log_prob(sequences, temperature=0.7).exp().detach()  # (216,)
-print(f"drawn at 0.7, log p at 1: {(sharp @ scores).norm() / exact.norm():.2f} of the exact gradient's length")
+print(f"drawn at 0.7, log p at 1: {(sharp @ grad_log_p).norm() / exact.norm():.2f} of the exact gradient's length")
 
 # %% [markdown]
 # It pulls the model towards the sharper distribution, and ignores our rewards. A direction towards *them* must come
@@ -292,6 +323,8 @@ lesson.check_log_probs_of(log_probs_of)
 # from the recorded log probabilities among the new tokens.
 
 # %%
+from course_utils.masks import position_ids
+
 small, _ = load("tiny-gpt2", device="cpu")
 words = {"input_ids": torch.tensor([[0, 0, 0, 3666, 3290], [40, 765, 284, 4483, 257]])}
 words["attention_mask"] = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])
@@ -308,16 +341,14 @@ def drawn_with(**settings):
     found = torch.stack(output.scores, dim=1).log_softmax(-1).gather(-1, new[..., None]).squeeze(-1)
     return output.sequences, found
 
-# %%
-from course_utils.masks import position_ids
 
 
-def again(sequences, temperature=1.0, mask=True, positions=True):
+def again(sequences, temperature=1.0, mask=True, positions=True, model=small):
     new = sequences[:, 5:]
     given = torch.nn.functional.pad(words["attention_mask"], (0, 5), value=1)
     arguments = {"attention_mask": given} if mask else {}
     arguments |= {"position_ids": position_ids(given)} if positions else {}
-    logits = small(sequences, **arguments).logits[:, 4:-1] / temperature
+    logits = model(sequences, **arguments).logits[:, 4:-1] / temperature
     return logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1)
 
 # %%
@@ -325,14 +356,22 @@ def apart(sequences, found, **slip):
     return f"{(again(sequences, **slip) - found).abs().max().item():.2f}"
 
 
+dropping = copy.deepcopy(small).train()  # GPT-2's usual dropout, which load() leaves out
+for module in dropping.modules():
+    if isinstance(module, torch.nn.Dropout):
+        module.p = 0.1
 ids, found = drawn_with(temperature=0.7)
 print("all as in the draw  ", apart(ids, found, temperature=0.7))
 print("without positions   ", apart(ids, found, temperature=0.7, positions=False))
 print("without the mask    ", apart(ids, found, temperature=0.7, mask=False))
 print("without temperature ", apart(ids, found))
+print("with dropout on     ", apart(ids, found, temperature=0.7, model=dropping))
 print("drawn with top_k=5  ", apart(*drawn_with(top_k=5)))
 
 # %% [markdown]
+# **Dropout** zeroes random numbers inside the model. It is on after `model.train()`, so the second pass is another
+# model than the one that drew: call `model.eval()` for both passes, and leave it so while you train.
+#
 # In the last line, five tokens had shared all the probability, which a plain second pass does not know. Either draw
 # with `top_k=0, top_p=1.0`, as training code does, or forbid the same tokens again. Remember that `generate()` has
 # `top_k=50` by default.
@@ -349,14 +388,24 @@ torch.manual_seed(2)
 drawn = torch.multinomial(probs, 8, replacement=True)  # (8,): indices of sequences
 loss = -(rewards[drawn] * log_prob(sequences[drawn])).mean()
 by_loss = -flat(torch.autograd.grad(loss, weights))
-by_table = (rewards[drawn, None] * scores[drawn]).mean(0)
+by_table = (rewards[drawn, None] * grad_log_p[drawn]).mean(0)
 assert torch.allclose(by_loss, by_table)
 print(f"cosine to the exact gradient: {torch.cosine_similarity(by_table, exact, dim=0):.2f}")
 
 # %% [markdown]
-# This estimate points in roughly the right direction. How good are such estimates in general? Two different things
-# can be wrong. **Bias**: the mean of many estimates is not the exact gradient. **Noise**, their standard deviation:
-# single estimates scatter around their mean. We measure both as multiples of the exact gradient's length:
+# This estimate points in nearly the right direction. Was that luck? We make 400 of them:
+
+# %%
+batches = torch.multinomial(probs, 400 * 8, replacement=True).view(400, 8)
+each = [torch.cosine_similarity((rewards[b, None] * grad_log_p[b]).mean(0), exact, dim=0).item() for b in batches]
+print(f"{sum(cosine < 0 for cosine in each) / 400:.0%} of 400 estimates point away from the exact gradient")
+histogram(each, "400 estimates from eight texts each", "cosine to the exact gradient")
+
+# %% [markdown]
+# Partly. How good are such estimates in general? Two different things can be wrong. **Bias**: the mean of many estimates
+# is not the exact gradient. **Noise**, their standard deviation (its square is the **variance**): single estimates
+# scatter around their mean. We measure both as multiples of the exact gradient's length. In `judged`, `scatter_add_`
+# adds the weight of each drawn text to the column of that text, so that one matrix product gives all estimates:
 
 # %%
 def judged(weigh, rewards, count=4000):
@@ -364,7 +413,7 @@ def judged(weigh, rewards, count=4000):
     torch.manual_seed(1)
     drawn = torch.multinomial(probs, count * 8, replacement=True).view(count, 8)
     table = torch.zeros(count, len(probs), dtype=torch.float64)
-    estimates = table.scatter_add_(1, drawn, weigh(rewards[drawn]) / 8) @ scores  # (count, weights)
+    estimates = table.scatter_add_(1, drawn, weigh(rewards[drawn]) / 8) @ grad_log_p  # (count, weights)
     bias = (estimates.mean(0) - exact).norm() / exact.norm()
     noise = (estimates - estimates.mean(0)).square().sum(1).mean().sqrt() / exact.norm()
     print(f"bias {bias:.2f}   noise {noise:.2f}")
@@ -386,8 +435,7 @@ judged(lambda rewards: rewards, rewards + 5)
 # %% [markdown]
 # The expected gradient is the same, since 5 · Σ p ∇log p = 0. But each *estimate* now contains a large random step,
 # as in section 2, which cancels only on average. (The measured bias is about that noise divided by √4000.)
-
-# %% [markdown]
+#
 # So subtract something. Any number b that does not depend on the drawn text leaves the mean unchanged; it is called a
 # **baseline**. The mean reward is a good one, and we get an estimate of it almost for free, from the *other* texts of
 # the batch.
@@ -437,10 +485,9 @@ judged(gradients.leave_one_out, rewards + 5)
 # Such weights are called **advantages**. Two variants are in use. **Group mean** subtracts the mean of all, including
 # the text itself. **Group relative** divides that by the group's standard deviation. It gave the method GRPO, *group
 # relative policy optimization*, its name.
-
-# %% [markdown]
+#
 # Are they unbiased? We do not need to measure it. With groups of *two* texts there are 216 · 216 groups, and we can
-# sum over all of them:
+# sum over all of them. `pairs[i, j]` holds the rewards of the group of texts i and j, `chances[i, j]` its probability:
 
 # %%
 pairs = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)  # (216, 216, 2): rewards of groups
@@ -450,7 +497,7 @@ chances = probs[:, None] * probs  # (216, 216)
 def expected(weigh):
     """The exact mean of the estimates from groups of two."""
     weighed = chances[..., None] * weigh(pairs) / 2
-    return (weighed[..., 0].sum(1) + weighed[..., 1].sum(0)) @ scores
+    return (weighed[..., 0].sum(1) + weighed[..., 1].sum(0)) @ grad_log_p
 
 # %%
 Predict(lesson.predict_group)
@@ -582,8 +629,7 @@ lesson.check_train(train)
 #
 # Lesson 08 had links that carry a gradient *through* the choice: soft embeddings, straight-through and, with random
 # noise, Gumbel-softmax. They require more of the reward: it must be defined *between* tokens, and have a derivative.
-
-# %% [markdown]
+#
 # Our table can be extended in this way: a mixture of tokens gets the mixture of their rewards. Then everything from
 # the weights to the reward is differentiable. But what is it the reward of?
 
@@ -597,8 +643,7 @@ print(f"reward of the soft sequence:    {mixture.item():.2f}")
 # %% [markdown]
 # The second step reads a mixture that no real sequence contains. Its reward is another function, and soft embeddings
 # give the gradient of **that** function, exactly and without noise. Bias without noise is the opposite of REINFORCE.
-
-# %% [markdown]
+#
 # Gumbel-softmax is a random draw: softmax((logits + Gumbel noise) / temperature). The argmax of logits plus Gumbel
 # noise is an exact draw from the softmax, and the temperature sets how far the mixture is from it. The *soft* form
 # passes on the mixture, the *hard* form its argmax with straight-through. Here is the bias of the soft form, ± its
@@ -615,7 +660,21 @@ for temperature in (2.0, 1.0, 0.5):
     print(f"temperature {temperature}: bias {found.bias:.1f} ± {found.bias_error:.1f}, noise {found.noise:.1f}")
 
 # %% [markdown]
-# On this problem, less bias comes at the price of more noise.
+# On this problem, less bias comes at the price of more noise. Here are 150 estimates of four kinds, as shots at a target:
+# the black dot is the exact gradient, the rings are 1, 2, … of its lengths away, the cross is the mean of the shots. (Of
+# 6,944 dimensions we draw two: the exact gradient points upwards, and the other is where soft embeddings miss.)
+
+# %%
+up = exact / exact.norm()
+aside = problem.relaxed(gradients.soft, samples=1)
+aside = torch.nn.functional.normalize(aside - (aside @ up) * up, dim=0)
+shots = {}
+for number in (1, 4, 6, 7):
+    estimator = gradients.ESTIMATORS[number]
+    count = 150 if estimator.name != "soft embeddings" else 1
+    estimates = estimator.estimates(problem, 8, count, torch.Generator().manual_seed(0)) - exact
+    shots[estimator.name] = [tuple(shot) for shot in (estimates @ torch.stack([aside, up]).T / exact.norm()).tolist()]
+targets(shots, "Bias and noise of four estimators", "lengths of the exact gradient")
 
 # %% [markdown]
 # ## 7. Nine estimators compared
@@ -655,13 +714,10 @@ for estimator, found in table.items():
 # Read this table with care. "Unbiased" is proven for every model and reward. The numbers are **measured** on five
 # small random problems: each range goes from the lowest to the highest. And a mean over finitely many estimates is
 # never exactly right, so even an unbiased estimator shows a small bias.
-
-# %% [markdown]
+#
 # How small? About its standard error. The bars extend two standard errors to each side. Each point is one problem.
 
 # %%
-from course_utils.plots import dots
-
 dots(
     {"bias": {e.name: [(one.bias, 2 * one.bias_error) for one in found] for e, found in table.items()}},
     "Estimates of a gradient from eight texts, on five problems",
@@ -730,34 +786,6 @@ def points(text):
 points("born in a small town"), points("the sleepy village")
 
 # %% [markdown]
-# The optimizer is `torch.optim.AdamW`. Old scripts import an `AdamW` from transformers; that class is gone. It had
-# other defaults: `lr=1e-3, eps=1e-6, weight_decay=0.0`. PyTorch's are:
-
-# %%
-import inspect
-
-import transformers
-
-defaults = inspect.signature(torch.optim.AdamW).parameters
-print("in transformers:", hasattr(transformers, "AdamW"))
-print({name: defaults[name].default for name in ("lr", "betas", "eps", "weight_decay")})
-
-# %% [markdown]
-# Does that matter? Weight decay pulls every trained weight towards 0 unless you switch it off. `eps` is added to the
-# gradient's size in a denominator, so it matters when gradients are small. Here is one step for each of three
-# gradients:
-
-# %%
-for gradient in (1e-3, 1e-6, 1e-8):
-    moved = []
-    for eps in (1e-8, 1e-6):
-        weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-        weight.grad = torch.full_like(weight, gradient)
-        torch.optim.AdamW([weight], lr=1.0, eps=eps, weight_decay=0.0).step()
-        moved.append(-weight.item())
-    print(f"gradient {gradient:.0e}: today {moved[0]:.2f}, with the old eps {moved[1]:.2f} learning rates")
-
-# %% [markdown]
 # ### What is trained
 #
 # We train the last block and the final norm. Everything else is **frozen**, with `requires_grad` False: the blocks
@@ -808,53 +836,71 @@ advantages = gradients.leave_one_out(found).to(model.device)
 
 new = drawn.sequences[:, drawn.prompt_length :]  # (24, 5)
 logits = model(drawn.sequences).logits[:, drawn.prompt_length - 1 : -1] / asked["temperature"]
-log_probs = logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1) * drawn.drawn
+log_probs = logits.log_softmax(-1).gather(-1, new[..., None]).squeeze(-1).masked_fill(~drawn.drawn, 0)
 (-(advantages * log_probs.sum(1)).mean()).backward()
 print("weights with a gradient:", sum(w.grad.numel() for w in model.parameters() if w.grad is not None))
 model.zero_grad()
 
 # %% [markdown]
-# Those are the trained weights. `optimizer.step()` would come next. `train_habit` does all of this eight times, with
-# a new draw each time. It takes about half a minute.
+# Those are the trained weights. `optimizer.step()` would come next. (The optimizer is `torch.optim.AdamW`; what became of
+# transformers' own is in the [appendix](appendix_version_map.ipynb).) `train_habit` does all of this eight times, with
+# a new draw each time. It takes about half a minute. Before and after, the model writes 48 texts after this prompt, and
+# 48 after a prompt that it is not trained on.
 
 # %%
-before = sample(model, tokenizer, **asked, samples=24, seed=100)
+def written():
+    prompts = ("She was", "The weather today")
+    return {one: sample(model, tokenizer, **asked | {"prompt": one}, samples=48, seed=100) for one in prompts}
+
+
+before = written()
 run = {"steps": 8, "samples": 24, "learning_rate": 3e-4, "seed": 0}
 habit = train_habit(model, tokenizer, points, **asked, **run, on_step=ProgressBar())
-after = sample(model, tokenizer, **asked, samples=24, seed=100)
+after = written()
 
 # %% [markdown]
 # We compare texts with the same prompt and the same seed, before and after. (Which texts you see depends on your
 # machine.)
 
 # %% tags=["nbval-ignore-output"]
-print("mean points in each step:", "  ".join(f"{step.reward:.1f}" for step in habit.steps))
-for old, new in zip(before.texts[:10], after.texts[:10]):
+for old, new in zip(before["She was"].texts[:10], after["She was"].texts[:10]):
     print(f"{old!r:42} {new!r}")
+curves = {
+    "mean points": [step.reward for step in habit.steps],
+    "their standard deviation": [step.spread for step in habit.steps],
+    "KL, nats a text": [5 * step.kl for step in habit.steps],
+}
+lines(range(1, 9), curves, "The run, step by step", "step", "")
+
+# %% [markdown]
+# The third curve says how far the distribution has moved. The **KL divergence** is the mean of log p_now − log p_before
+# over what the model writes now: 0 if nothing has changed.
 
 # %%
 def mean(texts):
     return sum(map(points, texts)) / len(texts)
 
 
-print("more than one point better:", mean(after.texts) > mean(before.texts) + 1)
+print("more than one point better:", mean(after["She was"].texts) > mean(before["She was"].texts) + 1)
 
 # %% [markdown]
 # Nobody showed the model a text without an *e*. It tried, and was told how well it did. But look at *how* it does it.
-# How much variety is left? And how far has the distribution moved? The **KL divergence** is the mean of log p_now −
-# log p_before over what the model writes now: 0 if nothing has changed.
+# How many texts still have an *e*? How much variety is left? And what of the other prompt?
 
 # %% tags=["nbval-ignore-output"]
-for name, drawn in (("before", before), ("after", after)):
-    starts = {" ".join(text.split()[:3]) for text in drawn.texts}
-    print(f"{name:6}  {mean(drawn.texts):.1f} points, {len(starts)} different beginnings of three words")
-print(f"KL divergence from the model before: {habit.steps[-1].kl:.1f} nats a token")
+for prompt in before:
+    for name, texts in (("before", before[prompt].texts), ("after", after[prompt].texts)):
+        with_e = sum("e" in text.lower() for text in texts) / len(texts)
+        starts = len({" ".join(text.split()[:2]) for text in texts})
+        print(f"{prompt:17} {name:6} {mean(texts):4.1f} points, {with_e:.0%} with an e, {starts:2} beginnings")
 
 # %% [markdown]
-# The model learns what the reward asks for, not what we meant: fewer beginnings are left, and what earned points is
-# repeated. This loss of variety is called **mode collapse**; a high reward earned against our intention is called
-# **reward hacking**. A common remedy subtracts a multiple of the KL divergence from the reward, so that the model
-# stays close to what it was.
+# The model learns what the reward asks for, not what we meant. The letter has become rarer, and has not gone. Few
+# beginnings are left, since what earned points is repeated: this loss of variety is called **mode collapse**. (Every
+# policy that has only the best texts left is a maximum of J. So this is no accident, it is what was asked for.) After
+# the other prompt, less has changed in this run: a habit belongs mostly to the prompts that it was trained on.
+# Where a high reward is earned *against* the intention, one speaks of **reward hacking**;
+# [lesson 10](10_ppo_grpo.ipynb) has a real case, and what a penalty on the KL divergence does to it.
 
 # %% [markdown]
 # A run can also fail. First we undo the habit. Then we try a learning rate a thousand times larger, 0.3: the run

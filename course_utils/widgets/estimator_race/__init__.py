@@ -270,6 +270,7 @@ def _checked(estimators, samples) -> tuple[list[Estimator], int]:
     if count is None or count < 1:
         raise CourseError(f"samples is {samples!r}. Give a whole number from 1, such as 8.")
     for one in found:
-        if one.advantage is not None:
-            one.advantage(torch.zeros(1, count))  # says so where its baseline needs more of them
+        advantage = one.advantage if one.objective is None else one.objective.advantage
+        if advantage is not None:
+            advantage(torch.zeros(1, count))  # says so where its baseline needs more of them
     return found, count

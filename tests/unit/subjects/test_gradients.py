@@ -1,5 +1,6 @@
 """Gradients through generation: the exact gradient, which estimators are unbiased, links, and refusals."""
 
+import dataclasses
 import functools
 import math
 
@@ -8,7 +9,15 @@ import torch
 
 from course_utils import gradients, relaxations
 from course_utils.errors import CourseError
-from course_utils.gradients import ESTIMATORS, Problem, random_rewards, sequence_log_probs, toy_model
+from course_utils.gradients import (
+    ESTIMATORS,
+    Problem,
+    measure,
+    random_rewards,
+    sequence_log_probs,
+    toy_model,
+)
+from course_utils.widgets import EstimatorRace
 
 
 @functools.cache
@@ -339,3 +348,62 @@ def test_other_refusals():
         Problem(toy_model(3).train(), random_rewards(3, 2))
     with pytest.raises(CourseError, match="10,000,000,000 sequences"):
         gradients.all_sequences(10, 10)
+
+
+# ---- texts of another model, and the terms that correct for it -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """The toy after three steps along its gradient, with the texts of the toy as it was."""
+    model, old = toy_model(), toy_model()
+    for _ in range(3):
+        direction = Problem(model, random_rewards()).gradient
+        with torch.no_grad():
+            parts = direction.split([weight.numel() for weight in model.parameters()])
+            for weight, part in zip(model.parameters(), parts, strict=True):
+                weight += 0.01 * part.view_as(weight)
+    return Problem(model, random_rewards(), old=old)
+
+
+WANTED = {  # the expected gradient with the exact mean as a baseline: bias and cosine
+    "no ratio": (0.95, 0.89),
+    "token ratio": (0.69, 0.95),
+    "GSPO ratio": (0.50, 0.94),
+    "text ratio": (0.0, 1.0),
+    "token ratio, clip": (1.55, -0.71),
+    "text ratio, clip": (1.33, -0.54),
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_each_term_is_off_by_what_was_summed_exactly(moved, name):
+    (estimator,) = [one for one in gradients.TERMS if one.name == name]
+    baseline = (moved.old_log_probs.sum(1).exp() * moved.rewards.flatten()).sum()
+    objective = dataclasses.replace(estimator.objective, advantage=lambda rewards: rewards - baseline)
+    estimates = moved.by_objective(objective, 8, 6000, torch.Generator().manual_seed(0))
+    found = measure(moved, estimates)
+    bias, cosine = WANTED[name]
+    assert found.bias == pytest.approx(bias, abs=0.1) and found.cosine == pytest.approx(cosine, abs=0.05)
+
+
+def test_on_a_fresh_draw_every_term_is_reinforce():
+    problem = Problem(toy_model(4), random_rewards(4))
+    expected = ESTIMATORS[1].estimates(problem, 8, 5, torch.Generator().manual_seed(1))
+    for estimator in gradients.TERMS[:6]:
+        found = estimator.estimates(problem, 8, 5, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_a_race_takes_the_terms(moved):
+    race = EstimatorRace(moved, gradients.TERMS)
+    race.run(20)
+    assert [one.name for one in race.standings] == [one.name for one in gradients.TERMS]
+    assert "text ratio" in race.summary()
+    with pytest.raises(CourseError, match="others"):
+        EstimatorRace(moved, gradients.TERMS, samples=1)
+
+
+def test_a_model_of_another_vocabulary_cannot_have_drawn():
+    with pytest.raises(CourseError, match="another vocabulary"):
+        Problem(toy_model(4), random_rewards(4), old=toy_model(5))

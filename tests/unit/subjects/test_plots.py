@@ -13,6 +13,7 @@ from course_utils.plots import (
     histogram,
     lines,
     number_lines,
+    targets,
     tree,
 )
 
@@ -58,6 +59,17 @@ def test_curves_say_their_range_and_five_places():
     ]
     assert figure.webp == lines(places, curves, "Two curves", "moved by", "loss").webp
     assert figure.webp != lines(places, curves | {"flat": [0.6] * 11}, "Two curves", "moved by", "loss").webp
+
+
+def test_targets_say_how_far_the_mean_and_the_shots_are():
+    panels = {"biased": [(2.0, 0.0), (2.0, 0.0)], "noisy": [(1.0, 1.0), (-1.0, -1.0)]}
+    figure = targets(panels, "Two ways to miss", "lengths")
+    assert repr(figure).splitlines() == [
+        "Two ways to miss (lengths)",
+        "biased: mean 2.00 from the middle, shots 0.00 from their mean",
+        "noisy: mean 0.00 from the middle, shots 1.41 from their mean",
+    ]
+    assert figure.webp != targets({"biased": panels["noisy"], "noisy": panels["biased"]}, "t", "lengths").webp
 
 
 def test_dots_say_the_range_of_each_row_in_each_panel():
