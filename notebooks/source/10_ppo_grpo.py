@@ -10,7 +10,8 @@
 # - tell in which of four cases the clip removes a gradient, and why the clip is a brake and not a correction,
 # - explain a loss that is 0 while the model learns, and a gradient of 0 that is a bug,
 # - choose an estimate of the KL divergence for a number, for a loss and for a reward,
-# - write GRPO's loss for a padded batch of two prompts, and find the usual bugs by their symptoms.
+# - write GRPO's loss for a padded batch of two prompts, and find the usual bugs by their symptoms,
+# - say what the clip and a KL do on a real model, and recognise a hacked reward.
 #
 # *60 minutes, and another 33 for the exercises. You need: lesson 09.*
 
@@ -28,7 +29,7 @@
 # %%
 import torch
 
-from course_utils.gradients import Problem, all_sequences, random_rewards, toy_model
+from course_utils.gradients import TERMS, Problem, all_sequences, random_rewards, toy_model
 from course_utils.lessons import lesson10 as lesson
 from course_utils.plots import grouped_bars, heatmap, histogram, lines
 from course_utils.widgets import EstimatorRace, Predict, Quiz
@@ -312,6 +313,22 @@ back()
 # %% [markdown]
 # This says nothing about which reward is reached in the end: on this toy the clip does not raise it. What it bounds is
 # the KL of one draw. (These are moves along the reward; in a random direction the clip drops less.)
+#
+# So far we summed over all texts. With eight drawn texts there is noise, too. Here are the terms live, three steps after
+# the draw: which means come to rest at 1 along and 0 across, which on the wrong side of 0? Press Start for more
+# estimates.
+
+# %%
+import copy
+
+move(3)
+race = EstimatorRace(Problem(copy.deepcopy(toy), rewards.view(6, 6, 6), old=toy_model()), TERMS)
+back()
+race.run(50)
+race
+
+# %% [markdown]
+# The text's ratio is right and noisy. Each clip ends on the other side.
 
 # %% [markdown]
 # ## 4. A loss of 0
@@ -378,15 +395,12 @@ for estimate in (k1, k2, k3):
 
 # %% [markdown]
 # As numbers, k1 and k3 are right on average. k1 may be negative, which no KL is; k3 never is, and spreads less. So k3
-# became popular. Here are both over 2,000 drawn texts:
+# became popular. Here is k1 over 2,000 drawn texts:
 
 # %%
 torch.manual_seed(0)
 sample = torch.multinomial(p, 2000, replacement=True)
 histogram(k1(d)[sample].tolist(), "k1 of 2,000 drawn texts", "k1", marks={"KL": divergence()})
-
-# %%
-histogram(k3(d)[sample].tolist(), "k3 of the same texts", "k3", marks={"KL": divergence()})
 
 # %% [markdown]
 # Now one of them becomes a *loss*. Its gradient should be that of KL(p‖q).
@@ -426,6 +440,14 @@ assert (gradient((p * k3(d) * now).sum()) - (wanted - other)).abs().max() < 1e-1
 # %% [markdown]
 # An unbiased number is not an unbiased gradient: in the gradient the *distribution* moves, too, and a loss over drawn
 # texts leaves that out. TRL and verl put k3 into the loss, and both leave it out by default.
+#
+# The same holds for the **entropy** H = −Σ p log p, which some trainers add to keep variety. The mean of −log p over
+# drawn texts is H; as a loss it has no gradient. In the *reward*, −log p is right:
+
+# %%
+H = -(now.exp() * now).sum()
+assert (gradient(H) - gradient((p * -now.detach() * now).sum())).abs().max() < 1e-12
+print(f"entropy {H:.2f}; as a loss, a gradient of length below 1e-10: {gradient((p * -now).sum()).norm() < 1e-10}")
 
 # %% [markdown]
 # ## 6. What the loss is divided by
@@ -488,16 +510,48 @@ assert found["a constant"] > 1 - 1e-12 and found["each text"] < found["all token
 # %% [markdown]
 # ### And by the standard deviation
 #
-# GRPO also divides a group's advantages by their standard deviation. Lesson 09 measured the bias; the race shows it
-# live. Watch the arrow of *group relative* settle beside 1.
+# GRPO also divides a group's advantages by their standard deviation. If rewards have only two values, right or wrong,
+# that changes nothing but the length, and so how much each *prompt* counts. If they have more, it bends the direction:
 
 # %%
-race = EstimatorRace(Problem(toy_model(), random_rewards()))
-race.run(50)
-race
+for name, R in (("right or wrong", (score > 0.5).double()), ("any numbers", score)):
+    apart = R[:, None] - R
+    deviation = apart.abs() / 2**0.5 + 1e-4  # of a group of two
+    exactly = torch.autograd.grad((chances * R * text_log_probs).sum(), list(ending.parameters()), retain_graph=True)
+    exactly = torch.cat([part.flatten() for part in exactly])
+    print(f"{name:15} cosine {torch.cosine_similarity(of_pairs(apart / 2 / deviation), exactly, dim=0):.3f}")
 
 # %% [markdown]
-# ## 7. Groups that teach nothing
+# ## 7. Groups
+#
+# A **group** is the texts of *one* prompt. What if a batch of two prompts is taken for one group? The second prompt's
+# rewards are 5 higher here, four texts each. We measure the noise of both ways:
+
+# %%
+prompts = [Problem(toy, rewards.view(6, 6, 6)), Problem(toy, random_rewards(seed=1) + 5, start=1)]
+both = sum(prompt.gradient for prompt in prompts) / 2
+
+
+def noise(weigh, count=4000):
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.stack([prompt.draw((count, 4), generator) for prompt in prompts], dim=1)  # (count, prompt, 4)
+    found = torch.stack([prompt.rewards.flatten()[texts[:, n]] for n, prompt in enumerate(prompts)], dim=1)
+    weights, estimates = weigh(found) / 8, 0
+    for n, prompt in enumerate(prompts):
+        table = torch.zeros(count, 216, dtype=torch.float64).scatter_add_(1, texts[:, n], weights[:, n])
+        estimates = estimates + table @ prompt.scores
+    return ((estimates - both).square().sum(1).mean().sqrt() / both.norm()).item()
+
+
+print(f"advantages per prompt: noise {noise(leave_one_out):.1f}")
+print(f"over the whole batch:  noise {noise(lambda found: leave_one_out(found.flatten(1)).view_as(found)):.1f}")
+
+# %% [markdown]
+# Both are unbiased; the symptom is noise alone, and it grows with the distance of the prompts. (PPO has a **critic**
+# instead of a group: a second model that predicts the reward from the text so far. A group's mean is a critic that needs
+# no training and knows only the prompt.)
+#
+# ### Groups that teach nothing
 #
 # If all rewards of a group are equal, every advantage is 0. With rewards of 0 and 1, and a prompt that the model solves
 # with probability π, how many groups of eight teach nothing at π = 0.9?
@@ -646,6 +700,84 @@ lesson.check_diagnosis(diagnosis)
 #   mask 0.
 
 # %% [markdown]
+# ## 9. On a real model
+#
+# `train_habit`, lesson 09's run, takes all of this by name: `Objective` holds the advantage, the ratio, the clip, the
+# average and the KL. Two prompts, three draws, four updates for each draw, with the points of lesson 09: one for each word
+# without an *e*, minus one for each other. We compare three seeds, and watch a third prompt that is not trained on. (Each
+# run takes about ten seconds.)
+
+# %%
+import re
+
+from course_utils.objectives import Objective
+from course_utils.training import sample, train_habit
+
+
+def no_e(text):
+    return sum(-1 if "e" in word else 1 for word in re.findall("[a-z]+", text.lower()))
+
+
+def mean_of(reward, prompt, **settings):
+    texts = sample(model, tokenizer, prompt, samples=16, seed=100, **settings).texts
+    return sum(map(reward, texts)) / 16, texts
+
+# %% tags=["nbval-ignore-output"]
+settings = {"new_tokens": 5, "temperature": 0.8}
+print(f"'They saw', before: {mean_of(no_e, 'They saw', **settings)[0]:.1f}")
+kl = {"no clip": [], "clip": []}
+for seed in range(3):
+    for name, limits in (("no clip", None), ("clip", (0.2, 0.2))):
+        run = train_habit(
+            model, tokenizer, no_e, ["She was", "He had"], **settings, steps=3, samples=8, updates=4, seed=seed,
+            objective=Objective(clip=limits),
+        )  # fmt: skip
+        kl[name].append(5 * run.steps[-1].kl)
+        held_out = mean_of(no_e, "They saw", **settings)[0]
+        rewards_seen = " to ".join(f"{step.reward:4.1f}" for step in run.steps)
+        print(f"seed {seed} {name:8} points {rewards_seen}  KL {kl[name][-1]:3.1f} nats a text  'They saw' {held_out:.1f}")
+        run.undo()
+
+# %%
+assert sum(kl["clip"]) < sum(kl["no clip"])
+
+# %% [markdown]
+# On the real model, too, the clip is a brake: the KL of the run is smaller in the mean of the seeds. Whether the points
+# rise more with it or without differs from seed to seed; three seeds cannot say.
+#
+# ### A reward is hacked
+#
+# Suppose that we want lists, and reward commas. Sixteen texts of eight tokens, six draws, four updates each; first
+# without a KL, then with k1 in the reward, weight 0.5:
+
+# %% tags=["nbval-ignore-output"]
+def commas(text):
+    return text.count(",")
+
+
+asked = {"new_tokens": 8, "temperature": 1.0}
+ways, far = {}, []
+for name, weight in (("no KL", 0.0), ("KL, 0.5", 0.5)):
+    run = train_habit(
+        model, tokenizer, commas, "I like", **asked, steps=6, samples=16, updates=4, objective=Objective(kl_weight=weight)
+    )
+    far.append(run.steps[-1].kl)
+    ways[f"commas, {name}"] = [step.reward for step in run.steps]
+    ways[f"KL a token, {name}"] = [step.kl for step in run.steps]
+    found, texts = mean_of(commas, "I like", **asked)
+    print(f"{name:8} {found:.1f} commas a text:", *map(repr, texts[:4]), sep="\n   ")
+    run.undo()
+lines(range(1, 7), ways, "Commas as a reward", "draw", "commas a text, KL a token")
+
+# %%
+assert far[1] < far[0]
+
+# %% [markdown]
+# Without a KL the model has found out what pays: commas, not lists. With it the texts stay texts, and there are fewer
+# commas. The KL cannot tell the cheat from the wish; it holds both back. What helps is a better reward, and reading what
+# is written: **look at the texts, not only at the curve.**
+
+# %% [markdown]
 # ## Recap
 #
 # - **Several updates a draw** make the texts old. Only the ratio of the whole text corrects it exactly, and pays with
@@ -656,6 +788,8 @@ lesson.check_diagnosis(diagnosis)
 # - **KL:** k1 in the reward or k2 as a loss give its gradient; k3 as a loss that of the other divergence; k1 as a loss
 #   nothing.
 # - **Averages:** a constant keeps the direction; each text's own length favours short right and long wrong answers.
+# - **Groups:** advantages are made per prompt. A group of equal rewards teaches nothing.
+# - **A KL** holds a hacked reward back, and what you wanted as well.
 
 # %%
 Quiz(lesson.quiz)
