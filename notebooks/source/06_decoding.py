@@ -108,8 +108,8 @@ samplers = {
 }
 
 # %% [markdown]
-# A few draws from any of them look plausible. So we count. Here are a right and a wrong sampler, 1,000 draws each, beside
-# the counts that the probabilities let us expect:
+# A few draws from any of them look plausible. So we count. Here are two of the four, 1,000 draws each, beside the counts
+# that the probabilities let us expect. Is one of them wrong, or both?
 
 # %%
 likely = bowl[0].topk(4).indices
@@ -121,8 +121,9 @@ grouped_bars(bars, "1,000 draws", "draws")
 # %% [markdown]
 # Chance moves every count a little: an expected count of 75 is off by about √75 = 9. **Chi-square** makes one number of all: the
 # sum of (counted − expected)² / expected, over the 30 likeliest tokens and all others together. For a right sampler each of
-# the 31 terms is about 1. Their sum is 30 on average, with a standard deviation of √60; we count in these standard
-# deviations. This is what 100 tests of a right sampler give:
+# the 31 terms is a little less than 1: their sum is 30 on average (not 31, as the counts have to add up to 1,000), with
+# a standard deviation of √60. We count in these standard deviations, and call a sampler wrong from 6 on, which a right
+# one practically never reaches. This is what 100 tests of a right sampler give:
 
 # %%
 def off_by(draws, scores, bins=30):
@@ -140,7 +141,7 @@ histogram(tests, "A right sampler, tested 100 times", "standard deviations off",
 # %%
 for name, sampler in samplers.items():
     off = off_by(sampler(bowl[0], 1000), bowl[0])
-    print(f"{name:28} {'cannot be told from a right one' if off < 6 else 'WRONG'}")
+    print(f"{name:28} {off:5.1f}  {'cannot be told from a right one' if off < 6 else 'WRONG'}")
     assert (off < 6) == (name in ("multinomial", "Gumbel noise, then argmax"))
 
 # %% [markdown]
@@ -150,13 +151,14 @@ for name, sampler in samplers.items():
 # %%
 for draws in (1000, 100_000):
     off = off_by(multinomial(bowl[0] / 0.95, draws), bowl[0])
-    print(f"temperature 0.95, {draws:7,} draws: {'cannot be told from a right one' if off < 6 else 'WRONG'}")
+    verdict = "cannot be told from a right one" if off < 6 else "WRONG"
+    print(f"temperature 0.95, {draws:7,} draws: {off:5.1f}  {verdict}")
 
 # %% [markdown]
 # To know that Gumbel noise is right at any number of draws, one needs a proof. It takes three lines. −log *u* is exponential noise
-# *e*, so the noise is −log *e*, and the largest log pᵢ − log eᵢ is the *smallest* eᵢ / pᵢ. Such a quotient is a waiting
-# time with rate pᵢ. And of several waiting times, the first to end is *i* with a chance in proportion to its rate: with
-# probability pᵢ. That race is how `torch.multinomial` itself draws one token:
+# *e*, so the noise is −log *e*, and the largest log pᵢ − log eᵢ is the *smallest* eᵢ / pᵢ, or the largest pᵢ / eᵢ. Two
+# known facts do the rest: such a quotient eᵢ / pᵢ is a waiting time with rate pᵢ, and of several waiting times, the first
+# to end is *i* with a chance in proportion to its rate, here with probability pᵢ. That race is how `torch.multinomial` itself draws one token:
 
 # %%
 probs = bowl[0].softmax(-1)
@@ -164,11 +166,12 @@ for seed in range(100):
     torch.manual_seed(seed)
     drawn = torch.multinomial(probs, 1).item()
     torch.manual_seed(seed)
-    assert (probs / torch.empty_like(probs).exponential_()).argmax().item() == drawn
+    assert (probs / torch.empty_like(probs).exponential_()).argmax().item() == drawn  # the largest p / e
+print("the same token for 100 seeds")
 
 # %% [markdown]
-# Now `generate()` itself, with a tiny model with random weights. `num_return_sequences=3` gives the same as repeating
-# the prompt three times:
+# Does `generate()` draw from the model's distribution? To find out we need many draws, so we take a tiny model with
+# random weights. `num_return_sequences` repeats the prompt; here we see that it does nothing else:
 
 # %%
 small, gpt2 = load("tiny-gpt2")
@@ -186,7 +189,7 @@ with torch.no_grad():
 for extra in ({}, {"top_k": 0}):
     draws = small.generate(**short, **settings, **extra, num_return_sequences=200)[:, -1]
     off = off_by(draws, scores)
-    print(f"{extra!s:12} follows the model's distribution: {bool(off < 6)}")
+    print(f"{extra!s:12} {off:5.1f}, follows the model's distribution: {bool(off < 6)}")
     assert (off < 6) == bool(extra)
 
 # %% [markdown]
@@ -209,7 +212,7 @@ print(f"beyond the likeliest 1,000: {likeliest_first[1000:].sum():.2f}")
 # - **top-k**: the *k* likeliest,
 # - **top-p**: the smallest number of likeliest tokens whose probabilities sum to at least *p*,
 # - **min-p**: those with at least *m* times the largest probability,
-# - **typical**: those whose surprise, −log *p*, is nearest to the entropy, until their probabilities reach a given
+# - **typical**: those whose **surprise**, −log₂ *p* bits, is nearest to the entropy, until their probabilities reach a given
 #   sum.
 
 # %%
@@ -232,12 +235,12 @@ print("top-p keeps", {p: count(TopPLogitsWarper(p)(None, halves)) for p in (0, 0
 
 # %%
 rows = [[one / 100, (80 - one) / 100, 0.2] for one in range(41, 60)]
-kept = {count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row in rows}
-print("p is the largest probability; kept:", kept)
+kept = [count(TopPLogitsWarper(row[0])(None, torch.tensor([row]).log())) for row in rows]
+print("p is the largest probability. So many tokens are kept in 19 rows:", {n: kept.count(n) for n in set(kept)})
 
 # %% [markdown]
 # A filter finds its tokens in *sorted* order, and has to mark them where their ids are. `scatter` does that: it writes each
-# value at the index that stands in the same place.
+# value at the index that stands at the same place: the value at place i goes to index `order[i]`.
 
 # %%
 order = torch.tensor([2, 0, 1])  # id 2 comes first
@@ -300,6 +303,7 @@ for prompt in prompts:
     for share in (0.05, 0.2, 0.5, 0.9):
         assert torch.equal(min_p_filter(scores, share), MinPLogitsWarper(share)(None, scores))
         assert torch.equal(typical_filter(scores, share), TypicalLogitsWarper(share)(None, scores))
+print("equal for 3 prompts, 4 settings and both filters")
 
 # %%
 Predict(lesson.predict_typical)
@@ -328,11 +332,13 @@ for filter in small_filters:
 grid(cells, "Probabilities in %, and what is kept", kinds, rows=list(names), columns=[tokenizer.decode(id).strip()[:7] for id in order])
 
 # %% [markdown]
-# Top-k ignores how certain the model is; top-p and min-p adapt to it. And **typical** may drop the likeliest token of
+# Top-k ignores how certain the model is. Top-p and min-p adapt to it: after "The capital of France is", where one token
+# has most of the probability, they keep few. And **typical** may drop the likeliest token of
 # all: ` pizza` is far less surprising than the average token, so it is not typical.
 
 # %% [markdown]
-# The classes refuse settings that make no sense. In a call of `generate()` each setting has a value that removes
+# The classes refuse settings that make no sense. (One message is wrong: top-p takes 0 and 1 as well, as you have seen.)
+# In a call of `generate()` each setting has a value that removes
 # nothing; for top-k and typical the class itself would refuse that value.
 
 # %%
@@ -368,7 +374,7 @@ NextToken(model, tokenizer, "I want to eat a big bowl of", controls="all", tempe
 #
 # Find settings for this prompt, by moving the controls or by computing. **A**: exactly five tokens are kept, with an
 # entropy above 2.2 bits. **B**: at least twenty are kept, with an entropy below 1 bit. **C**: at most 60 are kept,
-# and the likeliest token is not among them.
+# and the likeliest token is not among them. The settings are those of the widget; one that you leave out removes nothing.
 
 # %% tags=["exercise"]
 targets = ...  # {"A": {"temperature": 1.0, "top_k": 7}, "B": {…}, "C": {…}}
@@ -424,8 +430,9 @@ for added in (0, 20, -40):
 
 # %% [markdown]
 # The same penalty means different things for models whose logits have different offsets. It also applies to the
-# tokens of the prompt, such as all of these commas. In the processor that `generate()` builds, with left padding and a mask,
-# padding tokens are not penalised. The class, called by hand on padded ids, knows no mask, and penalises the end:
+# tokens of the prompt, such as all of these commas. In the processor that `generate()` builds, with left padding and a
+# mask, padding tokens are not penalised. The class, called by hand on padded ids, knows no mask, and so penalises the
+# padding token as well, which for this model is the end of text:
 
 # %%
 tokenizer.padding_side = "left"
@@ -510,8 +517,8 @@ print(repr(tokenizer.decode(banned)), [tokenizer.decode(id) for id in banned])
 # %% [markdown]
 # ### Exercise 3: Forbid a word · difficulty 3 of 3 · 15 minutes
 #
-# Forbid every token that would complete the word: the word ends inside that token, wherever it began. Upper and lower
-# case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are. Return
+# Forbid every token that would complete the word, also inside a longer word: the word ends inside that token, wherever it
+# began. Upper and lower case do not matter. A word that is already in the text does not matter, and all other tokens must stay as they are. Return
 # a copy. (Decoding the vocabulary takes a second: do it once, and not in each call.)
 
 # %% tags=["exercise"]
@@ -619,7 +626,8 @@ print("' pizza': wanted, unwanted, guided", [f"{one.softmax(-1)[0, pizza]:.2f}" 
 # ### An assistant
 #
 # A small `assistant_model` writes some tokens ahead. The large model checks all of them in **one** pass, and keeps
-# those up to the first that it would not have written itself. We give the assistant random weights, and count the
+# those up to the first that it would not have written itself. There it writes its own token, which the same pass has
+# told it; so each pass yields at least one. We give the assistant random weights, and count the
 # passes:
 
 # %%
@@ -652,10 +660,11 @@ for label, helper in (("random assistant", {"assistant_model": clueless}), ("cop
     print(f"{label}: {needed}, {torch.equal(ids, alone)}")
 
 # %% [markdown]
-# The assistant changes how *fast* greedy decoding is, not what it writes. And when sampling? The large model accepts a
-# drawn token *x* with probability min(1, p(x) / q(x)), p being its own distribution and q the assistant's. If it
-# refuses, it draws from what q gave too little, max(0, p − q). Section 2's test judges that rule, and a tempting
-# simpler one that draws from p again:
+# The assistant changes how many passes greedy decoding takes, not what it writes. (Whether that saves time depends on
+# what the assistant's own passes cost.) And when sampling? The large model accepts a drawn token *x* with probability
+# min(1, p(x) / q(x)), p being its own distribution and q the assistant's. If it refuses, it draws from the tokens that q
+# gave too little, in proportion to max(0, p − q). Section 2's test judges that rule, and a tempting simpler one that
+# draws from p again:
 
 # %%
 p, q = bowl[0].softmax(-1), (bowl[0] / 2).softmax(-1)  # the assistant is less certain
@@ -674,8 +683,23 @@ for name, instead in (("from max(0, p − q)", (p - q).clamp(min=0)), ("from p a
     assert (off < 6) == (instead is not p)
 
 # %% [markdown]
-# So an assistant keeps the distribution, too, by that rule alone. `prompt_lookup_num_tokens` needs no second
-# model: it copies what followed the same tokens earlier in the text.
+# The test finds no fault, and the proof is one line: *x* is drawn and accepted with probability
+# q · min(1, p / q) = min(p, q), and what is missing to p is max(0, p − q), which the second draw adds. The library's
+# own assistant, sampled 300 times, one token at a time:
+
+# %%
+import copy
+
+other = copy.deepcopy(small)
+other.transformer.h[0].mlp.c_proj.weight.data.neg_()  # an assistant of another opinion
+call = {**short, **settings, "top_k": 0, "max_new_tokens": 2, "assistant_model": other}
+draws = torch.tensor([small.generate(**call)[0, short.input_ids.shape[1]].item() for _ in range(300)])
+with torch.no_grad():
+    alone = small(**short).logits[0, -1].cpu() / 0.3
+print("assisted sampling is", "right" if off_by(draws, alone) < 6 else "WRONG", "as far as 300 draws can tell")
+
+# %% [markdown]
+# `prompt_lookup_num_tokens` needs no second model: it copies what followed the same tokens earlier in the text.
 
 # %% [markdown]
 # ## 9. Beam search
@@ -696,8 +720,8 @@ beams = [[id] for id in ids.tolist()]
 print([(tokenizer.decode(beam), f"{total:.2f}") for beam, total in zip(beams, totals)])
 
 # %% [markdown]
-# Each step of **beam search** compares all continuations of all beams, and keeps as many as there are beams. It has four parts: score,
-# choose, copy, stop. You write the first two.
+# Each step of **beam search** compares all continuations of all beams, and keeps as many as there are beams. It has four
+# parts: score, choose, copy, stop. You write the first two, in exercises 4 and 5.
 
 # %% [markdown]
 # ### Exercise 4: Score the continuations · difficulty 2 of 3 · 8 minutes
@@ -736,8 +760,7 @@ for total, beam, token in score(after(beams), totals, 3):
 
 # %% [markdown]
 # The best two tokens spell ` spaghetti`, whose first token was only third; greedy decoding continues from ` pizza`.
-# Here is every candidate that the library considered. A full stop ends a text. How many beams does it take to find `
-# spaghetti`?
+# Here is every candidate that the library considered. A full stop ends a text. Three beams find ` spaghetti`; try two.
 
 # %%
 stop = tokenizer.encode(".")
@@ -750,7 +773,7 @@ BeamTree(model, tokenizer, "I want to eat a big bowl of", num_beams=3, max_new_t
 #   the power of `length_penalty` (lesson 07).
 # - With *e* end tokens, the best (1 + *e*) · beams candidates are considered, and at least 2 · beams, so that enough
 #   can continue.
-# - Only candidates among the first *beams* become results.
+# - An ended candidate becomes a result only if it is one of the best `num_beams` of its step.
 
 # %% [markdown]
 # ### Exercise 5: Sort out the candidates · difficulty 2 of 3 · 12 minutes
@@ -925,8 +948,8 @@ for width in (1, 2, 3, 4, 5, 8, 16):
 lines(list(found), {"log probability": list(found.values())}, "A wider search may be worse", "beams", "sum of eight log probabilities")
 
 # %% [markdown]
-# Two beams beat greedy decoding, but three are **worse** than one: the greedy beginning dropped out of the three best
-# before its good continuation came. A wider search may be better, but there is no guarantee. Only a search that never
+# Two beams beat greedy decoding, but three are **worse** than one: the beginnings of both better texts dropped out of
+# the three best before their good continuations came. A wider search may be better, but there is no guarantee. Only a search that never
 # drops a text that could still win is sure to find the most probable one, and whether that is the best text is
 # another question.
 
@@ -935,7 +958,8 @@ lines(list(found), {"log probability": list(found.values())}, "A wider search ma
 #
 # - **The distribution:** temperature raises ratios to a power, top-p and min-p adapt to the model's certainty,
 #   typical may drop the likeliest token. The repetition penalty depends on where the logits' 0 is.
-# - **The order:** penalty, temperature, top-k, top-p, min-p, typical. Most pairs do not commute.
+# - **The order:** penalty, temperature, top-k, top-p, min-p, typical. Most of the pairs that we tried do not
+#   commute.
 # - **A sampler** is judged by comparing counts with expectations. A test can find faults; it cannot prove that there
 #   are none.
 # - **Forbid and steer:** a word is text, not ids. Negative prompts need a guidance scale. An assistant changes only

@@ -528,6 +528,7 @@ for name, R in (("right or wrong", (score > 0.5).double()), ("any numbers", scor
 # rewards are 5 higher here, four texts each. We measure the noise of both ways:
 
 # %%
+back()
 prompts = [Problem(toy, rewards.view(6, 6, 6)), Problem(toy, random_rewards(seed=1) + 5, start=1)]
 both = sum(prompt.gradient for prompt in prompts) / 2
 
@@ -747,7 +748,7 @@ assert sum(kl["clip"]) < sum(kl["no clip"])
 #
 # ### A reward is hacked
 #
-# Suppose that we want lists, and reward commas. Sixteen texts of eight tokens, six draws, four updates each; first
+# Suppose that we want lists, and reward commas. Twelve texts of eight tokens, six draws, four updates each; first
 # without a KL, then with k1 in the reward, weight 0.5:
 
 # %% tags=["nbval-ignore-output"]
@@ -759,8 +760,9 @@ asked = {"new_tokens": 8, "temperature": 1.0}
 ways, far = {}, []
 for name, weight in (("no KL", 0.0), ("KL, 0.5", 0.5)):
     run = train_habit(
-        model, tokenizer, commas, "I like", **asked, steps=6, samples=16, updates=4, objective=Objective(kl_weight=weight)
-    )
+        model, tokenizer, commas, "I like", **asked, steps=6, samples=12, updates=4, learning_rate=1e-3,
+        objective=Objective(kl_weight=weight),
+    )  # fmt: skip
     far.append(run.steps[-1].kl)
     ways[f"commas, {name}"] = [step.reward for step in run.steps]
     ways[f"KL a token, {name}"] = [step.kl for step in run.steps]

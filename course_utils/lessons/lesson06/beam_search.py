@@ -134,6 +134,7 @@ def _compare(answer, candidates, num_beams, end_ids, last):
         "Candidates that have not ended continue, at most `num_beams` of them; those that have ended count only among the first `num_beams`.",
         mistakes=[
             (lambda got: got == want[::-1], "The two lists are swapped: return those that continue first."),
+            (lambda got: last and len(got[1]) > num_beams, "In the last step, too, only the first `num_beams` candidates count as results."),
             (lambda got: last and got[1] != want[1], "In the last step every candidate ends, whatever its token."),
             (lambda got: last and got[0], "After the last step nothing continues: its candidates are results only."),
             (lambda got: got[0] == want[0] and got[1] == [one for one in want[1] if one[2] == end_ids[0]], "Only the first of `end_ids` counts here. Any of them ends a text."),

@@ -155,7 +155,7 @@ def top_p_ids(scores, p):
 def test_top_p():
     prove_exercise(
         lesson06.check_top_p,
-        right=[top_p, top_p_upwards, top_p_by_threshold, top_p_in_double],
+        right=[top_p, top_p_upwards, top_p_in_double],
         wrong=[
             (top_p_unchanged, "nothing is removed"),
             (top_p_without_the_crossing, "is removed too. keep it"),
@@ -175,6 +175,7 @@ def test_top_p():
             (top_p_normalised, "but their values have changed"),
             (top_p_nan, "the result contains nan"),
             (top_p_in_place, "changes its input"),
+            (top_p_by_threshold, "ties with one that stays"),
             (top_p_ids, "return a tensor of shape"),
         ],
     )
