@@ -94,4 +94,11 @@ LESSONS = (
         predictions="predict-ratio predict-case predict-clip predict-loss predict-k1 predict-wasted",
         quiz="quiz-one-update quiz-zero quiz-reward quiz-length",
     ),
+    _lesson(
+        "11",
+        "How does a chat become one text?",
+        exercises="render encode-safely assistant-labels",
+        predictions="predict-silence predict-header predict-forged predict-cache predict-mask",
+        quiz="quiz-empty quiz-twice quiz-end quiz-keep",
+    ),
 )

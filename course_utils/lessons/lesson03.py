@@ -279,6 +279,12 @@ def check_attention_weights(answer):
                 (value, "The values came back as they were. Mix them: `weights @ value`."),
             ],
         )  # fmt: skip
+    query, key, value = torch.randn(3, 4, 9, generator=generator)
+    slope = -torch.arange(4.0).expand(4, 4)  # some models add small numbers, which grow with the distance
+    if not torch.allclose(
+        answer(query, key, value, slope)[0], _attention_weights(query, key, value, slope)[0], atol=1e-5
+    ):
+        raise Mistake("With a mask of small numbers, such as −1 and −2, the weights differ. Divide the attention scores first; the mask is added after that, as it is.")  # fmt: skip
     return (
         "Attention, for any number of heads: the weights and the values that they mix. Section 7 runs on it."
     )
@@ -299,6 +305,7 @@ def _wrong_weights(query, key, mask, weights, mixed):
         ((bare / size + mask).softmax(-1), "The attention scores are divided by the size of a head. Divide by its square root."),
         ((bare / (heads * size) ** 0.5 + mask).softmax(-1), "The attention scores are divided by the root of the whole width, all heads together. Divide by the root of one head's size, `query.shape[-1] ** 0.5`."),
         ((bare / key.shape[-2] ** 0.5 + mask).softmax(-1), "The attention scores are divided by the root of the number of keys. Divide by the root of the size of a head, `query.shape[-1] ** 0.5`."),
+        ((bare / 8 + mask).softmax(-1), "The attention scores are divided by 8, the root of 64. Here a head has another size: `query.shape[-1] ** 0.5`."),
         (scores.softmax(-1), "The mask has no effect on the weights."),
         (late, "Forbidden weights are 0, but the others no longer sum to 1: the forbidden keys took a share. Add the mask to the attention scores, before the softmax."),
         (scores.softmax(-1) + mask, "The mask was added to the weights, after the softmax. Add it to the attention scores, before it."),
@@ -421,7 +428,7 @@ def _require_gradients(answer, query, key, value, allowed):
         if mine is None:
             raise Mistake(f"The values are right, but no gradient reaches the {name}. Leave out `detach` and `no_grad`: a model has to learn through this function.")  # fmt: skip
         if not mine.isfinite().all():
-            raise Mistake(f"The values are right, but the gradient of the {name} is NaN: in the backward pass, NaN weights were multiplied by 0. Make the weights finite before you multiply them with the values.")  # fmt: skip
+            raise Mistake(f"The values are right, but the gradient of the {name} is NaN: in the backward pass, NaN weights were multiplied by 0. Fill in a number, finite before the softmax; −∞ that is *added* makes NaN on the way back, too.")  # fmt: skip
         if not torch.allclose(mine, want, atol=1e-4):
             raise Mistake(f"The values are right, but the gradient of the {name} is not SDPA's. Is part of the calculation detached?")  # fmt: skip
 

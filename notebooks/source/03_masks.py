@@ -45,15 +45,15 @@ query, key = head.query[2], head.key[1]  # of "is", of "dog"; each (size,)
 print((query * key).sum(), query @ key)
 
 # %% [markdown]
-# Such sums grow with the size of the vectors. For random vectors of size 64, the typical size is √64 = 8:
+# Such sums grow with the number of entries. For random vectors of 64 entries, their standard deviation is √64 = 8:
 
 # %%
 torch.manual_seed(0)
 left, right = torch.randn(2, 10_000, 64)  # each (pairs, size)
-print("64 products, summed: typical size", (left * right).sum(-1).std().round().item())
+print("64 products, summed: standard deviation", (left * right).sum(-1).std().round().item())
 
 # %% [markdown]
-# So attention divides by the square root of the size of a head, and the typical size is 1. The result is an
+# So attention divides by the square root of a head's size, which for such vectors gives a deviation of 1. The result is an
 # **attention score**. Here is one query against all keys:
 
 # %%
@@ -151,13 +151,12 @@ print("mask before the softmax:", steep.masked_fill(~keep, float("-inf")).softma
 # %%
 mask = torch.tensor([0, 0, 1, 1, 1])  # two padding tokens, three tokens of text
 inverted = 1.0 - mask
-inverted
 added = inverted.masked_fill(inverted.bool(), torch.finfo(torch.float32).min)
-added.tolist()
+print(inverted, added.tolist(), sep="\n")
 
 # %% [markdown]
-# Line 1 inverts the meaning, so that 1 is "forbidden", and makes the numbers floats. Line 2 puts the most negative
-# float32 there, about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* rules a key out.
+# The first line inverts the meaning, so that 1 is "forbidden", and makes the numbers floats. The second puts the most
+# negative finite float32 there (`finfo` holds the limits of a number type), about −3.4 · 10³⁸. Adding 0 changes nothing; adding *that* rules a key out.
 
 # %%
 five = torch.tensor([3.0, 1, 2, 0, 1])  # attention scores
@@ -184,8 +183,8 @@ print(inverted * float("-inf"))
 # No error and no NaN. Each token's attention score rises by 1, the padding keeps a good part of the weight, and the
 # model writes plausible nonsense. Of all wrong masks, the silent ones are the worst.
 #
-# Does the mask cut the gradient? It is a constant, so the gradient passes through the sum. A forbidden attention score
-# gets a gradient of 0 only because its *weight* is 0:
+# And training? Adding a constant does not block a gradient. A forbidden attention score gets a gradient of 0 only
+# because its *weight* is 0:
 
 # %%
 learned = torch.tensor([3.0, 1, 2], requires_grad=True)
@@ -348,11 +347,13 @@ assert torch.equal(given_to_sdpa.cpu(), allowed)
 assert torch.equal(given_to_eager.cpu(), additive_mask(allowed, torch.float32, "finfo.min"))
 
 # %% [markdown]
-# A batch without padding needs no mask tensor at all. SDPA has a flag for "causal", so the mask is `None`:
+# With SDPA, a batch without padding needs no mask tensor. SDPA has a flag for "causal", so the mask is `None`, also where
+# the batch brings a mask of ones:
 
 # %%
 model.set_attn_implementation("sdpa")
-print(mask_received(model, input_ids=batch["input_ids"][1:2]))
+row_1 = {name: tensor[1:2] for name, tensor in batch.items()}  # has no padding
+print(mask_received(model, **row_1))
 
 # %% [markdown]
 # A mask of your own, with all four dimensions, is passed on as it is. Here is a **sliding window**: each query may
@@ -366,7 +367,22 @@ assert torch.equal(received.cpu(), window)
 print(window[1, 0].int())
 
 # %% [markdown]
-# All of it is built in one file, `masking_utils.py`. These are the last lines for eager:
+# As it is, in eager too. And eager *adds* what it gets: True as 1, False as 0, the silent mistake of section 3. Give SDPA
+# True and False, and eager numbers:
+
+# %%
+answers = {}
+for kind, given in (("sdpa", window), ("eager", window), ("eager, numbers", additive_mask(window, torch.float32))):
+    model.set_attn_implementation(kind.split(",")[0])
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": given, "position_ids": position_ids(batch["attention_mask"])}
+    with torch.no_grad():
+        answers[kind] = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits[:, -1]
+for kind in ("eager", "eager, numbers"):
+    print(f"{kind:15} as SDPA: {torch.allclose(answers[kind], answers['sdpa'], atol=1e-3)}")
+model.set_attn_implementation("sdpa")
+
+# %% [markdown]
+# All these masks are built in one file, `masking_utils.py`. These are the last lines for eager:
 
 # %%
 import inspect
@@ -425,14 +441,17 @@ heatmap(second.tolist(), places, list("0123"), "Vectors after layer 2, −∞ fi
 # `finfo.min` there is no NaN at all. That is why transformers fills in `finfo.min` for eager.
 
 # %% [markdown]
-# SDPA with a mask of True and False needs no number. A query that may attend to no key gets a vector of zeros:
-#
+# SDPA with a mask of True and False needs no number. A query that may attend to no key gets zeros as its *output*:
+
+# %%
+vectors, nothing = (head.query[None], head.key[None], head.value[None]), torch.zeros(3, 3, dtype=torch.bool)
+print(torch.nn.functional.scaled_dot_product_attention(*vectors, attn_mask=nothing).abs().sum(-1), "summed over 64 entries")
+
+# %% [markdown]
 # Two traps. float16 ends at −65504, so −10⁹, which much old code fills in, *becomes* −∞ there. And `finfo.min` added
 # twice is −∞ too. **Join masks while they are True and False. Turn them into numbers once.**
 
 # %%
-vectors, nothing = (head.query[None], head.key[None], head.value[None]), torch.zeros(3, 3, dtype=torch.bool)
-print(torch.nn.functional.scaled_dot_product_attention(*vectors, attn_mask=nothing).unique())
 print(torch.tensor(-1e9).half(), torch.tensor(lowest) + lowest)
 
 # %% [markdown]
@@ -464,7 +483,8 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed:
 # %% [markdown] tags=["solution"]
 # A finite number before the softmax keeps every row finite; the second `masked_fill` removes the weights that a fully
 # masked row gets that way. Filling in −∞ and calling `nan_to_num` on the *result* gives the same values, but NaN in
-# the gradient of `value`: the backward pass still uses the NaN weights. Calling it on the *weights* works.
+# the gradient of `value`: the backward pass still uses the NaN weights. Calling it on the
+# *weights* works, as long as −∞ was filled in and not added: added, it is in the way of the gradient as well.
 
 # %% tags=["check"]
 lesson.check_attend(attend)
@@ -508,8 +528,8 @@ for name, (one, other) in {"mean over the row": naive, "mean over tokens": maske
     print(f"{name:21} eager and SDPA differ: {bool((one - other).abs().max() > 1e-4)}")
 
 # %% [markdown]
-# The same holds for anything you take from a padded batch: logits, hidden states, attention weights. **Multiply by
-# the mask, or select with it, before you average.**
+# The same holds for anything you take from a padded batch: logits, hidden states, attention weights. **Select with the
+# mask before you average.** (Multiplying, as here, is enough only where padding cannot be NaN.)
 
 # %% [markdown]
 # ## 7. Every weight by hand
@@ -537,7 +557,8 @@ def gpt2_weights(block, hidden, mask, positions, config):  # positions: for Llam
 
 # %% [markdown]
 # Llama rotates each query and key by an angle that grows with its position: rotary position embeddings, RoPE. The
-# *i*-th numbers of a vector's two halves form a pair, a point in a plane, and each pair turns at its own speed.
+# *i*-th numbers of a vector's two halves form a pair, a point (x, y) in a plane. It turns by an angle *a* to
+# (x cos *a* − y sin *a*, y cos *a* + x sin *a*), and each pair has its own speed: base^(−2*i* / size) radians a position.
 
 # %%
 def rotate(x, positions, base):
@@ -576,7 +597,8 @@ torch.testing.assert_close(here, shifted, atol=1e-5, rtol=0)
 
 # %%
 def llama_weights(block, hidden, mask, positions, config):
-    normed, layer, base = block.input_layernorm(hidden), block.self_attn, config.rope_parameters["rope_theta"]
+    normed, layer = block.input_layernorm(hidden), block.self_attn
+    base = config.rope_parameters["rope_theta"]
     query = split_heads(normed @ layer.q_proj.weight.T, config.num_attention_heads)
     key = split_heads(normed @ layer.k_proj.weight.T, config.num_key_value_heads)
     value = split_heads(normed @ layer.v_proj.weight.T, config.num_key_value_heads)
@@ -610,7 +632,8 @@ def our_weights(model, layer, hidden, inputs):
     return by_hand(block, hidden, mask, inputs["position_ids"], model.config)
 
 # %% [markdown]
-# **The result of this lesson.** Three models, every layer, every head, every query and key of the left-padded batch:
+# **The result of this lesson.** Three models, every layer, every head, every query and key of the left-padded batch. Each
+# layer gets the library's own input here, and we compare the weights; lesson 04 chains the layers.
 
 # %%
 models = {"GPT-2": load("tiny-gpt2"), "Llama": load("tiny-llama"), "trained": load()}
@@ -651,11 +674,9 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Optional: the dtype clinic
 #
-# Which number forbids a key: −∞, the most negative float, −10,000? You will see all three in code. Models run in
-# three types. bfloat16 has the range of float32 but fewer digits; float16 has more digits than bfloat16 but a small
-# range:
-#
-# There are four candidates for each type. We start with a row that has two forbidden keys, and compare all twelve
+# Which number forbids a key? Four are found in published code: −∞, `finfo.min`, −10,000 and −10⁹. Models run in three
+# types. bfloat16 has the range of float32 but fewer digits; float16 has more digits than bfloat16 but a small range. We
+# start with a row that has two forbidden keys, and compare all twelve
 # combinations with the weights of the two allowed keys alone:
 
 # %%
@@ -678,7 +699,7 @@ for dtype in dtypes.values():
         assert torch.allclose(got[~some], alone) and not got[some].any()
 
 # %% [markdown]
-# All twelve agree. One allowed key is enough, as long as no attention score comes near the fill value. Here −10,000
+# All twelve agree. One allowed key is enough for right weights, as long as no attention score comes near the fill value. Here −10,000
 # is added to a forbidden one of 10,010:
 
 # %%
@@ -703,7 +724,8 @@ nan_cases = {("float32", "-inf"), ("bfloat16", "-inf"), ("float16", "-inf"), ("f
 
 # %% [markdown] tags=["solution"]
 # NaN needs a row with only −∞ in it: then −∞ is subtracted from −∞. −∞ gives that in every type. In float16, whose
-# range ends at −65504, −10⁹ *is* −∞. There `finfo.min` plus −20 overflows too, but two of the four sums do not.
+# range ends at −65504, −10⁹ *is* −∞. There `finfo.min` plus −20 overflows too (numbers that large come in steps of 32, and
+# −20 is more than half a step), but two of the four sums do not.
 
 # %% tags=["check"]
 lesson.check_nan_cases(nan_cases)
@@ -711,11 +733,12 @@ lesson.check_nan_cases(nan_cases)
 # %% [markdown] tags=["hints"]
 # - Softmax subtracts the row's largest entry, takes `exp`, and divides by the sum. When is the result not a number?
 # - A cell above prints where each type's range ends. What happens to a number beyond it?
-# - In float16, −65504 − 20 overflows. But −65504 + 3 does not, and one finite entry is enough.
+# - In float16, numbers near −65504 come in steps of 32, so −65504 − 20 overflows and −65504 − 10 does not. One finite
+#   entry is enough for weights that are numbers.
 
 # %% [markdown]
-# In the other eight cases the weights are numbers. Which ones? Guess for float32 and −10,000 added to each of the
-# four keys.
+# In the other eight cases the weights are numbers. Which numbers? Guess for float32, with −10,000 added to the attention
+# scores of all four keys.
 
 # %%
 Predict(lesson.predict_full_row)
@@ -745,7 +768,7 @@ for name, fill in (("float16", "finfo.min"), ("float32", "-1e9"), ("bfloat16", "
 # %% [markdown]
 # ### NaN in training
 #
-# Here one layer is enough. A head has its own matrices for query, key and value. The loss reads only the rows of the
+# In training, NaN does harm with a single layer already. A head has its own matrices for query, key and value. The loss reads only the rows of the
 # text's tokens, and none of those is NaN:
 
 # %%

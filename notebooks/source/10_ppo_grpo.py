@@ -13,7 +13,7 @@
 # - write GRPO's loss for a padded batch of two prompts, and find the usual bugs by their symptoms,
 # - say what the clip and a KL do on a real model, and recognise a hacked reward.
 #
-# *60 minutes, and another 33 for the exercises. You need: lesson 09.*
+# *70 minutes, and another 33 for the exercises. You need: lesson 09.*
 
 # %% [markdown]
 # ## 1. Texts grow old
@@ -804,4 +804,4 @@ Quiz(lesson.quiz)
 # Both default to ε = 0.2, no KL, one mean over all tokens, and advantages divided by the standard deviation; TRL takes one update a
 # draw. `course_utils/objectives.py` has every term of this lesson as a named choice.
 #
-# This was the last lesson. Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
+# Next, [lesson 11](11_chat.ipynb): how a chat becomes one text.

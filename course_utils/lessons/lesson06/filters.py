@@ -38,7 +38,9 @@ def check_top_p(answer):
         if got.dtype == torch.float64:  # computed more exactly: the values themselves are the same
             got = got.to(scores.dtype)
         expect_close(got, want, said, **_top_p_mistakes(scores, p, want))
-    tied = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()  # at 0.8 one of the two that tie goes, no matter which
+    tied = torch.tensor(
+        [[0.5, 0.25, 0.125, 0.125]]
+    ).log()  # at 0.8 one of the two that tie goes, no matter which
     if answer(tied, 0.8).isfinite().sum() == 4:
         raise Mistake("With the probabilities 0.5, 0.25, 0.125, 0.125 and p=0.8 all four are kept. Top-p keeps the smallest number that reaches p, three, even where one that goes ties with one that stays.")  # fmt: skip
     return "The same tokens as the library's top-p in every row, and their values are unchanged."

@@ -135,6 +135,11 @@ def test_attention_weights():
                 with_weights(lambda q, k, m: (bare(q, k) / k.shape[-2] ** 0.5 + m).softmax(-1)),
                 "root of the number of keys",
             ),
+            (with_weights(lambda q, k, m: (bare(q, k) / 64**0.5 + m).softmax(-1)), "the root of 64"),
+            (
+                with_weights(lambda q, k, m: ((bare(q, k) + m) / q.shape[-1] ** 0.5).softmax(-1)),
+                "a mask of small numbers",
+            ),
             (with_weights(lambda q, k, m: scaled(q, k).softmax(-1)), "the mask has no effect"),
             (
                 with_weights(lambda q, k, m: scaled(q, k).softmax(-1).masked_fill(m < 0, 0)),
