@@ -210,7 +210,7 @@ def pipeline() -> Diagram:
 def cuts() -> Diagram:
     """The way of a gradient through two steps of generation, with the three places where it stops."""
     drawing = Diagram(
-        820,
+        800,
         300,
         "The three cuts",
         "The weights make the hidden state and the logits of step 1. Argmax chooses a token, an integer: cut 2. "
@@ -219,17 +219,17 @@ def cuts() -> Diagram:
         "loss. The decorator no_grad around generate() is cut 1: inside of it nothing is recorded at all.",
     )
     drawing.text(
-        410, 28, "From a weight to the loss, and where the thread of the gradient is cut", size=15, bold=True
+        400, 28, "From a weight to the loss, and where the thread of the gradient is cut", size=15, bold=True
     )
     drawing.parts.append(
-        f'<rect x="20" y="56" width="666" height="200" rx="10" fill="none" stroke="{LINE}" stroke-width="1.4" stroke-dasharray="6 5"/>'
+        f'<rect x="20" y="56" width="662" height="200" rx="10" fill="none" stroke="{LINE}" stroke-width="1.4" stroke-dasharray="6 5"/>'
     )
     drawing.text(34, 76, "generate(), inside @torch.no_grad()", anchor="start", size=12)
     drawing.text(674, 76, "✂ 1  nothing is recorded", anchor="end", size=13, bold=True)
     y, height = 128, 46
     boxes = [
         (36, 78, "weights", "plain"), (142, 96, "logits of\nstep 1", "blue"), (294, 76, "token\n(integer)", "amber"),
-        (436, 96, "embedding", "blue"), (558, 116, "logits of step 2,\nits token", "amber"), (734, 70, "loss", "plain"),
+        (436, 96, "embedding", "blue"), (558, 116, "logits of step 2,\nits token", "amber"), (722, 66, "loss", "plain"),
     ]  # fmt: skip
     for x, width, text, fill in boxes:
         drawing.box(x, y, width, height, text, fill)
@@ -238,17 +238,18 @@ def cuts() -> Diagram:
     for x, name, what in (
         (266, "✂ 2", "argmax: an integer"),
         (403, "✂ 3", "a look-up"),
-        (710, "✂ 2, 3", ""),
+        (708, "✂ 2, 3", ""),
     ):
         drawing.parts.append(
             f'<path d="M{x} {y - 8} V{y + height + 8}" stroke="#b5451b" stroke-width="2.4" stroke-dasharray="4 3"/>'
         )
         drawing.text(x, y - 20, name, size=13, bold=True)
-        drawing.text(x, y + height + 24, what, size=12)
+        if what:
+            drawing.text(x, y + height + 24, what, size=12)
     drawing.box(436, 212, 96, 30, "matrix", "grey")
     drawing.arrow((484, 212), (484, y + height + 2))
     drawing.text(
-        410,
+        400,
         280,
         "A gradient that goes back from the embedding reaches the matrix, and never the token",
         size=12,

@@ -19,7 +19,7 @@ def message(role, content):
     return {"role": role, "content": content}
 
 
-KINDS = ("special token", "header and line breaks", "content", "")
+KINDS = ("", "content", "header and line breaks", "special token")
 
 
 def turns(tokenizer, ids):
@@ -31,7 +31,7 @@ def turns(tokenizer, ids):
             rows.append([])
         before = [text for text, _ in rows[-1]]
         inside = "⏎" in before and "end" not in before
-        rows[-1].append((shown, KINDS[0 if id in (START, END) else 2 if inside else 1]))
+        rows[-1].append((shown, KINDS[3 if id in (START, END) else 1 if inside else 2]))
     longest = max(map(len, rows))
     return [row + [("", "")] * (longest - len(row)) for row in rows], KINDS
 

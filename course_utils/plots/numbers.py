@@ -30,7 +30,7 @@ def grouped_bars(values: Mapping[str, Mapping[str, float]], title: str, unit: st
     axes.margins(x=0.08)
     _label(axes, title, unit, "")
     if len(series) > 1:
-        axes.legend(loc="lower right", frameon=False)
+        axes.legend(loc="best", frameon=False)
     width = max(map(len, values))
     lines = [
         f"{label:{width}} " + "  ".join(f"{name} {row[name]:g}" for name in series)

@@ -176,12 +176,12 @@ Progress()
 # | --- | --- | --- |
 # | 00 | Does it run? | 10 |
 # | 01 | [How does text become integers?](01_text_to_integers.ipynb) | 45, exercises 45 |
-# | 02 | [Why pad, and on which side?](02_padding.ipynb) | 45, exercises 25 |
-# | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 45, exercises 35 |
-# | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 60, exercises 55 |
-# | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 70, exercises 50 |
-# | 06 | [How is the next token chosen?](06_decoding.ipynb) | 70, exercises 53 |
-# | 07 | [How likely was that?](07_scores.ipynb) | 50, exercises 35 |
+# | 02 | [Why pad, and on which side?](02_padding.ipynb) | 55, exercises 25 |
+# | 03 | [What does a mask do inside attention?](03_masks.ipynb) | 60, exercises 35 |
+# | 04 | [What does one forward pass return?](04_forward_pass.ipynb) | 75, exercises 55 |
+# | 05 | [What does generate() do, step by step?](05_generate.ipynb) | 85, exercises 50 |
+# | 06 | [How is the next token chosen?](06_decoding.ipynb) | 85, exercises 53 |
+# | 07 | [How likely was that?](07_scores.ipynb) | 60, exercises 35 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
 # | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 70, exercises 33 |

@@ -12,7 +12,7 @@
 # - read transformers' warnings about padding, and fix the cause of each,
 # - make labels from a padded batch without losing the token that teaches a model to stop.
 #
-# *45 minutes, and another 25 for the exercises. You need: lesson 01, and PyTorch tensors: shapes, indexing,
+# *55 minutes, and another 25 for the exercises. You need: lesson 01, and PyTorch tensors: shapes, indexing,
 # comparison.*
 
 # %% [markdown]
@@ -171,8 +171,8 @@ print(tuple(enlarged.get_input_embeddings().weight.shape), "and", len(logits), "
 # ## 3. Two rules that contradict each other
 #
 # GPT-2's older documentation says: "absolute position embeddings so it's usually advised to pad the inputs on the
-# right". A warning of `generate()` says: "decoder-only architecture … please set `padding_side='left'`". A *decoder*, such as GPT-2 or Llama,
-# reads from left to right. Which rule is right? We measure.
+# right". A warning of `generate()` says: "decoder-only architecture … please set `padding_side='left'`". A *decoder*,
+# such as GPT-2 or Llama, reads from left to right. Which rule is right? We measure.
 #
 # A model returns **logits**: at each index, a number for each entry of the vocabulary. Softmax turns them into a
 # distribution over the next token: the model's answer. Each row has its own index to read. Two index lists side by

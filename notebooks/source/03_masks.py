@@ -11,7 +11,7 @@
 # - say which rows have no key left, and why −∞ spoils the whole text there,
 # - read a padded batch's hidden states without reading those of the padding.
 #
-# *45 minutes, and another 35 for the exercises. You need: lesson 02, and broadcasting in PyTorch.*
+# *60 minutes, and another 35 for the exercises. You need: lesson 02, and broadcasting in PyTorch.*
 
 # %% [markdown]
 # ## 1. One head, slowly

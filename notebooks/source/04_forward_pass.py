@@ -12,7 +12,7 @@
 # - decode with a cache, keep it for a second turn, crop it, and say what it holds and what it costs,
 # - give a model vectors instead of ids.
 #
-# *60 minutes, and another 55 for the exercises. You need: lesson 03.*
+# *75 minutes, and another 55 for the exercises. You need: lesson 03.*
 
 # %% [markdown]
 # ## 1. From a configuration to a number

@@ -13,7 +13,7 @@
 # - recognise the usual bugs of such loops by the text that they write,
 # - open the installed source at the lines that matter, and translate the names in older articles.
 #
-# *70 minutes, and 50 more for the exercises. You need: lessons 02 to 04.*
+# *85 minutes, and 50 more for the exercises. You need: lessons 02 to 04.*
 
 # %% [markdown]
 # ## 1. Three lines that generate

@@ -12,7 +12,7 @@
 # - forbid a word, allow only certain ones, steer with a second text, and say what a second model changes,
 # - write beam search, and say what it does not guarantee.
 #
-# *70 minutes, and 53 more for the exercises. You need: lesson 05.*
+# *85 minutes, and 53 more for the exercises. You need: lesson 05.*
 
 # %% [markdown]
 # ## 1. From logits to a choice

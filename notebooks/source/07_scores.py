@@ -12,7 +12,7 @@
 # - rank answers by sum or by mean, and know where each goes wrong,
 # - rebuild a beam's sequence score, length penalty included, and say why old recipes no longer give it.
 #
-# *50 minutes, and 35 more for the exercises. You need: lessons 05 and 06.*
+# *60 minutes, and 35 more for the exercises. You need: lessons 05 and 06.*
 
 # %% [markdown]
 # ## 1. A text, token by token
@@ -35,9 +35,10 @@ model, tokenizer = load()
 ScoredText(model, tokenizer, "Paris is the capital of France, and Berlin is the capital of cheese.")
 
 # %% [markdown]
-# **Surprise** is minus the logarithm of a token's probability. With the logarithm to base 2, its unit is the bit: 1
-# bit for a coin toss, 2 bits for one of four equally likely tokens. Type a text of your own. By section 7 you will
-# have computed such probabilities, and a perplexity, yourself.
+# **Surprise** is minus the logarithm of a token's probability. With the logarithm to base 2, its unit is the bit: 1 bit
+# for a coin toss, 2 bits for one of four equally likely tokens. Type a text of your own. By section 7 you will have
+# computed such probabilities, and a perplexity, yourself. (From section 2 on, logarithms are natural, and surprise is
+# counted in *nats*: 1 nat is 1.44 bits.)
 
 # %% [markdown]
 # ## 2. One number for each token
@@ -100,9 +101,10 @@ if os.environ.get("COURSE_MODEL") == "gpt2":
     assert torch.allclose(chosen[0].cpu(), torch.tensor(list(documented.values())), atol=0.0015)
 
 # %% [markdown]
-# The library's own method for this is `compute_transition_scores`: a **transition score** is the number of one chosen
-# token. It gathers, too, but normalises a tensor of (batch, vocabulary, new) along the middle dimension. On a CPU, that
-# sum over 49,152 numbers has a larger rounding error:
+# The library's own method for this is `compute_transition_scores`: a **transition score** is the log probability of one
+# chosen token (without `normalize_logits=True`, its processed score). It gathers, too, but normalises a tensor of
+# (batch, vocabulary, new) along the middle dimension. On a CPU, that sum over 49,152 numbers has a larger rounding
+# error:
 
 # %%
 library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
@@ -137,8 +139,8 @@ bars = {
 grouped_bars(bars, "Five drawn tokens, two surprises each", "minus the log probability, nats")
 
 # %% [markdown]
-# The five tokens share the probability of the other 49,147, so each looks *more* likely than the model finds it.
-# Neither number is wrong. The first says how likely the **draw** was, the second how likely the **model** finds the
+# The probability of the other 49,147 tokens is divided among the five, so each looks *more* likely than the model finds
+# it. Neither number is wrong. The first says how likely the **draw** was, the second how likely the **model** finds the
 # token.
 
 # %% [markdown]
@@ -234,7 +236,7 @@ lesson.check_row_sums(row_sums)
 # %% [markdown] tags=["hints"]
 # - `torch.isin(tokens, torch.tensor(end_ids))` is True at every end, and at padding with the id of an end.
 # - `is_end.long().cumsum(1)` counts the ends up to each token. You want the tokens with none *before* them.
-# - Subtract `is_end` from the running sum, compare with 0, and keep those numbers with `torch.where`.
+# - Subtract `is_end.long()` from the running sum, compare with 0, and keep those numbers with `torch.where`.
 
 # %% [markdown]
 # From here on, `sum_rows` is your function if it passed the check, and otherwise the course's own. `transition_scores`
@@ -448,8 +450,8 @@ print(f"alone  {alone[0]:.0f} and {alone[1]:.0f}, mean {sum(alone) / 2:.0f}")
 # ### A text that is too long for one pass
 #
 # A model was trained on a limited number of positions, and memory may run out before that. A longer text is read in
-# **windows**. They should overlap: otherwise the first tokens of each window are predicted from almost nothing. Each
-# window then scores only what no earlier one has scored.
+# **windows**. They should overlap: otherwise the first tokens of each window are predicted from almost nothing, and the
+# very first from nothing at all, so it is not scored. Each window then scores only what no earlier one has scored.
 
 # %%
 def windows(ids, length, stride):
@@ -523,6 +525,7 @@ def compare(prompt, answers):
     before, found = tokenizer(prompt).input_ids, {}
     for answer in answers:
         ids = torch.tensor([before + tokenizer(answer).input_ids], device=model.device)
+        # (1, length): a number for each id, and 0 for the first, which nothing predicts
         found[answer] = each = token_log_probs(model, ids)[0][0, len(before) :].tolist()
         print(f"sum {sum(each):6.2f}  mean {sum(each) / len(each):5.2f} {answer}", [f"{number:.2f}" for number in each])
     return found
@@ -549,8 +552,9 @@ curves = {answer: [sum(each) / len(each) ** p for p in penalties] for answer, ea
 lines(penalties, curves, "'Water is made of …': three answers", "penalty", "sum / length ** penalty")
 
 # %% [markdown]
-# The winner changes at a penalty of about one half. No penalty is right for every question. So report the rule beside
-# the result. Beam search has the same question to answer about its beams, and answers it with the same formula.
+# The winner changes just above one half, twice in close succession: the middle answer wins for a moment. No penalty is
+# right for every question. So report the rule beside the result. Beam search has the same question to answer about its
+# beams, and answers it with the same formula.
 
 # %% [markdown]
 # ## 9. The sequence score of a beam
@@ -590,9 +594,10 @@ grid(cells, "The best sequence's path through the rows", kinds, names, tokens, "
 # %% [markdown]
 # ### Exercise 4: Add up a beam's log probabilities · difficulty 2 of 3 · 8 minutes
 #
-# For each sequence, add up the numbers on its path. `output.scores[step]` is (batch · beams, vocabulary).
-# `output.beam_indices` is (sequences, new): the row at each step, −1 after the end. `output.sequences` holds the prompt
-# and then the new tokens, as many as `beam_indices` has columns; `len(output.scores)` may be larger.
+# For each sequence, add up the numbers on its path, without `compute_transition_scores`. `output.scores[step]` is
+# (batch · beams, vocabulary). `output.beam_indices` is (sequences, new): the row at each step, −1 after the end.
+# `output.sequences` holds the prompt and then the new tokens, as many as `beam_indices` has columns;
+# `len(output.scores)` may be larger.
 #
 # Beam search takes the `log_softmax` *before* the processors, so its `scores` are log probabilities already: add them
 # up as they are. After a sequence's end they may be −∞, and must not count.
@@ -664,9 +669,9 @@ for penalty in (0.0, 0.5, 1.0, 2.0):
     print(f"penalty {penalty}: {len(rebuilt)} sequences of {lengths.min()} to {lengths.max()} tokens, equal to 1e-5")
 
 # %% [markdown]
-# For eight sequences under each of four penalties, all sequence scores equal the library's. We counted the new tokens
-# by the columns of `beam_indices`, not by `len(scores)`. The search may continue after the best sequence has ended,
-# since it looks for as many finished ones as there are beams:
+# For eight sequences under each of four penalties, all sequence scores agree with the library's to 1e-5. We counted the
+# entries of `beam_indices` that are not −1; neither its columns nor `len(scores)` would do. The search may continue
+# after the best sequence has ended, since it looks for as many finished ones as there are beams:
 
 # %%
 france = tokenizer("The capital of France is", return_tensors="pt").to(model.device)
@@ -679,7 +684,8 @@ print(len(early.scores), "steps,", early.beam_indices.shape[1], "new tokens")
 # ## 10. Why the old recipe fails
 #
 # Many pages print a recipe for this number, from the library's own documentation of 2023. (The
-# [appendix](appendix_version_map.ipynb) fixes the whole recipe.) One of its lines asks the model for the penalty:
+# [appendix](appendix_version_map.ipynb) fixes the whole recipe.) One of its lines asks the model for the penalty, and
+# fails:
 
 # %% tags=["raises-exception"]
 length_penalty = model.generation_config.length_penalty
@@ -703,8 +709,8 @@ print("the library's sequence scores / the recipe's:", [f"{ratio:.2f}" for ratio
 # The ratio is 7/5: the recipe counts the prompt. The library's beam search did the same up to version 4.35, and the
 # recipe was right. Since 4.36 **only the new tokens count**.
 #
-# A third mistake raises no error either if, as here, as many sequences are returned as there are beams.
-# `beam_indices` is an optional argument of `compute_transition_scores`. Without it:
+# A third mistake: `beam_indices` is an optional argument of `compute_transition_scores`, and easily forgotten. With as
+# many sequences as beams, as here, there is no error:
 
 # %%
 forgotten = model.compute_transition_scores(four.sequences, four.scores)
@@ -712,8 +718,7 @@ print("with beam_indices:   ", [f"{number:.2f}" for number in found.sum(1)])
 print("without beam_indices:", [f"{number:.2f}" for number in forgotten.sum(1)])
 
 # %% [markdown]
-# Without it, sequence *i* is read from row *i* at every step, whichever beam was there. The numbers look plausible
-# and mean nothing.
+# Without it, sequence *i* is read from row *i* at every step, whichever beam was there. The sums belong to no text.
 
 # %% [markdown]
 # ### Exercise 5: Find why a sequence score does not match · difficulty 2 of 3 · 5 minutes

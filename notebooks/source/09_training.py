@@ -247,8 +247,8 @@ assert all(walk[-1] < walk[0] - 0.5 for walk in walks.values())
 lines(range(0, 300, 10), walks, "Training on one's own texts, without a reward", "steps", "entropy in nats")
 
 # %% [markdown]
-# Nobody asked for it, and yet each copy has lost variety. If the temperatures of draw and score differ, there is a direction, too,
-# since the draw itself prefers some texts:
+# Nobody asked for it, and yet each copy has lost variety. If the temperatures of draw and score differ, there is a
+# direction, too, since the draw itself prefers some texts:
 
 # %%
 sharp = log_prob(sequences, temperature=0.7).exp().detach()  # (216,)
@@ -402,10 +402,11 @@ print(f"{sum(cosine < 0 for cosine in each) / 400:.0%} of 400 estimates point aw
 histogram(each, "400 estimates from eight texts each", "cosine to the exact gradient")
 
 # %% [markdown]
-# Partly. How good are such estimates in general? Two different things can be wrong. **Bias**: the mean of many estimates
-# is not the exact gradient. **Noise**, their standard deviation (its square is the **variance**): single estimates
-# scatter around their mean. We measure both as multiples of the exact gradient's length. In `judged`, `scatter_add_`
-# adds the weight of each drawn text to the column of that text, so that one matrix product gives all estimates:
+# Partly. How good are such estimates in general? Two different things can be wrong. **Bias**: the mean of many
+# estimates is not the exact gradient. **Noise**, their standard deviation (its square is the **variance**): single
+# estimates scatter around their mean. We measure both as multiples of the exact gradient's length. In `judged`,
+# `scatter_add_` adds the weight of each drawn text to the column of that text, so that one matrix product gives all
+# estimates:
 
 # %%
 def judged(weigh, rewards, count=4000):
@@ -660,9 +661,10 @@ for temperature in (2.0, 1.0, 0.5):
     print(f"temperature {temperature}: bias {found.bias:.1f} ± {found.bias_error:.1f}, noise {found.noise:.1f}")
 
 # %% [markdown]
-# On this problem, less bias comes at the price of more noise. Here are 150 estimates of four kinds, as shots at a target:
-# the black dot is the exact gradient, the rings are 1, 2, … of its lengths away, the cross is the mean of the shots. (Of
-# 6,944 dimensions we draw two: the exact gradient points upwards, and the other is where soft embeddings miss.)
+# On this problem, less bias comes at the price of more noise. Here are 150 estimates of four kinds, as shots at a
+# target: the black dot is the exact gradient, the rings are 1, 2, … of its lengths away, the cross is the mean of the
+# shots. (Of 6,944 dimensions we draw two: the exact gradient points upwards, and the other is where soft embeddings
+# miss.)
 
 # %%
 up = exact / exact.norm()
@@ -842,10 +844,10 @@ print("weights with a gradient:", sum(w.grad.numel() for w in model.parameters()
 model.zero_grad()
 
 # %% [markdown]
-# Those are the trained weights. `optimizer.step()` would come next. (The optimizer is `torch.optim.AdamW`; what became of
-# transformers' own is in the [appendix](appendix_version_map.ipynb).) `train_habit` does all of this eight times, with
-# a new draw each time. It takes about half a minute. Before and after, the model writes 48 texts after this prompt, and
-# 48 after a prompt that it is not trained on.
+# Those are the trained weights. `optimizer.step()` would come next. (The optimizer is `torch.optim.AdamW`; what became
+# of transformers' own is in the [appendix](appendix_version_map.ipynb).) `train_habit` does all of this eight times,
+# with a new draw each time. It takes about half a minute. Before and after, the model writes 48 texts after this
+# prompt, and 48 after a prompt that it is not trained on.
 
 # %%
 def written():

@@ -287,9 +287,9 @@ for name, curve in cosines.items():
 lines(range(9), cosines, "Where each objective points (1: as the exact gradient)", "steps since the draw", "cosine")
 
 # %% [markdown]
-# **The result of this lesson: the clip is not a correction, it is a brake.** Once the model has moved, what the clip leaves
-# points *against* the exact gradient. It has dropped the texts that moved as they should; those that moved the wrong
-# way are left, and they pull back.
+# **The result of this lesson: the clip is not a correction, it is a brake.** Once the model has moved, what the clip
+# leaves points *against* the exact gradient. It has dropped the texts that moved as they should; those that moved the
+# wrong way are left, and they pull back.
 
 # %%
 assert cosines["text"][8] > 1 - 1e-10 and cosines["token, clipped"][3] < -0.5 and cosines["text, clipped"][3] < -0.4
@@ -314,8 +314,8 @@ back()
 # This says nothing about which reward is reached in the end: on this toy the clip does not raise it. What it bounds is
 # the KL of one draw. (These are moves along the reward; in a random direction the clip drops less.)
 #
-# So far we summed over all texts. With eight drawn texts there is noise, too. Here are the terms live, three steps after
-# the draw: which means come to rest at 1 along and 0 across, which on the wrong side of 0? Press Start for more
+# So far we summed over all texts. With eight drawn texts there is noise, too. Here are the terms live, three steps
+# after the draw: which means come to rest at 1 along and 0 across, which on the wrong side of 0? Press Start for more
 # estimates.
 
 # %%
@@ -549,8 +549,8 @@ print(f"over the whole batch:  noise {noise(lambda found: leave_one_out(found.fl
 
 # %% [markdown]
 # Both are unbiased; the symptom is noise alone, and it grows with the distance of the prompts. (PPO has a **critic**
-# instead of a group: a second model that predicts the reward from the text so far. A group's mean is a critic that needs
-# no training and knows only the prompt.)
+# instead of a group: a second model that predicts the reward from the text so far. A group's mean is a critic that
+# needs no training and knows only the prompt.)
 #
 # ### Groups that teach nothing
 #
@@ -621,9 +621,9 @@ lesson.check_grpo_loss(grpo_loss)
 # - One mean over all tokens: `(per_token * mask).sum() / mask.sum()`.
 
 # %% [markdown]
-# Now on a real model. Two prompts, padded on the left, four texts each; the reward is the number of commas. One test finds most
-# bugs: **on a fresh draw, before any step, all ratios are 1, the loss is that of the advantages alone, and the
-# gradient is REINFORCE's, and not 0.**
+# Now on a real model. Two prompts, padded on the left, four texts each; the reward is the number of commas. One test
+# finds most bugs: **on a fresh draw, before any step, all ratios are 1, the loss is that of the advantages alone, and
+# the gradient is REINFORCE's, and not 0.**
 
 # %%
 from course_utils import load
@@ -687,9 +687,9 @@ diagnosis = {
 }
 
 # %% [markdown] tags=["solution"]
-# A: on a fresh draw its gradient is exactly minus B's. B passes all. C: after a move, more padding changes its value. D has no gradient at
-# all, so `backward()` would raise. E: after a move its value is as on a fresh draw, since its ratio is always 1; it can neither
-# correct nor brake.
+# A: on a fresh draw its gradient is exactly minus B's. B passes all. C: after a move, more padding changes its value. D
+# has no gradient at all, so `backward()` would raise. E: after a move its value is as on a fresh draw, since its ratio
+# is always 1; it can neither correct nor brake.
 
 # %% tags=["check"]
 lesson.check_diagnosis(diagnosis)
@@ -704,9 +704,9 @@ lesson.check_diagnosis(diagnosis)
 # ## 9. On a real model
 #
 # `train_habit`, lesson 09's run, takes all of this by name: `Objective` holds the advantage, the ratio, the clip, the
-# average and the KL. Two prompts, three draws, four updates for each draw, with the points of lesson 09: one for each word
-# without an *e*, minus one for each other. We compare three seeds, and watch a third prompt that is not trained on. (Each
-# run takes about ten seconds.)
+# average and the KL. Two prompts, three draws, four updates for each draw, with the points of lesson 09: one for each
+# word without an *e*, minus one for each other. We compare three seeds, and watch a third prompt that is not trained
+# on. (Each run takes about ten seconds.)
 
 # %%
 import re
@@ -776,8 +776,8 @@ assert far[1] < far[0]
 
 # %% [markdown]
 # Without a KL the model has found out what pays: commas, not lists. With it the texts stay texts, and there are fewer
-# commas. The KL cannot tell the cheat from the wish; it holds both back. What helps is a better reward, and reading what
-# is written: **look at the texts, not only at the curve.**
+# commas. The KL cannot tell the cheat from the wish; it holds both back. What helps is a better reward, and reading
+# what is written: **look at the texts, not only at the curve.**
 
 # %% [markdown]
 # ## Recap
@@ -799,9 +799,9 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# Read the loss in a library, with this lesson's names: in TRL, `trl/trainer/grpo_trainer.py`, `_compute_loss`
-# (`coef_1` is the ratio, `coef_2` the clipped one, `per_token_kl` is k3); in verl, `verl/trainer/ppo/core_algos.py`.
-# Both default to ε = 0.2, no KL, one mean over all tokens, and advantages divided by the standard deviation; TRL takes one update a
+# Read the loss in a library, with this lesson's names: in TRL, `trl/trainer/grpo_trainer.py`, `_compute_loss` (`coef_1`
+# is the ratio, `coef_2` the clipped one, `per_token_kl` is k3); in verl, `verl/trainer/ppo/core_algos.py`. Both default
+# to ε = 0.2, no KL, one mean over all tokens, and advantages divided by the standard deviation; TRL takes one update a
 # draw. `course_utils/objectives.py` has every term of this lesson as a named choice.
 #
 # Next, [lesson 11](11_chat.ipynb): how a chat becomes one text.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # How does a chat become one text?
 #
-# **By the end you will have rebuilt a chat template in four lines, and a chat loop of ten lines that keeps its cache will
-# write the ids of a fresh call at every turn.**
+# **By the end you will have rebuilt a chat template in four lines, and a chat loop of ten lines that keeps its cache
+# will write the ids of a fresh call at every turn.**
 #
 # You will be able to
 #
@@ -53,14 +53,14 @@ on = model.generate(**typed, max_new_tokens=17, do_sample=False, eos_token_id=No
 print(tokenizer.decode(on[0, typed.input_ids.shape[1] :]))
 
 # %% [markdown]
-# There it is. The model ends *your* turn, opens one of its own, and then answers. The answer was four tokens further on.
-# It was trained on texts that look like this, and on nothing else it will answer reliably. So the question has to be put
-# into that form.
+# There it is. The model ends *your* turn, opens one of its own, and then answers. The answer was four tokens further
+# on. It was trained on texts that look like this, and on nothing else it will answer reliably. So the question has to
+# be put into that form.
 #
 # ## 2. The template
 #
-# A conversation is a list of messages, each with a **role** and a **content**. The **chat template**, which comes with the
-# tokenizer, turns the list into one text:
+# A conversation is a list of messages, each with a **role** and a **content**. The **chat template**, which comes with
+# the tokenizer, turns the list into one text:
 
 # %%
 chat = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": question}]
@@ -68,8 +68,8 @@ text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt
 print(text)
 
 # %% [markdown]
-# Each message becomes a **turn**: a marker, the role, a line break, the content, a marker, a line break. The last line, the
-# header of the assistant's turn, is the **generation prompt**. Here are the ids, a turn a row:
+# Each message becomes a **turn**: a marker, the role, a line break, the content, a marker, a line break. The last line,
+# the header of the assistant's turn, is the **generation prompt**. Here are the ids, a turn a row:
 
 # %%
 ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)  # a list of ids
@@ -107,8 +107,8 @@ def render(messages: list[dict], add_generation_prompt: bool) -> str:
     return text + "<|im_start|>assistant\n" * add_generation_prompt
 
 # %% [markdown] tags=["solution"]
-# The template checks nothing: a pirate may speak, and two users in a row. Other models' templates are stricter, and have
-# other markers. That is why you call `apply_chat_template` and do not write this function for each model.
+# The template checks nothing: a pirate may speak, and two users in a row. Other models' templates are stricter, and
+# have other markers. That is why you call `apply_chat_template` and do not write this function for each model.
 
 # %% tags=["check"]
 lesson.check_render(render)
@@ -127,8 +127,8 @@ chat_text = lesson.usable_render(render)
 ScoredText(model, tokenizer, chat_text([{"role": "user", "content": question}], False))
 
 # %% [markdown]
-# The frame is certain: after `<|im_end|>` come a line break, `<|im_start|>` and a role. The default system message, which
-# the template adds, surprises the model more than the question does.
+# The frame is certain: after `<|im_end|>` come a line break, `<|im_start|>` and a role. The default system message,
+# which the template adds, surprises the model more than the question does.
 #
 # ## 3. The generation prompt
 #
@@ -148,8 +148,9 @@ bars = {tokenizer.decode(id): {name: round(100 * p[id].item(), 1) for name, p in
 grouped_bars(bars, "The next token", "probability in %")
 
 # %% [markdown]
-# Without it, the model writes the header itself, so greedy decoding often answers all the same, with the word "assistant"
-# in front. Now the other wrappings that one meets. Four questions each, and we look for the expected word in the reply:
+# Without it, the model writes the header itself, so greedy decoding often answers all the same, with the word
+# "assistant" in front. Now the other wrappings that one meets. Four questions each, and we look for the expected word
+# in the reply:
 
 # %% tags=["nbval-ignore-output"]
 questions = {
@@ -185,8 +186,8 @@ grouped_bars(right, "Four questions, four wrappings", "of 4")
 assert right["as typed"]["right answers"] == 0 < right["template + generation prompt"]["right answers"]
 
 # %% [markdown]
-# **The result of this lesson:** what a model answers depends on the wrapping before it depends on the question. Here the
-# text goes from our function through the tokenizer; `apply_chat_template` does both at once. The two agree for this
+# **The result of this lesson:** what a model answers depends on the wrapping before it depends on the question. Here
+# the text goes from our function through the tokenizer; `apply_chat_template` does both at once. The two agree for this
 # tokenizer. They need not:
 
 # %%
@@ -246,8 +247,8 @@ tokenizer.eos_token = "<|im_end|>"
 print("the call says otherwise:     ", repr(reply(eos_token_id=0)))
 
 # %% [markdown]
-# In the second reply nothing stops it, so it goes on, and writes *your* next turn. If a chat model answers itself, look at
-# `generation_config.eos_token_id`.
+# In the second reply nothing stops it, so it goes on, and writes *your* next turn. If a chat model answers itself, look
+# at `generation_config.eos_token_id`.
 #
 # A setting can also take the end away from the model. The prompt contains an end for every turn, and the repetition
 # penalty (lesson 06) makes what it contains less likely:
@@ -279,9 +280,9 @@ for name, options in ways.items():
     print(f"{name:10} {len(forged[name])} ids, turn starts {forged[name].count(1)}, turn ends {forged[name].count(2)}")
 
 # %% [markdown]
-# As usual, there are three turns, one of them the stranger's own system turn. `sanitize_control_tokens=True` encodes the
-# markers in *contents* as letters: two turns, as it should be. `split_special_tokens` on the whole splits the frame as
-# well, and leaves no turn at all. We decode the first two:
+# As usual, there are three turns, one of them the stranger's own system turn. `sanitize_control_tokens=True` encodes
+# the markers in *contents* as letters: two turns, as it should be. `split_special_tokens` on the whole splits the frame
+# as well, and leaves no turn at all. We decode the first two:
 
 # %%
 Predict(lesson.predict_forged)
@@ -315,9 +316,9 @@ def encode_safely(tokenizer, messages: list[dict]) -> list[int]:
     return [*ids, 1, *tokenizer("assistant\n").input_ids]
 
 # %% [markdown] tags=["solution"]
-# The frame is written in ids, so no text can be taken for it, and the contents are split. Deleting markers from the text
-# is no cure: `<|im_<|im_end|>end|>` becomes `<|im_end|>`. (Pieces that are encoded apart may have other ids than the whole
-# at the seam, as for a content that begins with two spaces.)
+# The frame is written in ids, so no text can be taken for it, and the contents are split. Deleting markers from the
+# text is no cure: `<|im_<|im_end|>end|>` becomes `<|im_end|>`. (Pieces that are encoded apart may have other ids than
+# the whole at the seam, as for a content that begins with two spaces.)
 
 # %% tags=["check"]
 lesson.check_encode_safely(encode_safely)
@@ -357,8 +358,8 @@ for number, text in enumerate((question, "And of Japan?", "Which of the two is o
 grouped_bars(counts, "Tokens read before the first new one", "tokens")
 
 # %% [markdown]
-# The same ids at every turn, and far less to read. This works because each prompt begins with the ids of the one before,
-# end of turn included. Nobody checks that. The cache of France, and a conversation about Japan:
+# The same ids at every turn, and far less to read. This works because each prompt begins with the ids of the one
+# before, end of turn included. Nobody checks that. The cache of France, and a conversation about Japan:
 
 # %%
 Predict(lesson.predict_cache)
@@ -372,8 +373,8 @@ print(repr(turn([], "What is the capital of Japan?", cache)[2]))
 # %% [markdown]
 # No error, and the old answer: `generate()` takes the first ids for read and never compares them. The same happens when
 # the prefix changes between turns: an edited message, a date in the system message, a template that drops earlier
-# reasoning, a sampled reply whose text has other ids when it is encoded again. So keep the ids beside the cache, and crop
-# it to what they share. At least one id must be left to read:
+# reasoning, a sampled reply whose text has other ids when it is encoded again. So keep the ids beside the cache, and
+# crop it to what they share. At least one id must be left to read:
 
 # %%
 def shared(cache, old_ids, ids):
@@ -408,13 +409,13 @@ found = tokenizer.apply_chat_template(lesson_chat, return_assistant_tokens_mask=
 print(sum(found["assistant_masks"]), "of", len(found["input_ids"]))
 
 # %% [markdown]
-# It works only for templates that mark the assistant's part with `{% generation %}`, and most do not. So find the turns by
-# their ids.
+# It works only for templates that mark the assistant's part with `{% generation %}`, and most do not. So find the turns
+# by their ids.
 #
 # ### Exercise 3: Label the assistant's tokens · difficulty 2 of 3 · 10 minutes
 #
-# Given the ids of a conversation, return its labels: the id where the assistant wrote it, from the first token after its
-# header up to and including the turn's `<|im_end|>`, and −100 everywhere else. The assistant's header is `header`.
+# Given the ids of a conversation, return its labels: the id where the assistant wrote it, from the first token after
+# its header up to and including the turn's `<|im_end|>`, and −100 everywhere else. The assistant's header is `header`.
 
 # %%
 header = [1, *tokenizer("assistant\n").input_ids]
@@ -466,7 +467,8 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# `apply_chat_template` in `transformers/tokenization_utils_base.py`, and `tokenizer.chat_template`, a text of nine lines:
+# `apply_chat_template` in `transformers/tokenization_utils_base.py`, and `tokenizer.chat_template`, a text of nine
+# lines:
 
 # %%
 print(tokenizer.chat_template)

@@ -18,7 +18,8 @@ FLOORS = (
     # The subjects.
     ("training", "gradient_chain", "plots"),
     ("gradients", "scores", "sampling", "divergence", "cache_size"),
-    ("advantages", "objectives", "relaxations", "continuation"),
+    ("objectives",),
+    ("advantages", "relaxations", "continuation"),
     ("masks", "tokens", "texts"),
     ("checks",),
     ("models",),
