@@ -42,7 +42,7 @@ code
 show(0.7654321)
 </script>''')"""
 PICTURE = """from IPython.display import HTML
-HTML('<img src="data:image/png;base64,iVBORw0=" alt="from 0.77 to 1.25">')"""
+HTML('<img src="data:image/webp;base64,UklGRg==" alt="from 0.77 to 1.25">')"""
 # A cell, a change of its stored outputs, and whether nbval must pass it all the same.
 CHANGES = {
     "the last bit of a number in a widget's script": (WIDGET, "0.7654321", "0.7654322", True),
@@ -55,7 +55,7 @@ CHANGES = {
     "the digest of that script": (WIDGET, "1a2b", "3c4d", True),
     "a digit in the widget's table": (WIDGET, "0.77", "0.78", False),
     "a script that is no widget's": (WIDGET, '<script type="module">', "<script>", False),
-    "a pixel of a picture": (PICTURE, "iVBORw0=", "iVBORx1=", True),
+    "a pixel of a picture": (PICTURE, "UklGRg==", "UklGRx==", True),
     "a digit of a picture's alternative text": (PICTURE, "1.25", "1.26", False),
     "a printed digit": ("print(0.77)", "0.77", "0.78", False),
     "a digit of a result": ("0.77", "0.77", "0.78", False),

@@ -213,6 +213,8 @@ def _reject_unmended(letter, pair, text, number):
     padded = (mask == 0).any(1)
     if torch.equal(new[~padded, :shared], wanted[~padded, :shared]):
         raise Mistake(f"With your line {pair[0]}, loop {letter} is right only in the row without padding. {_HINTS['C']}")  # fmt: skip
+    if letter == "B" and "pad_id" in pair[1] and pair[0] == 10:
+        raise Mistake("With your line 10, loop B ends a row that writes the padding's id itself. Only `end_ids` end a row; remember which rows have ended.")  # fmt: skip
     raise Mistake(
         f"With your line {pair[0]}, loop {letter} writes other tokens than generate(). {_HINTS[letter]}"
     )

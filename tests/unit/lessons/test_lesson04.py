@@ -731,7 +731,7 @@ def test_decode():
             (always_from_position_0, "has position 0, after 7 cached tokens"),
             (prompt_goes_in_again, "it should be the one that was chosen last."),
             (with_one_mask, "in pass 2 there are 8 keys, but the mask has 7 columns"),
-            (token_by_token, "read the prompt in one pass"),
+            (token_by_token, "read the whole prompt in one pass"),
             (last_id_only, "ids of the prompt, which has"),
             (with_the_prompt, "the prompt is in the result"),
             (one_too_few, "should have the shape (1, 5); got (1, 4)"),

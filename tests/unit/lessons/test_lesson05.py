@@ -753,7 +753,7 @@ def test_loops():
             ({"A": RIGHT["A"], "B": RIGHT["B"]}, "Loop A is right. Loop B is right. Loop C has no line yet"),
             (
                 with_(B=(10, "unfinished = ~torch.isin(chosen, end_ids) & (chosen != pad_id)")),
-                "loop B writes other tokens",
+                "ends a row that writes the padding",
             ),
             (with_(A="if done.all():"), "the number of a line, and the line"),
             (with_(A=(30, "if done.all():")), "has lines 1 to 12"),

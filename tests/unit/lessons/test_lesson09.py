@@ -295,7 +295,7 @@ def test_log_prob_of_the_lesson_is_that_of_the_library():
 def test_expected_of_the_lesson_is_the_mean_over_all_groups_of_two():
     problem = gradients.Problem(gradients.toy_model(4), gradients.random_rewards(4))
     rewards, probs = problem.rewards.flatten(), problem.probs
-    known = {"chances": probs[:, None] * probs, "scores": problem.scores}
+    known = {"chances": probs[:, None] * probs, "grad_log_p": problem.scores}
     known["pairs"] = torch.stack(torch.broadcast_tensors(rewards[:, None], rewards), dim=-1)
     (expected,) = definitions("09", "expected", **known)
     torch.testing.assert_close(expected(gradients.leave_one_out), problem.gradient)
