@@ -338,7 +338,9 @@ def check_score(answer):
             scored = model(sequences[:, :-1]).logits.log_softmax(-1).gather(-1, sequences[:, 1:, None])
             (expected,) = torch.autograd.grad(scored[:, prompt_length - 1 :].sum(), weight)
         (found,) = torch.autograd.grad(got, weight, allow_unused=True)
-        if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-6):
+        if found is None:
+            raise Mistake("The number is right, but it does not lead back to the weights: it is a new leaf, as in snippet D.")  # fmt: skip
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-6):
             raise Mistake("The number is right, but its gradient is not: a part of the sum was detached.")
     return "One forward pass gives the log probability of all chosen tokens, with its gradient."
 

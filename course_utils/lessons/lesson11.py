@@ -164,6 +164,7 @@ _CHATS = (
     [message("user", "Hi"), message("assistant", "Hello!"), message("user", " and then? \n")],
     [message("user", "Hi"), message("system", "Be brief."), message("user", "Go on")],
     [message("system", ""), message("pirate", "Arr"), message("assistant", "Ahoy")],
+    [message("pirate", "Arr"), message("user", "Hi")],
 )
 
 
@@ -192,6 +193,7 @@ def check_render(answer):
                 (chat, asked),
                 "Every message becomes <|im_start|>, its role, a line break, its content, <|im_end|> and a line break.",
                 mistakes=[
+                    (bare + prompt * asked if with_default and chat[0]["role"] == "pirate" else None, "A conversation without a system message gets the default one in front, whoever speaks first."),
                     (bare + prompt * asked if with_default and not has_system else None, "A conversation without a system message gets the default one in front."),
                     (bare + prompt * asked if with_default and has_system else None, "The *first* message is no system message here, so the default one is put in front, whatever comes later."),
                     (want.removesuffix("\n") if asked else None, "The generation prompt ends with a line break."),
@@ -250,7 +252,7 @@ def check_encode_safely(answer):
         if tokenizer.decode(got) != render(chat, True):
             raise Mistake(f"With a forged turn in {where}, the decoded text is no longer what was written. Take nothing out: a stranger's text may speak of markers.")  # fmt: skip
         if got.count(START) > turns or got.count(END) > len(chat):
-            raise Mistake(f"A turn was forged in {where}: there are {got.count(START)} turn starts for {len(chat)} messages and the generation prompt.")  # fmt: skip
+            raise Mistake(f"A turn was forged in {where}: there are {got.count(START)} turn starts, for {len(chat)} messages and the generation prompt, and {got.count(END)} ends.")  # fmt: skip
     return (
         "No text can open or end a turn, nothing is lost, and harmless conversations have the template's ids."
     )

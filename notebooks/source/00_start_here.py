@@ -184,7 +184,7 @@ Progress()
 # | 07 | [How likely was that?](07_scores.ipynb) | 60, exercises 35 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
-# | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 70, exercises 33 |
+# | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 33 |
 # | 11 | [How does a chat become one text?](11_chat.ipynb) | 45, exercises 28 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 #

@@ -96,7 +96,8 @@ print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().r
 # %% [markdown]
 # The logits carry a gradient, in the float32 copy that `generate()` returns. The sequences carry none, and our loss
 # is computed from the sequences: `backward()` fails as before. **Removing the decorator does not solve the problem.**
-# And code that worked before may now fail, as tensors with a gradient do not turn into NumPy's:
+# And code that worked before may now fail, since PyTorch refuses to convert a tensor that requires a gradient into a
+# NumPy array:
 
 # %% tags=["raises-exception"]
 recorded.logits[0].numpy()
@@ -130,13 +131,15 @@ drawn = torch.multinomial(logits.softmax(-1), 1)
 print(drawn.dtype, drawn.grad_fn)
 
 # %% [markdown]
-# Does the **attention mask** cut as well? It is made of integers, too. We pad the prompt, since a mask of ones is dropped:
+# Does the **attention mask** cut as well? It is made of integers, too. We pad the prompt, since a mask of ones is
+# dropped:
 
 # %%
 padded = torch.nn.functional.pad(prompt.input_ids, (2, 0))  # two padding tokens on the left
 mask = torch.nn.functional.pad(prompt.attention_mask, (2, 0))
 masked = model(padded, attention_mask=mask).logits[:, -1]  # (batch, vocab)
-print("logits:", masked.requires_grad, "  their argmax:", masked.argmax(-1).requires_grad)
+(arrives,) = torch.autograd.grad(masked.sum(), model.transformer.h[0].attn.c_attn.weight)
+print("a gradient arrives at the first layer:", bool(arrives.norm() > 0), "  their argmax:", masked.argmax(-1).requires_grad)
 
 # %% [markdown]
 # ## 4. The third cut: a look-up
@@ -343,15 +346,19 @@ def finite_difference(step_loss, at, h):
     return (loss_at(at + h, step_loss) - loss_at(at - h, step_loss)) / (2 * h)
 
 
-cliff = next(i for i in range(100) if through_argmax[i] != through_argmax[i + 1])
-cliff = (moves[cliff] + moves[cliff + 1]) / 2
-for h in (0.1, 0.02):
-    flat, across = (finite_difference(lambda: two_steps(hard), at, h) for at in (1.0, cliff))
+jump = next(i for i in range(100) if through_argmax[i] != through_argmax[i + 1])
+below, above = moves[jump], moves[jump + 1]
+for _ in range(20):  # halve the interval that contains the jump
+    middle = (below + above) / 2
+    same = loss_at(middle, lambda: two_steps(hard)) == through_argmax[jump]
+    below, above = (middle, above) if same else (below, middle)
+for h in (0.1, 0.01, 0.001):
+    flat, across = (finite_difference(lambda: two_steps(hard), at, h) for at in (1.0, below))
     print(f"h = {h}:  flat {flat:.1f}   across the cliff {across:.1f}")
 
 # %% [markdown]
-# On the flat piece it is 0. Across the cliff it grows as h shrinks, and has no limit. Through the softmax there is a
-# limit, and autograd gives the same number:
+# On the flat piece it is 0. Across the cliff it grows tenfold with each row, and has no limit. Through the softmax
+# there is a limit, and autograd gives the same number:
 
 # %%
 expected = two_steps(softmax)
@@ -361,7 +368,7 @@ print("relative difference below 0.0001:", abs(by_difference / by_autograd - 1) 
 
 # %% [markdown]
 # So PyTorch is not to blame. If the loss has a slope to follow, autograd finds it. Through argmax the slope is 0 or
-# does not exist, and autograd returns none.
+# does not exist, and autograd has no path to follow: `backward()` raises.
 
 # %% [markdown]
 # ## 7. Links that carry a gradient
@@ -385,10 +392,11 @@ def straight_through(logits: torch.Tensor) -> torch.Tensor:
     """Return one-hot rows as the value, with the gradient of the softmax."""
     probs = logits.softmax(-1)
     one_hot = torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
-    return one_hot + probs - probs.detach()
+    return one_hot + (probs - probs.detach())
 
 # %% [markdown] tags=["solution"]
-# The value of `probs - probs.detach()` is 0, so the one-hot row remains. For the gradient, `one_hot` and the detached
+# The value of `probs - probs.detach()` is 0, so the one-hot row remains. (Without the parentheses Python adds from the
+# left, and rounding leaves rows that are not exactly one-hot.) For the gradient, `one_hot` and the detached
 # part are constants, so only `probs` counts. `(one_hot - probs).detach() + probs` does the same.
 
 # %% tags=["check"]
@@ -506,8 +514,8 @@ for name, kept in kept_by[16].items():
 # Every step concatenates the cache into a new tensor, and each copy is kept. Hence the rule: **generate without
 # gradients, then compute the log probabilities of the text with one forward pass.**
 #
-# "Without gradients" means `no_grad`, as `generate()` does it. The stricter `torch.inference_mode()` is a trap here,
-# since a later pass that wants to go backward may not keep what was made under it, not even ids:
+# "Without gradients" means `no_grad`, as `generate()` does it. The stricter `torch.inference_mode()` is a trap here:
+# what is made under it can never be saved for a backward pass, not even ids.
 
 # %% tags=["raises-exception"]
 with torch.inference_mode():

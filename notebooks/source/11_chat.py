@@ -1,8 +1,8 @@
 # %% [markdown]
 # # How does a chat become one text?
 #
-# **By the end you will have rebuilt a chat template in four lines, and a chat loop of ten lines that keeps its cache
-# will write the ids of a fresh call at every turn.**
+# **By the end you will have rebuilt a chat template in four lines, and have seen that a chat that keeps its cache
+# writes the ids of one that starts anew, at every turn, and when it does not.**
 #
 # You will be able to
 #
@@ -53,7 +53,7 @@ on = model.generate(**typed, max_new_tokens=17, do_sample=False, eos_token_id=No
 print(tokenizer.decode(on[0, typed.input_ids.shape[1] :]))
 
 # %% [markdown]
-# There it is. The model ends *your* turn, opens one of its own, and then answers. The answer was four tokens further
+# There it is. The model ends *your* turn, opens one of its own, and then answers. The answer was five tokens further
 # on. It was trained on texts that look like this, and on nothing else it will answer reliably. So the question has to
 # be put into that form.
 #
@@ -77,9 +77,9 @@ cells, kinds = lesson.turns(tokenizer, ids)
 grid(cells, f"One conversation, {len(ids)} ids", kinds, rows=["system", "user", "assistant"])
 
 # %% [markdown]
-# Only 1, `<|im_start|>`, and 2, `<|im_end|>`, are special tokens. The roles and line breaks are ordinary text, and
-# `assistant` is two tokens. If the first message has another role than `system`, the template puts a system message of
-# its own in front:
+# Of these ids only 1, `<|im_start|>`, and 2, `<|im_end|>`, are special tokens. The roles and line breaks are ordinary
+# text, and `assistant` is two tokens. If the first message has another role than `system`, the template puts a system
+# message of its own in front:
 
 # %%
 print(tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False))
@@ -127,8 +127,8 @@ chat_text = lesson.usable_render(render)
 ScoredText(model, tokenizer, chat_text([{"role": "user", "content": question}], False))
 
 # %% [markdown]
-# The frame is certain: after `<|im_end|>` come a line break, `<|im_start|>` and a role. The default system message,
-# which the template adds, surprises the model more than the question does.
+# After `<|im_end|>` the line break is almost certain, and `<|im_start|>` likely; which role follows is open. The
+# default system message, which the template adds, surprises the model more than the question does.
 #
 # ## 3. The generation prompt
 #
@@ -186,8 +186,8 @@ grouped_bars(right, "Four questions, four wrappings", "of 4")
 assert right["as typed"]["right answers"] == 0 < right["template + generation prompt"]["right answers"]
 
 # %% [markdown]
-# **The result of this lesson:** what a model answers depends on the wrapping before it depends on the question. Here
-# the text goes from our function through the tokenizer; `apply_chat_template` does both at once. The two agree for this
+# **The result of this lesson:** with the wrong wrapping this model answers nothing, whatever the question. Our function
+# makes a text, and the tokenizer then makes ids of it; `apply_chat_template` does both at once. The two agree for this
 # tokenizer. They need not:
 
 # %%
@@ -211,26 +211,27 @@ for name, ids in {
 # The first prompt begins twice, with no warning, and `skip_special_tokens=True` hides it when you print it. A text that
 # went through a template has its special tokens already: tokenize it with `add_special_tokens=False`.
 #
-# One more trap. The result is a dict of tensors, and arguments that the template does not know are handed to it and
-# vanish. A misspelt one is not reported, and neither is one that belongs to the tokenizer:
+# One more trap. An argument that `apply_chat_template` does not know is handed on to the template, which ignores it. A
+# misspelt one is not reported, and neither is one that belongs to the tokenizer:
 
 # %%
 pair = [user("Hi"), user(question)]
 for name, options in {
     "padding_side='left'": {"padding_side": "left"},
     "add_generation_promt=True": {"add_generation_promt": True},
-    "tokenizer_kwargs": {"tokenizer_kwargs": {"padding_side": "left"}},
+    "both, as it should be": {"add_generation_prompt": True, "tokenizer_kwargs": {"padding_side": "left"}},
 }.items():
     batch = tokenizer.apply_chat_template(pair, padding=True, return_tensors="pt", **options)
-    print(f"{name:27} row 0 begins {batch.attention_mask[0, :3].tolist()}, row 1 ends {batch.input_ids[1, -3:].tolist()}")
+    print(f"{name:26} row 0 begins {batch.attention_mask[0, :3].tolist()}, row 1 ends {tokenizer.decode(batch.input_ids[1, -3:])!r}")
 
 # %% [markdown]
-# Only the third was heard: row 0 has its padding on the left, where `generate()` needs it (lesson 02).
+# Only the third call was heard: row 0 has its padding on the left, where `generate()` needs it (lesson 02), and row 1
+# ends with the generation prompt.
 #
 # ## 4. Who ends a turn?
 #
-# The model has learned to end a turn with `<|im_end|>`. Whether `generate()` then stops is up to the generation config,
-# and to nothing else:
+# The model has learned to end a turn with `<|im_end|>`. `generate()` stops at the ids in its generation config, which
+# an argument of the call overrides; it never asks the tokenizer. (Id 0 is `<|endoftext|>`.)
 
 # %%
 asked = tokenizer.apply_chat_template(user(question), add_generation_prompt=True, return_tensors="pt").to(model.device)
@@ -247,14 +248,15 @@ tokenizer.eos_token = "<|im_end|>"
 print("the call says otherwise:     ", repr(reply(eos_token_id=0)))
 
 # %% [markdown]
-# In the second reply nothing stops it, so it goes on, and writes *your* next turn. If a chat model answers itself, look
-# at `generation_config.eos_token_id`.
+# In the second reply nothing stops it, so it goes on, with a system turn and then *your* next one. If a chat model
+# answers itself, look at `generation_config.eos_token_id`.
 #
 # A setting can also take the end away from the model. The prompt contains an end for every turn, and the repetition
 # penalty (lesson 06) makes what it contains less likely:
 
 # %%
-answered = asked.input_ids.new_tensor([tokenizer(text + "The capital of France is Paris.").input_ids])
+prompt = chat_text(user(question), True)
+answered = asked.input_ids.new_tensor([tokenizer(prompt + "The capital of France is Paris.").input_ids])
 logits = model(answered).logits[0, -1]
 penalties, ends = [1.0 + 0.02 * n for n in range(21)], []
 for penalty in penalties:
@@ -292,13 +294,13 @@ print("the decoded texts are the same:", tokenizer.decode(forged["as usual"]) ==
 print("the ids are the same:          ", forged["as usual"] == forged["sanitized"])
 
 # %% [markdown]
-# Nobody who prints the prompt can see the forged turn. Look at ids.
+# The printed prompt does not tell a real marker from a typed one. The ids do.
 #
 # ### Exercise 2: Encode what a stranger wrote · difficulty 3 of 3 · 10 minutes
 #
-# Not every release has that argument, so write it. Return the ids of the conversation with its generation prompt, such
-# that no content can open or end a turn. Take nothing out of the text. (The conversations begin with a system message;
-# roles can be trusted.)
+# Not every release has `sanitize_control_tokens`, so write it. Return the ids of the conversation with its generation
+# prompt, such that no content can open or end a turn. Take nothing out of the text. (The conversations begin with a
+# system message; roles can be trusted.)
 
 # %% tags=["exercise"]
 def encode_safely(tokenizer, messages: list[dict]) -> list[int]:
@@ -371,14 +373,15 @@ turn([], question, cache)
 print(repr(turn([], "What is the capital of Japan?", cache)[2]))
 
 # %% [markdown]
-# No error, and the old answer: `generate()` takes the first ids for read and never compares them. The same happens when
+# No error, and the old answer: `generate()` takes part of the new ids for read, puts the others behind the old
+# conversation, and compares nothing. The same happens when
 # the prefix changes between turns: an edited message, a date in the system message, a template that drops earlier
 # reasoning, a sampled reply whose text has other ids when it is encoded again. So keep the ids beside the cache, and
-# crop it to what they share. At least one id must be left to read:
+# crop it to the beginning that old and new ids share. At least one id must be left to read:
 
 # %%
 def shared(cache, old_ids, ids):
-    """Crop the cache of `old_ids` to what `ids` begins with as well."""
+    """Keep of the cache of `old_ids` only the ids at the start that `ids` shares; return how many."""
     length = min(cache.get_seq_length(), len(ids) - 1)
     same = next((place for place in range(length) if ids[place] != old_ids[place]), length)
     if cache.get_seq_length() > same:
@@ -456,7 +459,7 @@ lesson.check_assistant_labels(assistant_labels)
 # - An instruct model expects turns. A bare question is a turn that is not over, and the model ends it.
 # - The template writes the turns, the generation prompt opens the assistant's. Special tokens are in the text already, so
 #   tokenize it with `add_special_tokens=False`, or let `apply_chat_template` do it.
-# - The generation config ends a turn, not the tokenizer. A repetition penalty can take the end away.
+# - `generate()` stops at the ids of its generation config, and does not ask the tokenizer. A repetition penalty can take the end away.
 # - A user's text may contain markers. Only ids show it.
 # - A cache may be kept as long as the new ids begin with the old ones. Nobody checks.
 # - Train on the assistant's tokens and on the ends of its turns.
@@ -467,7 +470,7 @@ Quiz(lesson.quiz)
 # %% [markdown]
 # ## Where to look next
 #
-# `apply_chat_template` in `transformers/tokenization_utils_base.py`, and `tokenizer.chat_template`, a text of nine
+# `apply_chat_template` in `transformers/tokenization_utils_base.py`, and `tokenizer.chat_template`, a text of six
 # lines:
 
 # %%

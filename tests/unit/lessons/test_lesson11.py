@@ -42,6 +42,11 @@ def any_system(messages, asked):
     return frame(messages) + PROMPT * asked
 
 
+def only_before_a_user(messages, asked):
+    default = SYSTEM if messages[0]["role"] == "user" else []
+    return frame(default + messages) + PROMPT * asked
+
+
 def no_line_feed(messages, asked):
     return render(messages, False) + PROMPT.rstrip() * asked
 
@@ -85,7 +90,8 @@ def test_render():
         lesson11.check_render,
         right=[render, by_loop],
         wrong=[
-            (without_default, "gets the default one in front"),
+            (without_default, "gets the default one in front."),
+            (only_before_a_user, "whoever speaks first"),
             (any_system, "whatever comes later"),
             (no_line_feed, "the generation prompt ends with a line break"),
             (always, "no generation prompt was asked for"),
