@@ -278,9 +278,22 @@ def check_grpo_loss(answer):
         )  # fmt: skip
     leaf = _drawn(2, texts=6)[0].requires_grad_()
     _, old, reference = _drawn(2, texts=6)
-    value = answer.original(leaf, old, reference, rewards, torch.ones_like(old), 0.2, 0.04)
+    given = (leaf, old, reference, rewards, torch.ones_like(old), 0.2)
+    value = answer.original(*given, 0.5)
     if not isinstance(value, torch.Tensor) or not value.requires_grad:
         raise Mistake("The values are right, but no gradient reaches the log probabilities.")
+
+    def slope(loss, weight):
+        value = loss(*given, weight)
+        return torch.autograd.grad(value, leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
+
+    ratio, both = ([slope(loss, weight) for loss in (answer.original, _grpo)] for weight in (0.0, 0.5))
+    for name, found, wanted in (
+        ("ratio", *ratio),
+        ("KL term", *(one - other for one, other in zip(both, ratio, strict=True))),
+    ):
+        if not torch.allclose(found, wanted, atol=1e-6):
+            raise Mistake(f"The values are right, but not the gradient of the {name}: part of it is detached, so the model does not learn from it.")  # fmt: skip
     return "Per prompt, per token, clipped, near its reference, and without the padding: this is GRPO's loss."
 
 
@@ -320,39 +333,53 @@ def _own_grpo_loss(log_probs, old, reference, rewards, mask, clip=0.2, kl_weight
 
 # ---- exercise 3 ----------------------------------------------------------------------------------------
 
-BUGS = ("right", "ratio reversed", "ratio detached", "mask missing in the mean", "old ones read anew")
+BUGS = (
+    "right",
+    "ratio reversed",
+    "ratio detached",
+    "mask missing in the mean",
+    "old log probabilities recomputed",
+    "advantages over the whole batch",
+)
 
 
-def _one(log_ratio, advantages, mask):
+def _one(log_ratio, rewards, mask):
+    advantages = group_relative(rewards).flatten()
     return -(library_clipped(log_ratio, advantages) * mask).sum() / mask.sum()
 
 
+def _mask_missing(log_ratio, rewards):
+    return -library_clipped(log_ratio, group_relative(rewards).flatten()).mean()
+
+
 losses = {
-    "A": lambda log_probs, old, advantages, mask: _one(old - log_probs, advantages, mask),
-    "B": lambda log_probs, old, advantages, mask: _one(log_probs - old, advantages, mask),
-    "C": lambda log_probs, old, advantages, mask: -library_clipped(log_probs - old, advantages).mean(),
-    "D": lambda log_probs, old, advantages, mask: _one((log_probs - old).detach(), advantages, mask),
-    "E": lambda log_probs, old, advantages, mask: _one(log_probs - log_probs.detach(), advantages, mask),
+    "A": lambda log_probs, old, rewards, mask: _one(old - log_probs, rewards, mask),
+    "B": lambda log_probs, old, rewards, mask: _one(log_probs - old, rewards, mask),
+    "C": lambda log_probs, old, rewards, mask: _mask_missing(log_probs - old, rewards),
+    "D": lambda log_probs, old, rewards, mask: _one((log_probs - old).detach(), rewards, mask),
+    "E": lambda log_probs, old, rewards, mask: _one(log_probs - log_probs.detach(), rewards, mask),
+    "F": lambda log_probs, old, rewards, mask: _one(log_probs - old, rewards.flatten(), mask),
 }
-_DIAGNOSIS = dict(zip(losses, (BUGS[1], BUGS[0], BUGS[3], BUGS[2], BUGS[4]), strict=True))
+_DIAGNOSIS = dict(zip(losses, (BUGS[1], BUGS[0], BUGS[3], BUGS[2], BUGS[4], BUGS[5]), strict=True))
 _SYMPTOMS = {
     "A": "on a fresh draw its gradient has the opposite sign of that of another",
     "B": "it passes every test",
     "C": "after a move, its value changes when a column of padding is added",
     "D": "its value carries no gradient",
     "E": "it gives the same value whatever `old` is",
+    "F": "its value changes when 5 is added to all rewards of one prompt",
 }
 
 
-@exercise("10/diagnose", title="Diagnose five losses", minutes=10, difficulty=3)
+@exercise("10/diagnose", title="Diagnose six losses", minutes=12, difficulty=3)
 def check_diagnosis(answer):
-    """A letter for each of the five losses; a wrong one is told by its symptom."""
+    """A letter for each of the six losses; a wrong one is told by its symptom."""
     if not isinstance(answer, dict):
-        raise Mistake(f"Give a dictionary with the letters A to E; got {type(answer).__name__}.")
+        raise Mistake(f"Give a dictionary with the letters A to F; got {type(answer).__name__}.")
     if set(answer) != set(_DIAGNOSIS):
         missing = [letter for letter in _DIAGNOSIS if letter not in answer]
         unknown = [letter for letter in answer if letter not in _DIAGNOSIS]
-        raise Mistake(f"There is no diagnosis for {missing[0]} yet." if missing else f"{unknown[0]!r} is not one of the letters A to E.")  # fmt: skip
+        raise Mistake(f"There is no diagnosis for {missing[0]} yet." if missing else f"{unknown[0]!r} is not one of the letters A to F.")  # fmt: skip
     for letter, said in answer.items():
         if said not in BUGS:
             raise Mistake(f"{letter} has {said!r}. Give one of {', '.join(map(repr, BUGS))}.")

@@ -13,7 +13,7 @@
 # - write GRPO's loss for a padded batch of two prompts, and find the usual bugs by their symptoms,
 # - say what the clip and a KL do on a real model, and recognise a hacked reward.
 #
-# *70 minutes, and another 33 for the exercises. You need: lesson 09.*
+# *80 minutes, and another 35 for the exercises. You need: lesson 09.*
 
 # %% [markdown]
 # ## 1. Texts grow old
@@ -21,6 +21,10 @@
 # Lesson 09 drew texts, judged them, and took **one** step. With a real model the draw is the expensive part: it takes
 # a forward pass for each token, an update takes one for all of them. So PPO and GRPO take several updates from one
 # draw. After the first of them, the texts come from a model that no longer exists.
+#
+# **PPO** is *proximal policy optimization* (Schulman and others, 2017), the **policy** being the model. **GRPO** is
+# *group relative policy optimization* (Shao and others, 2024): PPO without its second model. Where we say which library
+# does what, we mean two that train language models this way, TRL and verl.
 
 # %% [markdown]
 # How much does that matter? Lesson 09's toy can tell us: six tokens, three steps, 216 texts, a table of rewards. This
@@ -193,7 +197,8 @@ for steps in (0, 1, 2, 5, 12):  # each time that many more
 back()
 
 # %% [markdown]
-# The mean ratio stays 1: that is always so, and a mean far from 1 is a bug.
+# Summed over all texts, the mean ratio is always 1. Of a small sample it can be far from 1, and the more so the smaller
+# the effective share.
 
 # %% [markdown]
 # ## 3. The clip
@@ -260,7 +265,7 @@ lines(ratios.tolist(), arrives, "The gradient that arrives", "ratio r", "gradien
 # %% [markdown]
 # Two of four cases lose their gradient: a good text's token that is already *more* likely, and a bad text's token that
 # is already *less* likely. What moved the right way, far enough, is left alone. What moved the wrong way keeps its
-# gradient, without bound.
+# gradient r A: without bound for a bad text, ever smaller for a good one.
 
 # %% [markdown]
 # So is the clip a correction for old texts? The sum over the tokens of your function is the objective of a text; for
@@ -287,9 +292,9 @@ for name, curve in cosines.items():
 lines(range(9), cosines, "Where each objective points (1: as the exact gradient)", "steps since the draw", "cosine")
 
 # %% [markdown]
-# **The result of this lesson: the clip is not a correction, it is a brake.** Once the model has moved, what the clip
-# leaves points *against* the exact gradient. It has dropped the texts that moved as they should; those that moved the
-# wrong way are left, and they pull back.
+# **The result of this lesson: the clip is not a correction, it is a brake.** Once the model has moved a few steps along
+# the reward, what the clip leaves points *against* the exact gradient. It has dropped the texts that moved as they
+# should; those that moved the wrong way are left, and they pull back.
 
 # %%
 assert cosines["text"][8] > 1 - 1e-10 and cosines["token, clipped"][3] < -0.5 and cosines["text, clipped"][3] < -0.4
@@ -299,6 +304,7 @@ assert cosines["text"][8] > 1 - 1e-10 and cosines["token, clipped"][3] < -0.5 an
 # look at the distance:
 
 # %%
+print(f"at the start: mean reward {(p_old * rewards).sum():.2f}")
 for name in ("token", "token, clipped"):
     back()
     for _ in range(60):
@@ -311,9 +317,20 @@ for name in ("token", "token, clipped"):
 back()
 
 # %% [markdown]
-# This says nothing about which reward is reached in the end: on this toy the clip does not raise it. What it bounds is
-# the KL of one draw. (These are moves along the reward; in a random direction the clip drops less.)
-#
+# Both rise, and the one without a clip higher: a brake costs something. What it bounds is the KL of one draw. And the
+# reversal belongs to moves along the reward. After moves in random directions the clip drops less:
+
+# %%
+back()
+generator = torch.Generator().manual_seed(0)
+for number in range(3):
+    with torch.no_grad():
+        for weight in weights:
+            weight += 0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    print(f"KL {divergence():.2f}: cosine of the clipped objective {cosine(objectives['token, clipped']()):.2f}")
+    back()
+
+# %% [markdown]
 # So far we summed over all texts. With eight drawn texts there is noise, too. Here are the terms live, three steps
 # after the draw: which means come to rest at 1 along and 0 across, which on the wrong side of 0? Press Start for more
 # estimates.
@@ -354,7 +371,8 @@ assert (gradient(loss) - gradient(reinforce)).abs().max() < 1e-12
 # %% [markdown]
 # All ratios are 1, so the value is minus the mean advantage, and the advantages of a group sum to 0. The gradient is
 # REINFORCE's, to the last digit. So with *one* update a draw, nothing of the ratio and the clip is in use. And a
-# training curve that starts at 0 is no reason to worry.
+# training curve that starts at 0 is no reason to worry. (With answers of unequal length and one mean over all tokens
+# the value need not be 0: the advantages then do not weigh alike.)
 
 # %% [markdown]
 # There is a second zero, and it is a bug. An advantage of shape (8,) meets a ratio of one number a text, (8, 1):
@@ -423,7 +441,7 @@ for estimate in (k1, k2, k3):
 for estimate in (k1, k2, k3):
     table[f"{estimate.__name__} in the reward"] = compared(gradient((p * estimate(d) * now).sum()))
 print("length and direction of each, beside the gradient of the KL:")
-heatmap(list(table.values()), list(table), ["length", "cosine"], "Beside the gradient of KL(p‖q)", limits=(-1, 1))
+heatmap(list(table.values()), list(table), ["length", "cosine"], "Beside ∇KL(p‖q)", limits=(-1, 1))
 
 # %% [markdown]
 # k1 as a loss has **no** gradient on average: Σ p ∇log p is 0, lesson 09's case without a reward. k2 as a loss and k1
@@ -439,7 +457,7 @@ assert (gradient((p * k3(d) * now).sum()) - (wanted - other)).abs().max() < 1e-1
 
 # %% [markdown]
 # An unbiased number is not an unbiased gradient: in the gradient the *distribution* moves, too, and a loss over drawn
-# texts leaves that out. TRL and verl put k3 into the loss, and both leave it out by default.
+# texts leaves that out. If a KL is asked for, TRL and verl put k3 into the loss; by default they use none.
 #
 # The same holds for the **entropy** H = −Σ p log p, which some trainers add to keep variety. The mean of −log p over
 # drawn texts is H; as a loss it has no gradient. In the *reward*, −log p is right:
@@ -454,7 +472,15 @@ print(f"entropy {H:.2f}; as a loss, a gradient of length below 1e-10: {gradient(
 #
 # Texts have different lengths, and there are three ways to average over their tokens. GRPO's paper takes the mean of
 # each text, then the mean of those. DAPO, and TRL's and verl's default, is one mean over all tokens. Dr. GRPO divides
-# by a constant. We need texts that end: in a second toy, token 3 is the end, and no text has more than four tokens.
+# by a constant. With T tokens in a text and G texts:
+#
+# | | what each token's term is divided by |
+# | --- | --- |
+# | each text (GRPO's paper) | G · T, of its own text |
+# | all tokens (DAPO) | the sum of all T |
+# | a constant (Dr. GRPO) | G · a fixed number, such as the longest T allowed |
+#
+# We need texts that end: in a second toy, token 3 is the end, and no text has more than four tokens.
 
 # %%
 def texts(prefix=()):
@@ -548,9 +574,48 @@ print(f"advantages per prompt: noise {noise(leave_one_out):.1f}")
 print(f"over the whole batch:  noise {noise(lambda found: leave_one_out(found.flatten(1)).view_as(found)):.1f}")
 
 # %% [markdown]
-# Both are unbiased; the symptom is noise alone, and it grows with the distance of the prompts. (PPO has a **critic**
-# instead of a group: a second model that predicts the reward from the text so far. A group's mean is a critic that
-# needs no training and knows only the prompt.)
+# Both are unbiased; the symptom is noise alone, and it grows with the distance of the prompts.
+#
+# ### The critic that a group replaces
+#
+# PPO compares with no group but with a **critic**: a second model that predicts the reward from the text so far, so
+# that each *token* has an advantage of its own. Here we can have a perfect critic, since we can sum over all texts.
+# How much noise would it save, against four texts that are compared with each other?
+
+# %%
+back()
+shares, table = p_old.view(6, 6, 6), rewards.view(6, 6, 6)
+V = torch.empty(216, 4, dtype=torch.float64)  # the mean reward, given the first 0, 1, 2, 3 tokens of each text
+for known in range(4):
+    rest = tuple(range(known, 3))
+    mean = (shares * table).sum(rest, True) / shares.sum(rest, True) if rest else table
+    V[:, known] = mean.expand(6, 6, 6).flatten()
+slopes = torch.stack([gradient(one) for one in token_log_probs().flatten()]).view(216, 3, -1)  # (text, token, weight)
+
+# %%
+def noise_of_four(advantage):  # (text, token)
+    found = (advantage[..., None] * slopes).sum(1)
+    return ((p_old * (found - exact()).square().sum(1)).sum() / 4).sqrt().item() / exact().norm().item()
+
+
+group = prompts[0].score_function(leave_one_out, 4, 20_000, torch.Generator().manual_seed(0))
+noises = {
+    "nothing": noise_of_four(rewards[:, None].expand(216, 3)),
+    "each other": ((group - exact()).square().sum(1).mean().sqrt() / exact().norm()).item(),
+    "the exact mean": noise_of_four(rewards[:, None] - V[:, :1].expand(216, 3)),
+    "reward − V": noise_of_four(rewards[:, None] - V[:, :3]),
+    "next V − V": noise_of_four(V[:, 1:] - V[:, :3]),
+}
+grouped_bars({name: {"noise": round(number, 2)} for name, number in noises.items()}, "Compared with …", "noise")
+
+# %% [markdown]
+# Three others are a poor estimate of the mean: since these rewards lie around 0, comparing with nothing is even
+# quieter. V, the critic's prediction, also knows how the text began. Quietest is the last row, where a token earns the
+# change that it makes in the prediction. But this critic is perfect and cost nothing. A real one is trained beside the
+# model and is wrong at first, and in the last row its errors are bias. GRPO's trade: more texts, and one model less.
+
+# %%
+assert noises["next V − V"] < noises["reward − V"] < noises["the exact mean"] < noises["nothing"] < noises["each other"]
 #
 # ### Groups that teach nothing
 #
@@ -658,20 +723,21 @@ step = torch.cat([part.flatten() for part in torch.autograd.grad(loss, last, ret
 weight = group_relative(points).flatten()[:, None]
 plain = -(weight * now * answer_mask).sum() / answer_mask.sum()
 reinforce = torch.cat([part.flatten() for part in torch.autograd.grad(plain, last)])
-print("a gradient:", step.norm().item() > 0, "  REINFORCE's:", torch.allclose(step, reinforce, atol=1e-6))
+assert step.norm() > 0 and torch.allclose(step, reinforce, atol=1e-6)
+print("a gradient, and REINFORCE's")
 
 # %% [markdown]
-# ### Exercise 3: Diagnose five losses · difficulty 3 of 3 · 10 minutes
+# ### Exercise 3: Diagnose six losses · difficulty 3 of 3 · 12 minutes
 #
-# Five losses, `lesson.losses["A"]` to `["E"]`, take `(log_probs, old, advantages, mask)` and return a number. One is
-# right, four have a bug from real code. Measure: the value, the gradient on a fresh draw and after a move, with more
-# padding. Then say which is which.
+# Six losses, `lesson.losses["A"]` to `["F"]`, take `(log_probs, old, rewards, mask)`, with rewards (prompt, group), and
+# return a number. One is right, five have a bug from real code. Measure: the value, the gradient on a fresh draw and
+# after a move, with more padding, with other rewards. Then say which is which.
 
 # %%
 print(lesson.BUGS)
-now = torch.tensor([[-1.0, -2.0, -0.5], [-0.7, -1.5, -3.0]], requires_grad=True)
+now = torch.tensor([[-1.0, -2.0], [-0.7, -3.0], [-0.4, -0.9], [-2.0, -1.0]], requires_grad=True)
 for name, loss in lesson.losses.items():
-    value = loss(now, now.detach(), torch.tensor([1.0, -0.5]), torch.tensor([[1.0, 1, 1], [1, 1, 0]]))
+    value = loss(now, now.detach(), torch.tensor([[1.0, 0], [3.0, 1]]), torch.tensor([[1.0, 1], [1, 0], [1, 1], [1, 1]]))
     print(name, f"{value.item():.3f}", "has a gradient" if value.requires_grad else "no gradient")
 
 # %% tags=["exercise"]
@@ -683,13 +749,14 @@ diagnosis = {
     "B": "right",
     "C": "mask missing in the mean",
     "D": "ratio detached",
-    "E": "old ones read anew",
+    "E": "old log probabilities recomputed",
+    "F": "advantages over the whole batch",
 }
 
 # %% [markdown] tags=["solution"]
 # A: on a fresh draw its gradient is exactly minus B's. B passes all. C: after a move, more padding changes its value. D
 # has no gradient at all, so `backward()` would raise. E: after a move its value is as on a fresh draw, since its ratio
-# is always 1; it can neither correct nor brake.
+# is always 1; it can neither correct nor brake. F: add 5 to the rewards of one prompt, and its value changes.
 
 # %% tags=["check"]
 lesson.check_diagnosis(diagnosis)
@@ -699,6 +766,7 @@ lesson.check_diagnosis(diagnosis)
 # - Compare the gradients on a fresh draw, `old = now.detach()`, with a mask of ones. One is the opposite of the others.
 # - Now let `old` differ from `now`. One loss does not notice, and one changes if you add a column of padding with
 #   mask 0.
+# - An easier prompt has higher rewards for all its texts. Add 5 to one row of the rewards: only one loss minds.
 
 # %% [markdown]
 # ## 9. On a real model
@@ -733,7 +801,7 @@ for seed in range(3):
             model, tokenizer, no_e, ["She was", "He had"], **settings, steps=3, samples=8, updates=4, seed=seed,
             objective=Objective(clip=limits),
         )  # fmt: skip
-        kl[name].append(5 * run.steps[-1].kl)
+        kl[name].append(5 * run.steps[-1].kl)  # a token's, from the model before the run; five tokens a text
         held_out = mean_of(no_e, "They saw", **settings)[0]
         rewards_seen = " to ".join(f"{step.reward:4.1f}" for step in run.steps)
         print(f"seed {seed} {name:8} points {rewards_seen}  KL {kl[name][-1]:3.1f} nats a text  'They saw' {held_out:.1f}")
@@ -743,13 +811,15 @@ for seed in range(3):
 assert sum(kl["clip"]) < sum(kl["no clip"])
 
 # %% [markdown]
-# On the real model, too, the clip is a brake: the KL of the run is smaller in the mean of the seeds. Whether the points
-# rise more with it or without differs from seed to seed; three seeds cannot say.
+# On the real model, too, the clip is a brake: the KL of the run is smaller with it. Whether the points rise more with
+# it or without differs from seed to seed, and so does the third prompt: its mean of 16 texts moves by less than the
+# means of two seeds differ. Three seeds cannot say.
 #
 # ### A reward is hacked
 #
 # Suppose that we want lists, and reward commas. Twelve texts of eight tokens, six draws, four updates each; first
-# without a KL, then with k1 in the reward, weight 0.5:
+# without a KL, then with k1 in the reward, weight 0.5. (What `Objective` is not told it takes as the token's ratio, a
+# clip of 0.2 and leave-one-out, in both runs.)
 
 # %% tags=["nbval-ignore-output"]
 def commas(text):
@@ -758,6 +828,7 @@ def commas(text):
 
 asked = {"new_tokens": 8, "temperature": 1.0}
 ways, far = {}, []
+print(f"before   {mean_of(commas, 'I like', **asked)[0]:.1f} commas a text")
 for name, weight in (("no KL", 0.0), ("KL, 0.5", 0.5)):
     run = train_habit(
         model, tokenizer, commas, "I like", **asked, steps=6, samples=12, updates=4, learning_rate=1e-3,
@@ -775,18 +846,18 @@ lines(range(1, 7), ways, "Commas as a reward", "draw", "commas a text, KL a toke
 assert far[1] < far[0]
 
 # %% [markdown]
-# Without a KL the model has found out what pays: commas, not lists. With it the texts stay texts, and there are fewer
-# commas. The KL cannot tell the cheat from the wish; it holds both back. What helps is a better reward, and reading
-# what is written: **look at the texts, not only at the curve.**
+# Without a KL the model has found out what pays: commas, not lists. With it the texts stay texts, and the commas rise
+# less. The KL cannot tell the cheat from the wish; it holds both back. What helps is a better reward, and reading what
+# is written: **look at the texts, not only at the curve.**
 
 # %% [markdown]
 # ## Recap
 #
 # - **Several updates a draw** make the texts old. Only the ratio of the whole text corrects it exactly, and pays with
 #   noise; the token's ratio corrects a part.
-# - **The clip** drops what moved the right way, far enough. It is a brake, not a correction: what it leaves points
-#   backwards.
-# - **A loss of 0** is what a fresh draw gives. A gradient of 0 is a bug.
+# - **The clip** drops what moved the right way, far enough. It is a brake, not a correction: after some steps
+#   along the reward, what it leaves points backwards.
+# - **A loss of 0** is what a fresh draw gives, if texts weigh alike. A gradient of 0 is a bug.
 # - **KL:** k1 in the reward or k2 as a loss give its gradient; k3 as a loss that of the other divergence; k1 as a loss
 #   nothing.
 # - **Averages:** a constant keeps the direction; each text's own length favours short right and long wrong answers.

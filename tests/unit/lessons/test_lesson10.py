@@ -150,6 +150,15 @@ def test_grpo_loss():
     def constant(*given):
         return loss(*given).detach()
 
+    def detached_ratio(log_probs, *rest):
+        """Its value is right, and only the KL has a gradient."""
+        whole, without = loss(log_probs, *rest), loss(log_probs, *rest[:4], *rest[4:5], 0.0)
+        return (whole - without) + without.detach()
+
+    def detached_kl(log_probs, *rest):
+        whole, without = loss(log_probs, *rest), loss(log_probs, *rest[:4], *rest[4:5], 0.0)
+        return without + (whole - without).detach()
+
     prove_exercise(
         lesson10.check_grpo_loss,
         right=[
@@ -172,6 +181,8 @@ def test_grpo_loss():
             (turned, "The ratio is the wrong way round"),
             (per_token, "Return one number"),
             (constant, "no gradient reaches the log probabilities"),
+            (detached_ratio, "not the gradient of the ratio"),
+            (detached_kl, "not the gradient of the KL term"),
         ],
     )
 
@@ -195,7 +206,8 @@ RIGHT = {
     "B": "right",
     "C": "mask missing in the mean",
     "D": "ratio detached",
-    "E": "old ones read anew",
+    "E": "old log probabilities recomputed",
+    "F": "advantages over the whole batch",
 }
 
 
@@ -206,41 +218,43 @@ def test_diagnosis():
         wrong=[
             (["right"] * 5, "Give a dictionary"),
             ({"A": "right"}, "no diagnosis for B"),
-            (RIGHT | {"F": "right"}, "'F' is not one of the letters"),
+            (RIGHT | {"G": "right"}, "'G' is not one of the letters"),
             (RIGHT | {"C": "clip missing"}, "C has 'clip missing'"),
             (RIGHT | {"A": "right"}, "A is not right. Measure A again: on a fresh draw its gradient"),
-            (RIGHT | {"B": "old ones read anew"}, "it passes every test"),
+            (RIGHT | {"B": "old log probabilities recomputed"}, "it passes every test"),
             (RIGHT | {"C": "right"}, "changes when a column of padding is added"),
             (RIGHT | {"D": "right"}, "carries no gradient"),
             (RIGHT | {"E": "right"}, "E is not right. Measure E again: it gives the same value"),
+            (RIGHT | {"F": "right"}, "when 5 is added to all rewards of one prompt"),
         ],
     )
 
 
 def test_each_loss_has_the_symptom_that_is_told():
     now, old, _ = lesson10._drawn(0)
-    advantages, mask = (
-        torch.tensor([1.0, -1, 2, -0.5], dtype=torch.float64),
-        torch.ones(4, 5, dtype=torch.float64),
-    )
+    rewards = torch.tensor([[1.0, -1], [2, -0.5]], dtype=torch.float64)
+    mask = torch.ones(4, 5, dtype=torch.float64)
 
-    def value(letter, then, wide=False):
+    def value(letter, then, wide=False, easier=0.0):
         leaf = now.clone().requires_grad_()
-        parts = [leaf, then(leaf), advantages, mask]
+        parts = [leaf, then(leaf), mask]
         if wide:
-            parts = [torch.nn.functional.pad(part, (0, 3)) if part.ndim == 2 else part for part in parts]
+            parts = [torch.nn.functional.pad(part, (0, 3)) for part in parts]
+        parts.insert(2, rewards + torch.tensor([[easier], [0.0]], dtype=torch.float64))
         found = lesson10.losses[letter](*parts)
         gradient = torch.autograd.grad(found, leaf)[0] if found.requires_grad else None
         return found.item(), gradient
 
-    fresh = {letter: value(letter, torch.Tensor.detach) for letter in "ABCDE"}
-    moved = {letter: value(letter, lambda leaf: old)[0] for letter in "ABCDE"}
-    wide = {letter: value(letter, lambda leaf: old, wide=True)[0] for letter in "ABCDE"}
+    fresh = {letter: value(letter, torch.Tensor.detach) for letter in "ABCDEF"}
+    moved = {letter: value(letter, lambda leaf: old)[0] for letter in "ABCDEF"}
+    wide = {letter: value(letter, lambda leaf: old, wide=True)[0] for letter in "ABCDEF"}
+    easier = {letter: value(letter, lambda leaf: old, easier=5.0)[0] for letter in "ABCDEF"}
     torch.testing.assert_close(fresh["A"][1], -fresh["B"][1])
     torch.testing.assert_close(fresh["E"][1], fresh["B"][1])
     assert fresh["D"][1] is None
-    assert [letter for letter in "ABCDE" if abs(wide[letter] - moved[letter]) > 1e-9] == ["C"]
-    assert [letter for letter in "ABCDE" if abs(moved[letter] - fresh[letter][0]) < 1e-9] == ["E"]
+    assert [letter for letter in "ABCDEF" if abs(wide[letter] - moved[letter]) > 1e-9] == ["C"]
+    assert [letter for letter in "ABCDEF" if abs(moved[letter] - fresh[letter][0]) < 1e-9] == ["E"]
+    assert [letter for letter in "ABCDEF" if abs(easier[letter] - moved[letter]) > 1e-3] == ["F"]
 
 
 def test_the_averages_of_the_loss_are_the_librarys():
