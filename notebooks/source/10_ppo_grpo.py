@@ -523,7 +523,8 @@ ways = {
     "each text": half / lengths[:, None],
 }
 found = {name: torch.cosine_similarity(of_pairs(weight), right, dim=0).item() for name, weight in ways.items()}
-grouped_bars({name: {"cosine": round(number, 3)} for name, number in found.items()}, "Divided by …", "cosine")
+for name, number in found.items():
+    print(f"divided by {name:11} cosine {number:.3f}")
 
 # %% [markdown]
 # Only the constant keeps the direction exactly. Divided by its own length, a wrong text of four tokens is pushed down a
@@ -627,7 +628,7 @@ Predict(lesson.predict_wasted)
 
 # %% tags=["answer"]
 solved = [number / 50 for number in range(51)]
-wasted = {f"groups of {size}": [pi**size + (1 - pi) ** size for pi in solved] for size in (4, 8, 16)}
+wasted = {f"groups of {size}": [pi**size + (1 - pi) ** size for pi in solved] for size in (4, 8)}
 print(f"at 0.9, groups of 8: {0.9**8 + 0.1**8:.0%}")
 lines(solved, wasted, "Groups whose rewards are all equal", "probability of a right answer", "share")
 
