@@ -3,11 +3,14 @@
 import functools
 
 import torch
-from transformers import DynamicCache
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers import models as algorithms
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from ..checks.exercise import Mistake, exercise, expect_equal
 from ..checks.quiz import NumberPrediction, Option, Prediction, Question
 from ..models import load, load_tokenizer
+from ..texts import SENTENCES
 from .fixtures import usable, warnings_on_the_page  # noqa: F401 (the notebook's)
 
 FRANCE = "What is the capital of France?"
@@ -34,6 +37,48 @@ def turns(tokenizer, ids):
         rows[-1].append((shown, KINDS[3 if id in (START, END) else 1 if inside else 2]))
     longest = max(map(len, rows))
     return [row + [("", "")] * (longest - len(row)) for row in rows], KINDS
+
+
+# A family of templates that begins a text once, and marks the user's part only.
+_BRACKETS = (
+    "{{ bos_token }}{% for one in messages %}"
+    "{% if one['role'] == 'user' %}{{ '[INST] ' + one['content'] + ' [/INST]' }}"
+    "{% elif one['role'] == 'assistant' %}{{ ' ' + one['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant speak here') }}{% endif %}{% endfor %}"
+)
+
+
+@functools.cache
+def other_family():
+    """A small tokenizer of another kind, as Llama 2's: words begin with ▁, rare characters are bytes, a begin
+    token is put in front, and the template writes [INST]. Trained in a moment on the words of this lesson."""
+    backend = Tokenizer(algorithms.BPE(byte_fallback=True, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        show_progress=False,
+        special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+    )
+    words = [
+        SENTENCES["English"],
+        FRANCE,
+        DEFAULT,
+        "[INST] [/INST] The capital of France is Paris.",
+        "And of Japan? Tokyo.",
+    ]
+    backend.train_from_iterator(words * 3, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=_BRACKETS,
+    )
 
 
 # ---- predictions -------------------------------------------------------------------------------------
@@ -92,6 +137,43 @@ predict_mask = NumberPrediction(
     proof=lambda: _marked_tokens(),
 )  # fmt: skip
 
+predict_prefill = Prediction(
+    "11/predict-prefill",
+    "The assistant's message begins with `The capital of France is`, and the model continues it with ` Paris`, at 95 %. Now it begins with `The capital of France is `, a space at the end. What is the probability of ` Paris` as the next token?",
+    options=(
+        Option(
+            "About the same", "The text is the same to us. To the model the space has been written already."
+        ),
+        Option(
+            "Nearly 0",
+            "The space belongs to the next word's token, and it is taken: ` Paris` would be a second space.",
+            right=True,
+        ),
+        Option("About half", "There is no half way: `Paris` without a space in front is another token."),
+    ),
+    proof=lambda: 1 if _paris_after_a_space() < 0.01 else 0,
+)
+
+predict_new_row = Prediction(
+    "11/predict-new-row",
+    "A new token gets a row in the embeddings, by default the mean of all rows. The output layer is tied to it. Where among all 49,153 logits does the new token's logit lie?",
+    options=(
+        Option(
+            "About the middle",
+            "A logit is a product with the row, so the mean row gives the mean of all logits.",
+            right=True,
+            value="middle",
+        ),
+        Option(
+            "At the very end",
+            "A row of zeros would give a logit of 0, and here even that is not the smallest.",
+            value="end",
+        ),
+        Option("At the top: nothing holds it back", "A mean is never above all of its parts.", value="top"),
+    ),
+    proof=lambda: _rank_of_a_new_row(),
+)
+
 
 @functools.cache
 def _smollm2():
@@ -139,6 +221,23 @@ def _with_the_old_cache():
         out = model.generate(**inputs, cache=cache, max_new_tokens=12, do_sample=False)
     reply = tokenizer.decode(out[0, inputs.input_ids.shape[1] :])
     return "france" if "France" in reply and "Paris" in reply else "japan" if "Tokyo" in reply else reply
+
+
+@torch.no_grad()
+def _paris_after_a_space():
+    model, tokenizer = _smollm2()
+    chat = [message("user", FRANCE), message("assistant", "The capital of France is ")]
+    logits = model(**_wrapped(chat, continue_final_message=True).to(model.device)).logits[0, -1]
+    return logits.softmax(-1)[tokenizer(" Paris").input_ids[0]].item()
+
+
+@torch.no_grad()
+def _rank_of_a_new_row():
+    model, tokenizer = _smollm2()
+    hidden = model.model(**tokenizer("Hello", return_tensors="pt").to(model.device)).last_hidden_state[0, -1]
+    weight = model.get_output_embeddings().weight
+    share = (weight @ hidden > weight.mean(0) @ hidden).float().mean()
+    return "middle" if 0.25 < share < 0.75 else "top" if share < 0.01 else "end"
 
 
 def _marked_tokens():
@@ -368,7 +467,7 @@ quiz = [
         "You keep the cache between turns. What has to hold for the ids of the next prompt?",
         options=(
             Option("They begin with exactly the ids that the cache was made of", "If not, crop the cache to what they share.", right=True),
-            Option("Their text begins with the same text", "The same text may have other ids: sampled tokens need not be those that the tokenizer would choose."),
+            Option("Their text begins with the same characters", "The same text may have other ids: sampled tokens need not be those that the tokenizer would choose."),
             Option("They hold only the new turn", "generate() wants all of them; it skips what the cache holds."),
         ),
     ),

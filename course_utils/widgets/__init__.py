@@ -7,6 +7,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:  # what an editor and a type checker see of the names below
     from .beam_tree import BeamTree
     from .cache_growth import CacheGrowth
+    from .chat_tokens import ChatTokens
     from .core.widget import CourseWidget
     from .estimator_race import EstimatorRace
     from .gradient_link import GradientLink
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what an editor and a type checker see of the names below
 _HOME = {
     "BeamTree": "beam_tree",
     "CacheGrowth": "cache_growth",
+    "ChatTokens": "chat_tokens",
     "CourseWidget": "core.widget",
     "EstimatorRace": "estimator_race",
     "GradientLink": "gradient_link",
@@ -37,6 +39,7 @@ _HOME = {
 __all__ = [
     "BeamTree",
     "CacheGrowth",
+    "ChatTokens",
     "CourseWidget",
     "EstimatorRace",
     "GradientLink",

@@ -69,9 +69,9 @@ NextToken(model, tokenizer, "The capital of France is")
 # %%
 import torch
 
-inputs = tokenizer("The capital of France is", return_tensors="pt")
+inputs = tokenizer("The capital of France is", return_tensors="pt").to(model.device)
 with torch.no_grad():
-    logits = model(**inputs).logits[0, -1]  # (vocab,): one for each token that may come next
+    logits = model(**inputs).logits[0, -1].cpu()  # (vocab,): one for each token that may come next
 
 # %%
 from course_utils.plots import grouped_bars
@@ -185,7 +185,7 @@ Progress()
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
 # | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 33 |
-# | 11 | [How does a chat become one text?](11_chat.ipynb) | 45, exercises 28 |
+# | 11 | [How does a chat become one text?](11_chat.ipynb) | 65, exercises 28 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 #
 # Each lesson asks one question. Lessons 08 to 10 ask why no gradient comes back through `generate()`, and what to do

@@ -106,7 +106,7 @@ if os.environ.get("COURSE_MODEL") == "gpt2":
 # (batch, vocabulary, new) along the middle dimension. On a CPU, that sum over 49,152 numbers has a larger rounding
 # error:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 library = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
 print("equal within 0.001:", torch.allclose(chosen, library, atol=1e-3))
 exact = gathered([scores.double() for scores in output.scores], new)
@@ -129,7 +129,7 @@ print("finite processed scores at each step:", [scores.isfinite().sum().item() f
 # %%
 Predict(lesson.predict_processed)
 
-# %% tags=["answer"]
+# %% tags=["answer", "nbval-ignore-output"]
 print("surprise at each drawn token, from `scores` and from `logits`:")
 both = {"scores": -gathered(sampled.scores, drawn)[0], "logits": -gathered(sampled.logits, drawn)[0]}
 bars = {
@@ -375,7 +375,7 @@ print(f"by hand {(-log_probs.mean()).exp():.1f}, course_utils.scores {perplexity
 # has never read it, and compute the perplexity of each of its beginnings. One pass is enough: what follows a token
 # does not change its log probability. `cumsum` adds up to each index: 1, 2, 3 becomes 1, 3, 6.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 story = tokenizer(lesson.FERRY, return_tensors="pt").input_ids.to(model.device)
 each, scored = token_log_probs(model, story)  # scored: True where a token has a log probability
 sums = each[scored].cpu().cumsum(0)
@@ -568,7 +568,7 @@ bowl = tokenizer("I want to eat a big bowl of", return_tensors="pt").to(model.de
 search = model.generate(**bowl, **beams, max_new_tokens=6, eos_token_id=stops, **record)
 for ids_of_text, score in zip(search.sequences, search.sequences_scores, strict=True):
     print(f"{score:.2f}  {tokenizer.decode(ids_of_text, skip_special_tokens=True)}")
-search.beam_indices  # (sequences, new)
+search.beam_indices.cpu()  # (sequences, new)
 
 # %% [markdown]
 # Where does −1.30 come from? `search.scores` has four rows per step, one for each running beam, and a sequence may have

@@ -54,7 +54,8 @@ loss.backward()
 # between the weights and this number the path of the gradient was cut. Where? Here is the whole road, two steps long,
 # with the three places that we are going to find:
 #
-# ![From a weight to the loss of a generated text, with the three places where the gradient stops](images/three_cuts.svg)
+# ![From a weight to the loss of a generated text, with the three places where the gradient
+# stops](images/three_cuts.svg)
 
 # %% [markdown]
 # ## 2. The first cut: a decorator
@@ -100,7 +101,7 @@ print("the loss requires a gradient:", costs[recorded.sequences[:, 2:]].mean().r
 # NumPy array:
 
 # %% tags=["raises-exception"]
-recorded.logits[0].numpy()
+recorded.logits[0].cpu().numpy()
 
 # %% [markdown]
 # The message names the cure. `detach()` gives the same values without the record of where they came from. It is a cut
@@ -506,12 +507,13 @@ lines((8, 16, 32), sizes, "Kept for the backward pass", "new tokens", "MiB")
 # Generating keeps more, and the gap widens. Keys and values have the shape (batch, head, length, size). Which lengths
 # were kept for the 16 tokens?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for name, kept in kept_by[16].items():
     print(f"{name}:", sorted({shape[2] for shape, _ in kept if len(shape) == 4 and shape[2] > 1}))
 
 # %% [markdown]
-# Every step concatenates the cache into a new tensor, and each copy is kept. Hence the rule: **generate without
+# On a CPU, that is. (A GPU's attention keeps them in another shape.) Every step concatenates the cache into a new
+# tensor, and each copy is kept. Hence the rule: **generate without
 # gradients, then compute the log probabilities of the text with one forward pass.**
 #
 # "Without gradients" means `no_grad`, as `generate()` does it. The stricter `torch.inference_mode()` is a trap here:

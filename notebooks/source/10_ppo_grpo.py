@@ -691,7 +691,7 @@ lesson.check_grpo_loss(grpo_loss)
 # finds most bugs: **on a fresh draw, before any step, all ratios are 1, the loss is that of the advantages alone, and
 # the gradient is REINFORCE's, and not 0.**
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from course_utils import load
 from course_utils.masks import position_ids
 
@@ -703,7 +703,7 @@ torch.manual_seed(0)
 whole = model.generate(**batch, do_sample=True, top_k=0, max_new_tokens=8, num_return_sequences=4)
 answers = whole[:, batch.input_ids.shape[1] :]  # (8, 8)
 ends = (answers == tokenizer.eos_token_id).int()
-answer_mask = (ends.cumsum(1) - ends == 0).float()  # the first end counts, what follows does not
+answer_mask = (ends.cumsum(1) - ends == 0).float().cpu()  # the first end counts, what follows does not
 points = torch.tensor([float(text.count(",")) for text in tokenizer.batch_decode(answers)]).view(2, 4)
 print(points.tolist())
 

@@ -11,9 +11,9 @@
 # - say what ends a turn, and what takes that end away,
 # - encode a stranger's text so that it cannot open a turn of its own,
 # - keep the cache between turns, and say when you may not,
-# - label the assistant's tokens for training.
+# - label the assistant's tokens for training, and say why a new token is never drawn.
 #
-# *45 minutes, and another 28 for the exercises. You need: lessons 05 and 07.*
+# *65 minutes, and another 28 for the exercises. You need: lessons 05 and 07.*
 
 # %% [markdown]
 # ## 1. A question, and no answer
@@ -26,8 +26,8 @@ from transformers import DynamicCache
 
 from course_utils import load, needs_transformers
 from course_utils.lessons import lesson11 as lesson
-from course_utils.plots import grid, grouped_bars, lines
-from course_utils.widgets import Predict, Quiz, ScoredText
+from course_utils.plots import grid, grouped_bars, histogram, lines
+from course_utils.widgets import ChatTokens, Predict, Quiz, ScoredText
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`
 page = lesson.warnings_on_the_page()
@@ -119,6 +119,18 @@ lesson.check_render(render)
 # - The generation prompt is `<|im_start|>assistant` and a line break, without an end.
 
 # %% [markdown]
+# Other families write other frames. Here is the same conversation with two tokenizers: SmolLM2's, and a small one that
+# works like Llama 2's, made for this lesson. Change a role to `system`, add a message, type `<|im_end|>` into one.
+# Which tokens are trained on? (Tokens that the template writes without being told to stand under *template*.)
+
+# %%
+ChatTokens(model, {"SmolLM2": tokenizer, "as Llama 2": lesson.other_family()},
+           [{"role": "user", "content": question}, {"role": "assistant", "content": "Paris."}])  # fmt: skip
+
+# %% [markdown]
+# The second template has no default system message, marks the user's part only, and refuses any other role. That is why
+# a prompt made for one model is noise for another.
+#
 # From here on, `chat_text` is your function if it passed the check. Which tokens of such a text does the model expect,
 # and which surprise it? Point at a token:
 
@@ -149,14 +161,18 @@ grouped_bars(bars, "The next token", "probability in %")
 
 # %% [markdown]
 # Without it, the model writes the header itself, so greedy decoding often answers all the same, with the word
-# "assistant" in front. Now the other wrappings that one meets. Four questions each, and we look for the expected word
+# "assistant" in front. Now the other wrappings that one meets. Eight questions each, and we look for the expected word
 # in the reply:
 
 # %% tags=["nbval-ignore-output"]
 questions = {
     question: "Paris",
     "What is the capital of Japan?": "Tokyo",
+    "What is the capital of Germany?": "Berlin",
+    "How many days are in a week?": "7|seven",
     "Which planet is known as the Red Planet?": "Mars",
+    "What is the largest ocean on Earth?": "Pacific",
+    "What is the opposite of hot?": "cold",
     "What do bees make?": "honey",
 }
 
@@ -170,6 +186,7 @@ wrappings = {
     "another model's: [INST]": lambda text: f"[INST] {text} [/INST]",
     "template, no generation prompt": lambda text: chat_text(user(text), False),
     "template + generation prompt": lambda text: chat_text(user(text), True),
+    "the same, begun twice": lambda text: "<|im_start|>" + chat_text(user(text), True),
 }
 right = {}
 for name, wrap in wrappings.items():
@@ -178,17 +195,19 @@ for name, wrap in wrappings.items():
         inputs = tokenizer(wrap(text), return_tensors="pt").to(model.device)
         out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
         replies.append(tokenizer.decode(out[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
-    right[name] = {"right answers": sum(word in reply for word, reply in zip(questions.values(), replies))}
+    expected = zip(questions.values(), replies)
+    right[name] = {"right answers": sum(any(w in reply for w in word.split("|")) for word, reply in expected)}
     print(f"{name:31} {replies[0]!r}")
-grouped_bars(right, "Four questions, four wrappings", "of 4")
+grouped_bars(right, "Eight questions, five wrappings", "of 8")
 
 # %%
-assert right["as typed"]["right answers"] == 0 < right["template + generation prompt"]["right answers"]
+assert [one["right answers"] for one in right.values()] == [0, 0, 6, 7, 5]
 
 # %% [markdown]
-# **The result of this lesson:** with the wrong wrapping this model answers nothing, whatever the question. Our function
-# makes a text, and the tokenizer then makes ids of it; `apply_chat_template` does both at once. The two agree for this
-# tokenizer. They need not:
+# **The result of this lesson:** with the wrong wrapping this model answers nothing, whatever the question. And a single
+# token too many at the start costs two answers of seven. How does it get there? Our function makes a text, and the
+# tokenizer then makes ids of it; `apply_chat_template` does both at once. The two agree for this tokenizer. They need
+# not:
 
 # %%
 import copy
@@ -209,7 +228,42 @@ for name, ids in {
 
 # %% [markdown]
 # The first prompt begins twice, with no warning, and `skip_special_tokens=True` hides it when you print it. A text that
-# went through a template has its special tokens already: tokenize it with `add_special_tokens=False`.
+# went through a template has its special tokens already: tokenize it with `add_special_tokens=False`. How much does the
+# second begin token move the next token's distribution? The **total variation** is half the sum of all differences, 0
+# for equal distributions and 1 for those that share nothing:
+
+# %%
+once, twice = ([1] * extra + tokenizer(text).input_ids for extra in (0, 1))
+once, twice = (model(torch.tensor([ids], device=model.device)).logits[0, -1].softmax(-1).cpu() for ids in (once, twice))
+print(f"total variation {(once - twice).abs().sum() / 2:.2f}")
+for name, p in (("begun once", once), ("begun twice", twice)):
+    print(f"{name:12}", {tokenizer.decode(id): round(p[id].item(), 2) for id in p.topk(2).indices})
+
+# %% [markdown]
+# A shift of a few per cent, and the first two change places: a near tie has turned. The reply that begins with "L" is
+# the nonsense printed above.
+#
+# ### Begin its answer
+#
+# With `continue_final_message=True` the last message is left open, and the model goes on in it. One thing goes wrong
+# often:
+
+# %%
+Predict(lesson.predict_prefill)
+
+# %% tags=["answer"]
+print("the assistant's message goes on:")
+for begun in ("The capital of France is", "The capital of France is "):
+    open_chat = [*user(question), {"role": "assistant", "content": begun}]
+    inputs = tokenizer.apply_chat_template(open_chat, continue_final_message=True, return_tensors="pt").to(model.device)
+    p = model(**inputs).logits[0, -1].softmax(-1)[tokenizer(" Paris").input_ids[0]].item()
+    out = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    print(f"{begun!r:28} P(' Paris') {p:.2f}  {tokenizer.decode(out[0, inputs.input_ids.shape[1] :])!r}")
+
+# %% [markdown]
+# The space belongs to the word that follows (lesson 01). Do not end a prompt with one.
+#
+# ### A batch of chats
 #
 # One more trap. An argument that `apply_chat_template` does not know is handed on to the template, which ignores it. A
 # misspelt one is not reported, and neither is one that belongs to the tokenizer:
@@ -226,7 +280,19 @@ for name, options in {
 
 # %% [markdown]
 # Only the third call was heard: row 0 has its padding on the left, where `generate()` needs it (lesson 02), and row 1
-# ends with the generation prompt.
+# ends with the generation prompt. Each conversation of such a batch gets the reply that it gets alone:
+
+# %%
+written = model.generate(**batch.to(model.device), max_new_tokens=10, do_sample=False)[:, batch.input_ids.shape[1] :]
+for row, one in zip(written, pair):
+    alone = tokenizer.apply_chat_template(one, add_generation_prompt=True, return_tensors="pt").to(model.device)
+    by_itself = model.generate(**alone, max_new_tokens=10, do_sample=False)[0, alone.input_ids.shape[1] :]
+    assert torch.equal(row[: len(by_itself)], by_itself)
+    print(repr(tokenizer.decode(row, skip_special_tokens=True)))
+
+# %% [markdown]
+# The reply is what stands behind the prompt's *ids*, so cut there and decode then. Cutting the decoded text at the
+# length of the prompt's text fails once `skip_special_tokens=True` has taken the markers out of one and not the other.
 #
 # ## 4. Who ends a turn?
 #
@@ -282,9 +348,9 @@ for name, options in ways.items():
     print(f"{name:10} {len(forged[name])} ids, turn starts {forged[name].count(1)}, turn ends {forged[name].count(2)}")
 
 # %% [markdown]
-# As usual, there are three turns, one of them the stranger's own system turn. `sanitize_control_tokens=True` encodes
-# the markers in *contents* as letters: two turns, as it should be. `split_special_tokens` on the whole splits the frame
-# as well, and leaves no turn at all. We decode the first two:
+# As usual, there are three turns, one of them the stranger's own system turn. (The widget above frames such markers.)
+# `sanitize_control_tokens=True` encodes the markers in *contents* as letters: two turns, as it should be.
+# `split_special_tokens` on the whole splits the frame as well, and leaves no turn at all. We decode the first two:
 
 # %%
 Predict(lesson.predict_forged)
@@ -454,15 +520,101 @@ lesson.check_assistant_labels(assistant_labels)
 # - You leave it after an id 2, which is labelled.
 
 # %% [markdown]
+# ## 8. A token of your own
+#
+# Some want an end of turn, or a tool call, as a token that no text contains. It is added to the tokenizer in one line.
+# The model knows nothing of it:
+
+# %%
+own = copy.deepcopy(tokenizer)
+own.add_tokens(["<|turn_end|>"], special_tokens=True)
+new = own("<|turn_end|>").input_ids[0]
+larger, _ = load(device="cpu")  # a model of its own: on a GPU, the next cell would end the kernel's use of it
+print(new, "of", larger.get_input_embeddings().num_embeddings)
+
+# %% tags=["raises-exception"]
+larger(torch.tensor([[1, new]]))
+
+# %% [markdown]
+# This `IndexError` means: an id that the embeddings have no row for. (On a GPU it is the much less helpful "device-side
+# assert triggered".) The cure:
+
+# %%
+larger.resize_token_embeddings(len(own))
+hidden = larger.model(torch.tensor([tokenizer(prompt + "The capital of France is Paris.").input_ids])).last_hidden_state[0, -1]
+logits = larger.lm_head(hidden)
+tuple(logits.shape)
+
+# %%
+Predict(lesson.predict_new_row)
+
+# %% tags=["answer"]
+print(f"the new token's logit {logits[new]:.2f}, the mean of the others {logits[:new].mean():.2f}")
+print(f"its probability is below 1e-6: {logits.softmax(-1)[new].item() < 1e-6}")
+histogram(logits[:new].tolist(), "All logits after a finished answer", "logit", bins=60, marks={
+    "the new token": logits[new].item(), "<|im_end|>": logits[2].item()})  # fmt: skip
+
+# %% [markdown]
+# The new row is the mean of all rows, the output layer is tied to it and linear, so the new logit is the mean of all
+# logits. It is not drawn, not even by chance, and as an `eos_token_id` it ends nothing. A new token has to be
+# *trained*. If the rest is frozen, one vector is to be found, by logistic regression: the new token should follow a
+# finished answer, and nothing else.
+
+# %%
+taught = {
+    question: "The capital of France is Paris.",
+    "What color is the sky?": "The sky is blue.",
+    "How many days are in a week?": "There are seven days in a week.",
+    "Who wrote Hamlet?": "William Shakespeare wrote Hamlet.",
+    "What do cows drink?": "Cows drink water.",
+    "Name a fruit.": "An apple is a fruit.",
+}
+states, wanted = [], []
+for asked_first, answer in taught.items():
+    ids = tokenizer(chat_text([*user(asked_first), {"role": "assistant", "content": answer}], False)).input_ids[:-2]
+    states.append(larger.model(torch.tensor([ids])).last_hidden_state[0, -len(tokenizer(answer).input_ids) - 1 :])
+    wanted += [0.0] * (len(states[-1]) - 1) + [1.0]
+states, wanted = torch.cat(states), torch.tensor(wanted)  # (place, size), (place,)
+
+# %%
+others = larger.lm_head(states)[:, :new].logsumexp(-1)  # (place,), the competition
+row = larger.lm_head.weight[new].detach().clone().requires_grad_()
+optimizer = torch.optim.Adam([row], lr=0.05)
+for _ in range(100):
+    with torch.enable_grad():
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(states @ row - others, wanted)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+larger.lm_head.weight[new] = row.detach()  # the input's row as well: they are tied
+
+# %%
+inputs = tokenizer(chat_text(user("What is the opposite of hot?"), True), return_tensors="pt")
+out = larger.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=new)
+print(own.decode(out[0, inputs.input_ids.shape[1] :]))
+assert out[0, -1] == new
+
+# %% [markdown]
+# A question that it was not trained on, and the new token ends the reply. SmolLM2 itself has tokens that look as if
+# nobody had ever trained them: their vectors all but coincide.
+
+# %%
+W = model.get_input_embeddings().weight
+twins = ((W - W[7]).norm(dim=1) < 0.1).nonzero().flatten().tolist()
+print(len(twins), "of", len(W), "rows:", tokenizer.convert_ids_to_tokens(twins))
+
+# %% [markdown]
 # ## Recap
 #
 # - An instruct model expects turns. A bare question is a turn that is not over, and the model ends it.
-# - The template writes the turns, the generation prompt opens the assistant's. Special tokens are in the text already, so
-#   tokenize it with `add_special_tokens=False`, or let `apply_chat_template` do it.
-# - `generate()` stops at the ids of its generation config, and does not ask the tokenizer. A repetition penalty can take the end away.
+# - The template writes the turns, the generation prompt opens the assistant's. Special tokens are in the text already,
+#   so tokenize it with `add_special_tokens=False`, or let `apply_chat_template` do it.
+# - `generate()` stops at the ids of its generation config, and does not ask the tokenizer. A repetition penalty can
+#   take the end away.
 # - A user's text may contain markers. Only ids show it.
 # - A cache may be kept as long as the new ids begin with the old ones. Nobody checks.
 # - Train on the assistant's tokens and on the ends of its turns.
+# - A new token needs a row, and the row needs training: untrained, its logit is the mean of all.
 
 # %%
 Quiz(lesson.quiz)

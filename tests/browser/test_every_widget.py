@@ -20,6 +20,7 @@ from course_utils.gradients import ESTIMATORS, Problem, random_rewards, toy_mode
 from course_utils.widgets import (
     BeamTree,
     CacheGrowth,
+    ChatTokens,
     EstimatorRace,
     GradientLink,
     MaskView,
@@ -114,6 +115,22 @@ unmeasured = functools.partial(cache_growth, measured=False)
 not_run = functools.partial(estimator_race, run=False)
 
 
+def refused_chat(page):
+    page.get_by_label("Message 1", exact=True).fill("word " * 500)
+    page.locator(".course-wrong:not(:empty)").wait_for()
+
+
+def chat_tokens(**options):
+    model, tokenizer = small_chat()
+    chat = [{"role": "user", "content": "Hi<|im_end|>"}, {"role": "assistant", "content": "Hello!"}]
+    return ChatTokens(model, {"one": tokenizer, "no template": gpt2()}, chat, **options)
+
+
+@functools.cache
+def small_chat():
+    return tiny_gpt2(200, 49152), load_tokenizer("smollm2-135m")
+
+
 def mask_view():
     return MaskView(tiny_of_four_layers(), gpt2(), SENTENCES)
 
@@ -206,6 +223,10 @@ SAMPLES = {
         "empty": Sample(unmeasured),
         "measured": Sample(cache_growth),
         "running": Sample(unmeasured, press_while_busy("Measure")),
+    },
+    "ChatTokens": {
+        "live": Sample(chat_tokens, lambda page: page.locator("button.chat-tokens-alarm").focus()),
+        "refused": Sample(chat_tokens, refused_chat),
     },
     "EstimatorRace": {
         "empty": Sample(not_run),

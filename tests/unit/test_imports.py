@@ -20,7 +20,7 @@ FLOORS = (
     ("gradients", "scores", "sampling", "divergence", "cache_size"),
     ("objectives",),
     ("advantages", "relaxations", "continuation"),
-    ("masks", "tokens", "texts"),
+    ("masks", "tokens", "texts", "chats"),
     ("checks",),
     ("models",),
     ("inputs",),

@@ -3,8 +3,7 @@
 A decode step reads every weight once, so no batch of one can be faster than the memory: bytes of the weights
 and of the cache over the bytes that this machine reads in a second, measured with the step's own operation, a
 matrix times a vector. The ways take turns, a round each; medians of tokens a second and of the share of the
-limit. `--compile` adds the compiled static cache, which takes a minute to compile; `--graph`, on CUDA, the same
-step as one recorded graph.
+limit. `--compile` adds the compiled static cache, which takes a minute to compile.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import time
 
 import torch
 from tqdm import tqdm
-from transformers import StaticCache
+from transformers import CompileConfig, DynamicCache
 
 from course_utils import load
 
@@ -29,7 +28,6 @@ def main():
     parser.add_argument("--threads", type=int, help="threads of torch (as many as it takes)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--graph", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -53,9 +51,6 @@ def main():
         "static cache": lambda: model.generate(**inputs, **static, disable_compile=True),
         "a loop of one's own": lambda: own_loop(model, inputs.input_ids, options.tokens),
     }
-    if options.graph and device.type == "cuda":
-        step = recorded(model, inputs.input_ids, length + options.tokens)
-        ways["recorded graph"] = lambda: step(options.tokens)
     if options.compile:
         ways["static, compiled"] = lambda: compiled(model, inputs, static)
 
@@ -64,7 +59,9 @@ def main():
     for name, way in ways.items():
         start = time.perf_counter()
         same = torch.equal(way(), expected)
-        print(f"{name:20} first call {time.perf_counter() - start:5.1f} s, ids {'equal' if same else 'differ'}")
+        print(
+            f"{name:20} first call {time.perf_counter() - start:5.1f} s, ids {'equal' if same else 'differ'}"
+        )
     for _ in tqdm(range(options.rounds), desc="rounds", unit="round"):
         for name, way in ways.items():
             synchronise(device)
@@ -79,7 +76,10 @@ def main():
     for name, runs in seconds.items():
         rates = [options.tokens / run for run in runs]
         median = statistics.median(rates)
-        print(f"{name:20} {median:8.1f} tokens/s ({min(rates):.1f} to {max(rates):.1f})  {median / best:.3f} of it")
+        print(
+            f"{name:20} {median:8.1f} tokens/s ({min(rates):.1f} to {max(rates):.1f})"
+            f"  {median / best:.3f} of the limit"
+        )
 
 
 def synchronise(device):
@@ -104,69 +104,20 @@ def bandwidth(device, dtype):
 
 @torch.no_grad()
 def own_loop(model, ids, tokens):
-    output, sequence = model(ids, use_cache=True), ids
+    cache, sequence = DynamicCache(config=model.config), ids
+    output = model(ids, cache=cache)
     for _ in range(tokens):
         chosen = output.logits[:, -1].argmax(-1, keepdim=True)
         sequence = torch.cat([sequence, chosen], dim=1)
         if sequence.shape[1] < ids.shape[1] + tokens:
-            output = model(chosen, cache=output.past_key_values)
+            output = model(chosen, cache=cache)
     return sequence
 
 
 def compiled(model, inputs, static):
-    from transformers import CompileConfig
-
     config = CompileConfig()
     config._compile_all_devices = True  # a CPU compiles only when it is told so
     return model.generate(**inputs, **static, compile_config=config)
-
-
-@torch.no_grad()
-def recorded(model, ids, total):
-    """One decode step as a CUDA graph; returns a function of the number of new tokens.
-
-    Choosing the token and moving the place are part of the graph: the processor says only "again".
-    """
-    cache = StaticCache(config=model.config, max_cache_len=total)
-    logits = model(ids, cache=cache).logits
-    token = torch.zeros(1, 1, dtype=torch.long, device=ids.device)
-    place = torch.zeros(1, dtype=torch.long, device=ids.device)
-    columns = torch.arange(total, device=ids.device)
-
-    def step():
-        mask = (columns <= place)[None, None, None]  # (1, 1, 1, total)
-        output = model(token, cache=cache, position_ids=place[None], attention_mask=mask)
-        token.copy_(output.logits[:, -1].argmax(-1, keepdim=True))
-        place.add_(1)
-
-    def begin():
-        cache.reset()
-        logits = model(ids, cache=cache).logits
-        token.copy_(logits[:, -1].argmax(-1, keepdim=True))
-        place.fill_(ids.shape[1])
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            begin()
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    begin()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    del logits
-
-    def run(tokens):
-        begin()
-        chosen = [token.clone()]
-        for _ in range(tokens - 1):
-            graph.replay()
-            chosen.append(token.clone())
-        return torch.cat([ids, *chosen], dim=1)
-
-    return run
 
 
 if __name__ == "__main__":

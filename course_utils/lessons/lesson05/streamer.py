@@ -42,7 +42,7 @@ def check_streamer(answer):
                 ([100 * p for p in want], "These are percentages. Store a number from 0 to 1."),
                 ((1 - torch.tensor(want)).tolist(), "This is the probability of all other tokens together."),
                 (probs.max(-1).values.tolist() if arguments.get("do_sample") else None, "This is the largest probability, which a sampled token need not have. Look up the probability of the token that `put` is given."),
-                (lambda got: got[1:] == [probs[step, new[step + 1]].item() for step in range(5)], "Each probability comes from the step before its token's."),
+                (lambda got: torch.allclose(torch.tensor(got[1:]), torch.tensor([probs[step, new[step + 1]].item() for step in range(5)]), rtol=1e-4), "Each probability comes from the step before its token's."),
             ],
             tolerance=1e-4,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from ..core.widget import CourseWidget
 
 _HERE = Path(__file__).parent
 _MOST_MESSAGES, _MOST_TOKENS = 12, 400
-_FOLLOWERS = 4  # of each of the two distributions
+_FOLLOWERS, _HARDLY = 4, 0.005  # of each of the two distributions; what is less likely is left out
 
 
 class ChatTokens(CourseWidget):
@@ -131,7 +131,10 @@ class ChatTokens(CourseWidget):
         for asked in (False, True):
             ids = [token.id for token in chat_tokens(tokenizer, messages, asked, way)]
             both.append(self._probabilities(ids))
-        likeliest = {id: None for probs in both for id in probs.topk(_FOLLOWERS).indices.tolist()}
+        likeliest = {}  # ids in order, each once
+        for probs in both:
+            top = probs.topk(_FOLLOWERS).indices.tolist()
+            likeliest |= {id: None for id in top if probs[id] > _HARDLY or id == top[0]}
         return [
             [token_label(tokenizer, id), *(round(probs[id].item(), 4) for probs in both)] for id in likeliest
         ]
@@ -140,10 +143,12 @@ class ChatTokens(CourseWidget):
         rows = self._model.get_input_embeddings().num_embeddings
         if max(ids) >= rows:
             raise CourseError(
-                f"The conversation has the id {max(ids):,}, and the model has {rows:,} rows, 0 to {rows - 1:,}. "
-                "Type model.resize_token_embeddings(len(tokenizer))."
+                f"The conversation has the id {max(ids):,}, and the model has {rows:,} rows, 0 to "
+                f"{rows - 1:,}. Type model.resize_token_embeddings(len(tokenizer))."
             )
-        check_length(len(ids), position_limit(self._model), "the conversation", "the model has {most} positions")
+        check_length(
+            len(ids), position_limit(self._model), "the conversation", "the model has {most} positions"
+        )
         with torch.no_grad():
             logits = self._model(torch.tensor([ids], device=self._model.device), use_cache=False).logits
         return logits[0, -1].float().softmax(-1).cpu()
@@ -154,14 +159,21 @@ class ChatTokens(CourseWidget):
         for token in column["tokens"]:
             turns.setdefault((token["turn"], token["role"]), []).append(token)
         return [
-            (role, " ".join(isolated(t["text"]) for t in tokens), len(tokens), sum(t["target"] for t in tokens))
+            (
+                role,
+                " ".join(isolated(t["text"]) for t in tokens),
+                len(tokens),
+                sum(t["target"] for t in tokens),
+            )
             for (_, role), tokens in turns.items()
         ]
 
     def summary(self) -> str:
         lines = []
         for one in self.shown["columns"]:
-            lines.append(f"{one['name']}: {_count(len(one['tokens']), 'token')}, {_count(one['targets'], 'target')}")
+            lines.append(
+                f"{one['name']}: {_count(len(one['tokens']), 'token')}, {_count(one['targets'], 'target')}"
+            )
             lines += [f"  {role}: {tokens}" for role, tokens, *_ in self._rows(one)] or [f"  {one['wrong']}"]
         lines.append("next token, without and with the generation prompt")
         lines += [f"  {isolated(text)}  {a:.2f}  {b:.2f}" for text, a, b in self.shown["next"]]
@@ -204,5 +216,3 @@ def _column(name, tokenizer, tokens):
 
 def _count(number, noun):
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-

@@ -9,6 +9,15 @@ const WAYS = {
   apart: "contents encoded apart",
 };
 
+// Of the legend's examples, in its order.
+const LOOKS = [
+  "chat-tokens-content",
+  "chat-tokens-frame",
+  "chat-tokens-frame chat-tokens-special",
+  "chat-tokens-content chat-tokens-target",
+  "chat-tokens-content chat-tokens-special chat-tokens-alarm",
+];
+
 function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
@@ -118,7 +127,12 @@ function column() {
       if (last === null || token.turn !== last.turn || token.role !== last.role) {
         row = element("div", { class: "chat-tokens-row" });
         turns.append(
-          element("div", { class: "chat-tokens-turn" }, element("span", { class: "chat-tokens-role" }, token.role), row),
+          element(
+            "div",
+            { class: "chat-tokens-turn" },
+            element("span", { class: "chat-tokens-role" }, token.role),
+            row,
+          ),
         );
       }
       row.append(chip(token, at === 0));
@@ -264,14 +278,20 @@ function render({ model, el }) {
 
   take();
   if (!live) say("A saved view: point at a token. To type another conversation, run this cell.");
-  const legend = ["what a role says", "the frame", "special token", "training target"].map((text, at) =>
+  const legend = [
+    "what a role says",
+    "the frame",
+    "special token",
+    "training target",
+    "marker in a text",
+  ].map((text, at) =>
     element(
       "span",
       {},
       element(
         "span",
         {
-          class: `chat-tokens-chip chat-tokens-assistant ${["chat-tokens-content", "chat-tokens-frame", "chat-tokens-frame chat-tokens-special", "chat-tokens-content chat-tokens-target"][at]}`,
+          class: `chat-tokens-chip chat-tokens-assistant ${LOOKS[at]}`,
           "aria-hidden": "true",
         },
         "ab",

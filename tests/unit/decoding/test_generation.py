@@ -170,12 +170,16 @@ def test_a_processor_that_works_in_place_changes_neither_logits_nor_earlier_stag
 
 def test_finished_rows_are_filled_up_and_say_why():
     kwargs = {"max_new_tokens": 8, "eos_token_id": ENDS, **SAMPLED}
-    torch.manual_seed(2)
-    expected = model_of("Llama").generate(**prompts(), **kwargs)
-    torch.manual_seed(2)
-    steps = list(decoding := decode_steps(model_of("Llama"), prompts(), **kwargs))
-    same(decoding.sequences, expected)
-    assert len({step.finished.tolist().count(True) for step in steps}) > 2  # they do not end together
+    for seed in range(2, 22):  # CUDA draws other numbers
+        torch.manual_seed(seed)
+        expected = model_of("Llama").generate(**prompts(), **kwargs)
+        torch.manual_seed(seed)
+        steps = list(decoding := decode_steps(model_of("Llama"), prompts(), **kwargs))
+        same(decoding.sequences, expected)
+        if len({step.finished.tolist().count(True) for step in steps}) > 2:
+            break
+    else:
+        raise AssertionError("with every seed the rows ended together")
     already = [False] * 3
     for step in steps:
         for row, token in enumerate(step.next_tokens.tolist()):
