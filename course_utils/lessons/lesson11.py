@@ -141,38 +141,23 @@ predict_prefill = Prediction(
     "11/predict-prefill",
     "The assistant's message begins with `The capital of France is`, and the model continues it with ` Paris`, at 95 %. Now it begins with `The capital of France is `, a space at the end. What is the probability of ` Paris` as the next token?",
     options=(
-        Option(
-            "About the same", "The text is the same to us. To the model the space has been written already."
-        ),
-        Option(
-            "Nearly 0",
-            "The space belongs to the next word's token, and it is taken: ` Paris` would be a second space.",
-            right=True,
-        ),
+        Option("About the same", "The text is the same to us. To the model the space has been written already."),
+        Option("Nearly 0", "The space belongs to the next word's token, and it is taken: ` Paris` would be a second space.", right=True, value="nearly 0"),
         Option("About half", "There is no half way: `Paris` without a space in front is another token."),
     ),
-    proof=lambda: 1 if _paris_after_a_space() < 0.01 else 0,
-)
+    proof=lambda: "nearly 0" if _paris_after_a_space() < 0.02 else "more",
+)  # fmt: skip
 
 predict_new_row = Prediction(
     "11/predict-new-row",
     "A new token gets a row in the embeddings, by default the mean of all rows. The output layer is tied to it. Where among all 49,153 logits does the new token's logit lie?",
     options=(
-        Option(
-            "About the middle",
-            "A logit is a product with the row, so the mean row gives the mean of all logits.",
-            right=True,
-            value="middle",
-        ),
-        Option(
-            "At the very end",
-            "A row of zeros would give a logit of 0, and here even that is not the smallest.",
-            value="end",
-        ),
+        Option("About the middle", "A logit is a product with the row, so the mean row gives the mean of all logits.", right=True, value="middle"),
+        Option("At the very end", "A row of zeros would give a logit of 0, and here even that is not the smallest.", value="end"),
         Option("At the top: nothing holds it back", "A mean is never above all of its parts.", value="top"),
     ),
     proof=lambda: _rank_of_a_new_row(),
-)
+)  # fmt: skip
 
 
 @functools.cache

@@ -240,7 +240,7 @@ for name, p in (("begun once", once), ("begun twice", twice)):
     print(f"{name:12}", {tokenizer.decode(id): round(p[id].item(), 2) for id in p.topk(2).indices})
 
 # %% [markdown]
-# A shift of a few per cent, and the first two change places: a near tie has turned. The reply that begins with "L" is
+# A shift of a tenth, and another token comes first: a near tie has turned. The reply that begins with "L" is
 # the nonsense printed above.
 #
 # ### Begin its answer

@@ -9,7 +9,7 @@ from prove import prove_exercise, prove_questions
 
 
 def test_questions():
-    assert len(prove_questions(lesson11)) == 5
+    assert len(prove_questions(lesson11)) == 7
 
 
 # ---- exercise 1 --------------------------------------------------------------------------------------
