@@ -98,7 +98,16 @@ LESSONS = (
         "11",
         "How does a chat become one text?",
         exercises="render encode-safely assistant-labels",
-        predictions="predict-silence predict-header predict-forged predict-cache predict-mask",
+        predictions="predict-silence predict-header predict-prefill predict-forged predict-cache predict-mask "
+        "predict-new-row",
         quiz="quiz-empty quiz-twice quiz-end quiz-keep",
+    ),
+    _lesson(
+        "12",
+        "Is it a bug, or rounding?",
+        exercises="step first-flip verdict safe-probs",
+        predictions="predict-row predict-deterministic predict-distinct predict-column predict-double "
+        "predict-greedy-nan predict-seed",
+        quiz="quiz-batch quiz-words quiz-nan quiz-seed",
     ),
 )

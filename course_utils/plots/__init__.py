@@ -6,7 +6,7 @@ alternative text made from the same numbers. Pictures of numbers are in `numbers
 """
 
 from .figure import COLORS, Figure
-from .numbers import dots, grouped_bars, heatmap, histogram, lines, targets
+from .numbers import dots, grouped_bars, heatmap, histogram, lines, slopes, targets
 from .structure import arrows, circles, grid, number_lines, tree
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "histogram",
     "lines",
     "number_lines",
+    "slopes",
     "targets",
     "tree",
 ]

@@ -1,8 +1,9 @@
-"""Pictures of numbers: bars, curves, dots with errors, shots at a target, a histogram, a heatmap."""
+"""Pictures of numbers: bars, curves, slopes, dots with errors, shots at a target, a histogram, a heatmap."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from math import hypot, isfinite
 
@@ -59,6 +60,35 @@ def lines(
     for name, heights in values.items():
         at = ", ".join(f"{heights[index]:.2f} at {places[index]:g}" for index in chosen)
         texts.append(f"{name}: from {min(heights):.2f} to {max(heights):.2f}; {at}")
+    return finished(canvas, "\n".join(texts))
+
+
+def slopes(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    columns: Sequence[str],
+    title: str,
+    unit: str,
+    floor: float = 1e-15,
+) -> Figure:
+    """How quantities fall from column to column, on a logarithmic axis; a colour, a dash and a mark a group.
+
+    groups: from a group's name to a mapping from a quantity's name to its numbers, one a column, 0 or above
+    title:  what the picture shows; unit: the label of the axis; floor: where 0 and what is less is drawn
+    The alternative text has the power of ten of each number.
+    """
+    canvas, axes = new_canvas(3.6)
+    texts = [f"{title} ({unit}; {', '.join(columns)})"]
+    for number, (group, rows) in enumerate(groups.items()):
+        for count, (name, values) in enumerate(rows.items()):
+            heights = [max(value, floor) for value in values]
+            look = {"color": COLORS[(5, 0)[number % 2]], "linestyle": DASHES[number], "markersize": 4}
+            label = group if count == 0 else None
+            axes.plot(columns, heights, marker="os"[number % 2], label=label, **look)
+            powers = [f"1e{round(math.log10(value)):d}" if value > floor else "0" for value in values]
+            texts.append(f"{group}, {name}: {', '.join(powers)}")
+    axes.set_yscale("log")
+    _label(axes, title, "", unit)
+    axes.legend(frameon=False)
     return finished(canvas, "\n".join(texts))
 
 

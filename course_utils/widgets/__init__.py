@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what an editor and a type checker see of the names below
     from .scored_text import ScoredText
     from .stepper import Stepper
     from .token_chips import TokenChips
+    from .two_runs import TwoRuns
 
 _HOME = {
     "BeamTree": "beam_tree",
@@ -34,6 +35,7 @@ _HOME = {
     "ScoredText": "scored_text",
     "Stepper": "stepper",
     "TokenChips": "token_chips",
+    "TwoRuns": "two_runs",
 }
 
 __all__ = [
@@ -51,5 +53,6 @@ __all__ = [
     "ScoredText",
     "Stepper",
     "TokenChips",
+    "TwoRuns",
 ]
 __getattr__, __dir__ = lazy_names(globals(), _HOME)

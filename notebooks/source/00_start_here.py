@@ -184,8 +184,9 @@ Progress()
 # | 07 | [How likely was that?](07_scores.ipynb) | 60, exercises 35 |
 # | 08 | [Why does argmax break gradients?](08_argmax.ipynb) | 50, exercises 25 |
 # | 09 | [How do you train through generation, then?](09_training.ipynb) | 75, exercises 30 |
-# | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 33 |
+# | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 35 |
 # | 11 | [How does a chat become one text?](11_chat.ipynb) | 65, exercises 28 |
+# | 12 | [Is it a bug, or rounding?](12_rounding.ipynb) | 50, exercises 34 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 #
 # Each lesson asks one question. Lessons 08 to 10 ask why no gradient comes back through `generate()`, and what to do

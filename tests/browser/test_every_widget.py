@@ -31,6 +31,7 @@ from course_utils.widgets import (
     ScoredText,
     Stepper,
     TokenChips,
+    TwoRuns,
 )
 from tiny import tiny_gpt2
 
@@ -210,6 +211,10 @@ def stepper_of_many_stages():
     return widget
 
 
+def two_runs():
+    return TwoRuns(tiny_llama(), gpt2(), "My dog is", new_tokens=5)
+
+
 def token_chips(text="Hello world, naïve <|endoftext|> \u30f4"):
     return TokenChips(text, {"GPT-2": gpt2(), "again": gpt2()})
 
@@ -270,6 +275,10 @@ SAMPLES = {
         "refused": Sample(stepper, refused("Prompts", "", then="Start")),
         "many stages": Sample(stepper_of_many_stages),
         "the next of many stages": Sample(stepper_of_many_stages, press("Step")),
+    },
+    "TwoRuns": {
+        "live": Sample(two_runs),
+        "refused": Sample(two_runs, refused("Prompt", "word " * 500)),
     },
     "TokenChips": {
         "live": Sample(token_chips),

@@ -16,7 +16,7 @@ FLOORS = (
     ("library",),
     ("decoding",),
     # The subjects.
-    ("training", "gradient_chain", "plots"),
+    ("training", "gradient_chain", "plots", "rounding"),
     ("gradients", "scores", "sampling", "divergence", "cache_size"),
     ("objectives",),
     ("advantages", "relaxations", "continuation"),

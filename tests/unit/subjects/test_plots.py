@@ -13,6 +13,7 @@ from course_utils.plots import (
     histogram,
     lines,
     number_lines,
+    slopes,
     targets,
     tree,
 )
@@ -26,6 +27,16 @@ def test_alternative_text_holds_every_number():
         "One sentence (tokens)",
         "English      A 13  B 14.5",
         "<b>Hindi</b> A 139  B 0",
+    ]
+
+
+def test_slopes_say_powers_of_ten_and_draw_zero_at_the_floor():
+    groups = {"bug": {"one": [0.4, 0.02, 0.02]}, "rounding": {"again": [0.0, 3e-5, 1e-20]}}
+    figure = slopes(groups, ["a", "b", "c"], "Left", "difference")
+    assert repr(figure).splitlines() == [
+        "Left (difference; a, b, c)",
+        "bug, one: 1e0, 1e-2, 1e-2",
+        "rounding, again: 0, 1e-5, 0",
     ]
 
 
