@@ -110,4 +110,11 @@ LESSONS = (
         "predict-greedy-nan predict-seed",
         quiz="quiz-batch quiz-words quiz-nan quiz-seed",
     ),
+    _lesson(
+        "13",
+        "What is left when PyTorch is gone?",
+        exercises="generate draw bytes",
+        predictions="predict-one-tensor predict-dice predict-four-bits predict-faster",
+        quiz="quiz-mask quiz-speed quiz-bits",
+    ),
 )

@@ -187,6 +187,7 @@ Progress()
 # | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 35 |
 # | 11 | [How does a chat become one text?](11_chat.ipynb) | 65, exercises 28 |
 # | 12 | [Is it a bug, or rounding?](12_rounding.ipynb) | 50, exercises 34 |
+# | 13 | [What is left when PyTorch is gone?](13_without_pytorch.ipynb) | 45, exercises 34 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 #
 # Each lesson asks one question. Lessons 08 to 10 ask why no gradient comes back through `generate()`, and what to do

@@ -22,6 +22,7 @@ FLOORS = (
     ("advantages", "relaxations", "continuation"),
     ("masks", "tokens", "texts", "chats"),
     ("checks",),
+    ("portable",),
     ("models",),
     ("inputs",),
     ("releases",),
