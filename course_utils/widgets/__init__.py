@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # what an editor and a type checker see of the names below
     from .cache_growth import CacheGrowth
     from .core.widget import CourseWidget
     from .estimator_race import EstimatorRace
+    from .find_message import FindMessage
     from .gradient_link import GradientLink
     from .mask_view import MaskView
     from .next_token import NextToken
@@ -23,6 +24,7 @@ _HOME = {
     "CacheGrowth": "cache_growth",
     "CourseWidget": "core.widget",
     "EstimatorRace": "estimator_race",
+    "FindMessage": "find_message",
     "GradientLink": "gradient_link",
     "MaskView": "mask_view",
     "NextToken": "next_token",
@@ -39,6 +41,7 @@ __all__ = [
     "CacheGrowth",
     "CourseWidget",
     "EstimatorRace",
+    "FindMessage",
     "GradientLink",
     "MaskView",
     "NextToken",

@@ -15,7 +15,7 @@ MESSAGES: tuple[Message, ...] = tuple(
 
 
 def phrases(entry: Message) -> tuple[str, ...]:
-    """What an entry is found by: its message, its title, and how it is put elsewhere. A symptom has no message."""
+    """What an entry is found by: its message, if it has one, its title, and how it is put elsewhere."""
     return (*([] if entry.kind == "symptom" else [entry.says]), entry.title, *entry.asked)
 
 

@@ -1,9 +1,10 @@
 """What an entry on a message holds, and the names that its code may use."""
 
+import textwrap
 from dataclasses import dataclass
 
 # The appendix runs these lines in its first cells; every entry's code builds on their names.
-SETUP = '''
+SETUP = """
 import copy
 
 import torch
@@ -15,7 +16,7 @@ model, tokenizer = load("smollm2-135m", device="cpu")
 small, gpt2 = load("tiny-gpt2", device="cpu")  # random weights; GPT-2's tokenizer
 ids = gpt2("My dog is", return_tensors="pt").input_ids  # (1, 3)
 question = [{"role": "user", "content": "What is the capital of France?"}]
-'''.strip()
+""".strip()
 
 KINDS = {
     "error": "an exception, with its type",
@@ -69,6 +70,10 @@ class Message:
     lesson: str
     section: str
     asked: tuple = ()
+
+    def __post_init__(self):
+        for name in ("raises", "cured"):  # written indented, between triple quotes
+            object.__setattr__(self, name, textwrap.dedent(getattr(self, name)).strip())
 
     @property
     def anchor(self) -> str:

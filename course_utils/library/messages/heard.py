@@ -32,7 +32,11 @@ def told(code: str, names: dict) -> tuple[list[str], str]:
     names: dict, the names that the code may use; it may add to them
     """
     printed, error = io.StringIO(), ""
-    with _collected() as texts, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        _collected() as texts,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         try:
             exec(code, names)
         except Exception as raised:

@@ -13,6 +13,7 @@ from .find import FITS
 from .verify import message, problem
 
 _LONGEST = 200_000  # characters of a pasted text
+_A_NAME = 'Is a name missing? library.where("name") has the names of older code.'
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Explanation:
         if self.fits:
             return []
         if not self.entries:
-            return ["No message here has any of these words."]
-        return ["No message here fits. These have the most words in common:"]
+            return [f"No message here has any of these words. {_A_NAME}"]
+        return [f"No message here fits closely. {_A_NAME} Nearest to it:"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Messages:
         return f"checked {self.problems.count('')} of {len(self)} against transformers {self.version}"
 
     def __repr__(self):
-        lines = [f"{'✘' if wrong else '✔'} {e.title}{f': {wrong}' if wrong else ''}" for e, wrong in self._pairs()]
+        lines = [
+            f"{'✘' if wrong else '✔'} {e.title}{f': {wrong}' if wrong else ''}" for e, wrong in self._pairs()
+        ]
         return "\n".join([self.summary, *lines])
 
     def _repr_html_(self):
@@ -70,7 +73,8 @@ class Messages:
             for e, wrong in self._pairs()
         )
         heads = "".join(f'<th scope="col">{head}</th>' for head in ("", "Message", "About"))
-        return f"<p>{html.escape(self.summary)}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"<p>{html.escape(self.summary)}</p>{table}"
 
     def _pairs(self):
         return zip(self.entries, self.problems, strict=True)
@@ -86,13 +90,16 @@ def explain(text: str) -> Explanation:
     Raises CourseError for what is no text, or an empty one.
     """
     if not isinstance(text, str):
-        given = f"an exception, {type(text).__name__}" if isinstance(text, BaseException) else type(text).__name__
+        given = (
+            f"an exception, {type(text).__name__}" if isinstance(text, BaseException) else type(text).__name__
+        )
         raise CourseError(f"explain() takes the message as text, and got {given}. Write explain(str(...)).")
     if not text.strip():
         raise CourseError('The text is empty. Paste a message between quotes: explain("""...""").')
     if len(text) > _LONGEST:
         raise CourseError(
-            f"The text has {len(text):,} characters, and at most {_LONGEST:,} are searched. Paste the traceback's end."
+            f"The text has {len(text):,} characters, and at most {_LONGEST:,} are searched. "
+            "Paste the traceback's end."
         )
     found = finder().best(text)
     if not found or found[0][1] < FITS:
@@ -101,7 +108,7 @@ def explain(text: str) -> Explanation:
     return Explanation(tuple(MESSAGES[i] for i, score in found if score >= max(FITS, 0.75 * best)), True)
 
 
-def messages(group: str | None = None) -> Messages:
+def all_messages(group: str | None = None) -> Messages:
     """All messages, or one group's, each brought about and cured now: some 20 seconds for all.
 
     group: None or one of "padding", "mask", "arguments", "output", "sampling", "cache", "chat", "tokens",
