@@ -1,4 +1,4 @@
-"""Looking into the installed transformers: its source with notes, what became of old names, what messages mean.
+"""Looking into the installed transformers: its source, what became of old names, what messages mean.
 
     from course_utils import library
 

@@ -44,7 +44,7 @@ class Finder:
         ]
 
     def best(self, text: str, most: int = 3) -> list[tuple[int, float]]:
-        """The things that fit best, (index, score), best first: list. Without a common word they are left out."""
+        """The things that fit best, (index, score), best first, but for those without a common word: list."""
         ranked = sorted(enumerate(self.scores(text)), key=lambda pair: -pair[1])
         return [(index, score) for index, score in ranked[:most] if score > 0]
 

@@ -21,7 +21,7 @@ TRAINING = (
             grown = load_tokenizer("gpt2")
             grown.add_special_tokens({"pad_token": "<pad>"})
             larger = copy.deepcopy(small)
-            larger.resize_token_embeddings(len(grown))
+            larger.resize_token_embeddings(len(grown), mean_resizing=False)  # without it, the log says how the row begins
             print(tuple(larger(**grown(["My dog is", "Hi"], padding=True, return_tensors="pt")).logits.shape))
         """,
         lesson="02_padding",
@@ -193,6 +193,26 @@ TRAINING = (
         cured="""
             logits, labels = small(ids).logits[:, :-1], ids[:, 1:]
             print(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).isfinite().item())
+        """,
+        lesson="04_forward_pass",
+        section="Which token is a row of logits about?",
+    ),
+    Message(
+        key="loss-type",
+        group="loss",
+        kind="warning",
+        title="The loss has no type",
+        says="`loss_type=…` was set in the config but it is unrecognized. Using the default loss: `ForCausalLMLoss`.",
+        raises="""
+            fresh, _ = load("tiny-gpt2", device="cpu")
+            fresh(ids, labels=ids).loss
+        """,
+        cause="Which loss is meant is read off the name of the model's class, and `GPT2LMHeadModel` does not end in `ForCausalLM`. The default is the right one.",
+        cure="Harmless. Name the type, and it is quiet.",
+        cured="""
+            fresh, _ = load("tiny-gpt2", device="cpu")
+            fresh.loss_type = "ForCausalLM"
+            print(fresh(ids, labels=ids).loss.isfinite().item())
         """,
         lesson="04_forward_pass",
         section="Which token is a row of logits about?",

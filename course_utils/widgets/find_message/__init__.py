@@ -69,8 +69,8 @@ class FindMessage(CourseWidget):
             for entry in MESSAGES
         )
         return (
-            '<table style="text-align:left"><thead><tr><th scope=col>About<th scope=col>The message begins</thead>'
-            f"<tbody>{rows}</tbody></table><p>Where scripts run, a box here searches them.</p>"
+            '<table style="text-align:left"><thead><tr><th scope=col>About<th scope=col>Message</thead>'
+            f"<tbody>{rows}</tbody></table><p>Where scripts run, a box searches them.</p>"
         )
 
 
