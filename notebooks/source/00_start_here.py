@@ -187,6 +187,7 @@ Progress()
 # | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 70, exercises 33 |
 # | 11 | [How does a chat become one text?](11_chat.ipynb) | 45, exercises 28 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
+# | | [What does this message mean?](appendix_messages.ipynb) Messages, raised and cured; words; sources | 10 |
 #
 # Each lesson asks one question. Lessons 08 to 10 ask why no gradient comes back through `generate()`, and what to do
 # about it; then comes practice.

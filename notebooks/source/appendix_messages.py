@@ -1,8 +1,8 @@
 # %% [markdown]
 # # What does this message mean?
 #
-# **By the end you will have found a message, seen it raised, and run its cure. Nothing here is quoted from memory: each
-# message was brought about when this page ran.**
+# **By the end you will have found a message, seen it raised, and run its cure. Each message below was brought about
+# when this page ran.**
 #
 # You will be able to
 #
@@ -89,7 +89,7 @@ from course_utils import load, load_tokenizer
 model, tokenizer = load("smollm2-135m", device="cpu")
 small, gpt2 = load("tiny-gpt2", device="cpu")  # random weights; GPT-2's tokenizer
 ids = gpt2("My dog is", return_tensors="pt").input_ids  # (1, 3)
-small.loss_type = "ForCausalLM"  # or it says so, see "The loss has no type"
+small.loss_type = "ForCausalLM"  # why, says "The loss has no type"
 question = [{"role": "user", "content": "What is the capital of France?"}]
 
 # %% [markdown]
@@ -108,8 +108,8 @@ needs_transformers("5.24")  # the messages are those of this release
 #
 # A batch is a rectangle, so shorter rows are filled up. GPT-2's tokenizer names no token for that.
 #
-# **Cure:** Pad with end-of-text, and hand the mask on, so that nobody reads the padding. ([lesson 02, section
-# 2](02_padding.ipynb))
+# **Cure:** Pad with end-of-text, and hand the mask on, so that nobody reads the padding.
+# ([lesson 02, section 2](02_padding.ipynb))
 
 # %%
 with heard():
@@ -125,8 +125,8 @@ print(batch.input_ids.tolist(), batch.attention_mask.tolist())
 #
 # A tensor has rows of one length, and these texts have 3 and 5 tokens.
 #
-# **Cure:** Ask for padding; on the left, if `generate()` is to continue the rows. ([lesson 02, section
-# 1](02_padding.ipynb))
+# **Cure:** Ask for padding; on the left, if `generate()` is to continue the rows.
+# ([lesson 02, section 1](02_padding.ipynb))
 
 # %%
 with heard():
@@ -141,8 +141,8 @@ print(tuple(batch.input_ids.shape))
 #
 # The tokenizer only counts and warns, once; it cuts nothing. The error comes later, from the model.
 #
-# **Cure:** Cut the text, and decide which end to keep: what a model continues stands at the end. ([lesson 02, “Too
-# long; and a new pad token”](02_padding.ipynb))
+# **Cure:** Cut the text, and decide which end to keep: what a model continues stands at the end.
+# ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
 
 # %%
 with heard():
@@ -160,8 +160,8 @@ print(len(kept.input_ids), "tokens are left")
 # GPT-2 looks up each position in a table of 1,024 rows, and index 1,024 is not in it. On a GPU the same mistake is a
 # device-side assert, after which nothing runs until the kernel is restarted.
 #
-# **Cure:** Read no more than the table has rows, and leave room for what is to be written. ([appendix A, “The
-# configuration”](appendix_version_map.ipynb))
+# **Cure:** Read no more than the table has rows, and leave room for what is to be written.
+# ([appendix A, “The configuration”](appendix_version_map.ipynb))
 
 # %%
 with heard():
@@ -200,8 +200,8 @@ assert torch.equal(wrote[0, -3:], alone[0, -3:])  # the row, as if it were alone
 # Only ids were handed over, so `generate()` cannot know which of them are padding. It takes all for text. (Of a single
 # row the installed version says nothing.)
 #
-# **Cure:** Hand over all that the tokenizer returned, and name the pad token. ([lesson 02, section
-# 6](02_padding.ipynb))
+# **Cure:** Hand over all that the tokenizer returned, and name the pad token.
+# ([lesson 02, section 6](02_padding.ipynb))
 
 # %%
 with heard():
@@ -218,8 +218,8 @@ small.generate(**batch, max_new_tokens=3, pad_token_id=50256).shape
 # With a pad token set, a mask is made by comparing ids. Where padding and end-of-text are one id, that would hide real
 # ends, so all ids are taken for text.
 #
-# **Cure:** Pass the mask. Setting `pad_token_id` only silences the other message. ([lesson 02, section
-# 6](02_padding.ipynb))
+# **Cure:** Pass the mask. Setting `pad_token_id` only silences the other message.
+# ([lesson 02, section 6](02_padding.ipynb))
 
 # %%
 with heard():
@@ -258,30 +258,30 @@ print("as alone:", torch.allclose(last, model(alone).logits[0, -1], atol=0.01))
 # %% [markdown]
 # ### A fully masked row is NaN
 #
-# A query that may see no key, as a padding token on the left, has −∞ everywhere, and softmax subtracts −∞ from −∞. In
-# the next layer NaN reaches every token.
+# A query that may see no key, such as a padding token on the left, has −∞ everywhere, and softmax subtracts −∞ from −∞.
+# In the next layer NaN reaches every token.
 #
-# **Cure:** Fill in the lowest finite number, as the library does, or keep one key open. ([lesson 03, section
-# 6](03_masks.ipynb))
+# **Cure:** Fill in the lowest finite number, as the library does, or keep one key open.
+# ([lesson 03, section 6](03_masks.ipynb))
 
 # %%
 scores = torch.tensor([3.0, -20.0, 5.0])
-print((scores + float("-inf")).softmax(-1).tolist())
+print((scores + float("-inf")).softmax(-1))
 
 # %%
 scores = torch.tensor([3.0, -20.0, 5.0])
-print((scores + torch.finfo(scores.dtype).min).softmax(-1).tolist())
+print((scores + torch.finfo(scores.dtype).min).softmax(-1))
 
 # %% [markdown]
 # ## 5. What generate() is given
 #
 # ### An argument that nobody uses
 #
-# Each argument is a parameter of `generate()`, a setting or an input of the model. This one is none of them: a slip of
-# the pen, or a tensor that another model takes, as `token_type_ids`.
+# Each argument is a parameter of `generate()`, a setting or an input of the model. This one is none of them: a typo, or
+# a tensor that only other models take, such as `token_type_ids`.
 #
-# **Cure:** Correct the name; take out what the tokenizer made for another model. ([lesson 05, section
-# 2](05_generate.ipynb))
+# **Cure:** Correct the name; take out what the tokenizer made for another model.
+# ([lesson 05, section 2](05_generate.ipynb))
 
 # %%
 with heard():
@@ -309,8 +309,8 @@ small.generate(ids, max_new_tokens=3, pad_token_id=50256).shape
 #
 # One of them often comes from the model's own generation config, and so is nowhere in your code.
 #
-# **Cure:** Set only `max_new_tokens`. If the other one comes with the model, the message is harmless. ([lesson 05, “How
-# long?”](05_generate.ipynb))
+# **Cure:** Set only `max_new_tokens`. If the other one comes with the model, the message is harmless.
+# ([lesson 05, “How long?”](05_generate.ipynb))
 
 # %%
 with heard():
@@ -379,15 +379,16 @@ small.generate(ids, stop_strings=["."], tokenizer=gpt2, max_new_tokens=3, pad_to
 # %% [markdown]
 # ### A streamer and a batch
 #
-# A streamer prints one text as it grows. Of several it would mix the words.
+# A streamer prints one text as it grows. It would mix up the words of several.
 #
-# **Cure:** Stream one row, or write a streamer of your own: `put` receives the ids of all rows. ([lesson 05, section
-# 10](05_generate.ipynb))
+# **Cure:** Stream one row, or write a streamer of your own: `put` receives the ids of all rows.
+# ([lesson 05, section 10](05_generate.ipynb))
 
 # %%
 with heard():
     two = torch.cat([ids, ids])
-    small.generate(two, streamer=TextStreamer(gpt2), max_new_tokens=3, pad_token_id=50256)
+    options = {"attention_mask": torch.ones_like(two), "max_new_tokens": 3, "pad_token_id": 50256}
+    small.generate(two, streamer=TextStreamer(gpt2), **options)
 
 # %%
 streamer = TextStreamer(gpt2, skip_prompt=True)
@@ -417,8 +418,8 @@ model.generate(**inputs, max_new_tokens=3).shape
 #
 # A decoder-only model continues the row of ids that it was given, and `generate()` returns the whole row.
 #
-# **Cure:** Cut by the number of ids, not by the text: decoding may change the text's length. ([lesson 07, section
-# 4](07_scores.ipynb))
+# **Cure:** Cut by the number of ids, not by the text: decoding may change the text's length.
+# ([lesson 07, section 4](07_scores.ipynb))
 
 # %%
 inputs = tokenizer("My dog is", return_tensors="pt")
@@ -436,8 +437,8 @@ print(repr(tokenizer.decode(wrote[0, inputs.input_ids.shape[1] :])))
 # A text ends at an id of `eos_token_id`. This model ends a turn with 2, and only 0 would end it here. It may also never
 # have been trained to write an end, if padding hid the ends from its labels.
 #
-# **Cure:** Name every id that ends a text, in the call or in the generation config. ([lesson 11, section
-# 4](11_chat.ipynb))
+# **Cure:** Name every id that ends a text, in the call or in the generation config.
+# ([lesson 11, section 4](11_chat.ipynb))
 
 # %%
 chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt")
@@ -456,8 +457,8 @@ print(len(new), "tokens, ended:", new[-1].item() in (0, 2))
 #
 # A token is a piece of bytes, and one character can be several tokens. Decoded one by one, none of them is a character.
 #
-# **Cure:** Decode them together, or hold a piece back until it is whole, as `TextStreamer` does. ([lesson 01, section
-# 2](01_text_to_integers.ipynb))
+# **Cure:** Decode them together, or hold a piece back until it is whole, as `TextStreamer` does.
+# ([lesson 01, section 2](01_text_to_integers.ipynb))
 
 # %%
 pieces = [tokenizer.decode(id) for id in tokenizer("🙂").input_ids]
@@ -504,8 +505,8 @@ print(len(output.scores), tuple(output.scores[0].shape))
 #
 # The default attention, SDPA, computes its result without ever holding the weights.
 #
-# **Cure:** Switch to eager for as long as you need them. ([lesson 04, “Attentions, and two
-# traps”](04_forward_pass.ipynb))
+# **Cure:** Switch to eager for as long as you need them.
+# ([lesson 04, “Attentions, and two traps”](04_forward_pass.ipynb))
 
 # %%
 with heard():
@@ -526,8 +527,8 @@ model.set_attn_implementation("sdpa")
 # Somewhere before the draw a number is NaN or infinite: a weight, an overflow in float16 (it ends at 65,504), or a
 # processor that forbids every token.
 #
-# **Cure:** Find the first place that is not finite. If there is none in float32, load in float32 or bfloat16. ([lesson
-# 03, “Optional: the dtype clinic”](03_masks.ipynb))
+# **Cure:** Find the first place that is not finite. If there is none in float32, load in float32 or bfloat16.
+# ([lesson 03, “Optional: the dtype clinic”](03_masks.ipynb))
 
 # %%
 with heard():
@@ -546,8 +547,8 @@ small.generate(ids, do_sample=True, max_new_tokens=3, pad_token_id=50256).shape
 #
 # The allowed tokens have a probability of 0, so nothing is left to draw from.
 #
-# **Cure:** Forbid before the softmax, in the logits: then the rest is renormalised, and at least one stays. ([lesson
-# 06, section 7](06_decoding.ipynb))
+# **Cure:** Forbid before the softmax, in the logits: then the rest is renormalised, and at least one stays.
+# ([lesson 06, section 7](06_decoding.ipynb))
 
 # %%
 with heard():
@@ -583,8 +584,8 @@ print("finite:", logits.isfinite().all().item())
 # Each step takes random numbers for all rows from one stream. A second row shifts what the first gets, from the second
 # step on.
 #
-# **Cure:** Compare runs of the same batch. A seed fixes the whole call, not a row. ([lesson 06, section
-# 1](06_decoding.ipynb))
+# **Cure:** Compare runs of the same batch. A seed fixes the whole call, not a row.
+# ([lesson 06, section 1](06_decoding.ipynb))
 
 # %%
 def sampled(rows):
@@ -611,7 +612,7 @@ print("the same text:", torch.equal(sampled(2), sampled(2)))
 #
 # ### The cache has a new name
 #
-# From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so a code that must run on both
+# From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so code that must run on both
 # has to ask for the version.
 #
 # **Cure:** Write `cache=`. ([lesson 04, section 4](04_forward_pass.ipynb))
@@ -648,8 +649,8 @@ small.generate(ids, cache=cache, max_new_tokens=3, pad_token_id=50256).shape
 # `generate()` wants the ids of the whole text and skips those that the cache holds. One id, and three in the cache:
 # nothing is left to read.
 #
-# **Cure:** Hand over the old ids and the new ones, with a mask for all of them. ([lesson 04, “A second
-# turn”](04_forward_pass.ipynb))
+# **Cure:** Hand over the old ids and the new ones, with a mask for all of them.
+# ([lesson 04, “A second turn”](04_forward_pass.ipynb))
 
 # %%
 with heard():
@@ -666,8 +667,8 @@ small.generate(whole, cache=cache, max_new_tokens=3, pad_token_id=50256).shape
 #
 # The cache stands for the ids that were read first. Nobody compares them with the new ones.
 #
-# **Cure:** A new conversation needs a new cache. A changed one may keep what both texts begin with. ([lesson 11,
-# section 6](11_chat.ipynb))
+# **Cure:** A new conversation needs a new cache. A changed one may keep what both texts begin with.
+# ([lesson 11, section 6](11_chat.ipynb))
 
 # %%
 def ask(country, cache):
@@ -691,8 +692,8 @@ print(ask("Japan", DynamicCache(config=model.config)))
 #
 # A base model has never seen a chat, so its tokenizer has no template.
 #
-# **Cure:** Take the instruct version of the model, or give a base model plain text to continue. ([lesson 11, section
-# 2](11_chat.ipynb))
+# **Cure:** Take the instruct version of the model, or give a base model plain text to continue.
+# ([lesson 11, section 2](11_chat.ipynb))
 
 # %%
 with heard():
@@ -700,7 +701,7 @@ with heard():
 
 # %%
 chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-print(chat[-25:])
+print(chat.splitlines()[-1])
 
 # %% [markdown]
 # ### A message without content
@@ -714,7 +715,8 @@ with heard():
     tokenizer.apply_chat_template([{"role": "user", "text": "Hi"}])
 
 # %%
-tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)[-25:]
+chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+print(chat.splitlines()[-1])
 
 # %% [markdown]
 # ### The assistant mask is empty
@@ -722,8 +724,8 @@ tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=Fals
 # Only a template that marks the assistant's part can say which tokens are the assistant's. As labels this mask is −100
 # everywhere, and the loss NaN.
 #
-# **Cure:** Find the turns by their ids: after the assistant's header, up to and with the end. ([lesson 11, section
-# 7](11_chat.ipynb))
+# **Cure:** Find the turns by their ids: after the assistant's header, up to and including the end.
+# ([lesson 11, section 7](11_chat.ipynb))
 
 # %%
 with heard():
@@ -823,8 +825,8 @@ print(tuple(larger(**grown(["My dog is", "Hi"], padding=True, return_tensors="pt
 #
 # A new row begins near the mean of all rows. The model can read the token, but has learned nothing about it.
 #
-# **Cure:** Harmless. Train the row, or say `mean_resizing=False` for a random one, without the message. ([lesson 02,
-# “Too long; and a new pad token”](02_padding.ipynb))
+# **Cure:** Harmless. Train the row, or say `mean_resizing=False` for a random one, without the message.
+# ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
 
 # %%
 with heard():
@@ -840,8 +842,8 @@ print(larger.resize_token_embeddings(50258, mean_resizing=False))
 #
 # A label is an id, and the model has logits for 0 to 50,256. What is to be skipped is −100, and nothing else.
 #
-# **Cure:** Resize the model for a new token; mark what is to be skipped with −100. ([lesson 02, section
-# 7](02_padding.ipynb))
+# **Cure:** Resize the model for a new token; mark what is to be skipped with −100.
+# ([lesson 02, section 7](02_padding.ipynb))
 
 # %%
 with heard():
@@ -857,8 +859,8 @@ print(small(ids, labels=torch.tensor([[3666, 3290, -100]])).loss.isfinite().item
 #
 # `generate()` runs under `torch.no_grad()`. And without that, the chosen ids would still cut the graph.
 #
-# **Cure:** Draw first, then score the drawn ids with a forward pass of their own. ([lesson 08, section
-# 2](08_argmax.ipynb))
+# **Cure:** Draw first, then score the drawn ids with a forward pass of their own.
+# ([lesson 08, section 2](08_argmax.ipynb))
 
 # %%
 with heard():
@@ -896,8 +898,8 @@ small.zero_grad()
 # The first pass frees what it needed. It often hides in a loop: a loss, a cache or a hidden state of an earlier step is
 # still part of the graph.
 #
-# **Cure:** Compute the loss anew for each backward pass, and detach what is carried over. ([lesson 08, section
-# 8](08_argmax.ipynb))
+# **Cure:** Compute the loss anew for each backward pass, and detach what is carried over.
+# ([lesson 08, section 8](08_argmax.ipynb))
 
 # %%
 with heard():
@@ -918,8 +920,8 @@ small.zero_grad()
 # The logits at one index are about the *next* token, so both sides lose one: the logits their last row, the labels
 # their first.
 #
-# **Cure:** Shift both, or pass `labels=ids` unshifted and let the model do it. Never do both. ([lesson 07, section
-# 6](07_scores.ipynb))
+# **Cure:** Shift both, or pass `labels=ids` unshifted and let the model do it. Never do both.
+# ([lesson 07, section 6](07_scores.ipynb))
 
 # %%
 with heard():
@@ -935,8 +937,8 @@ torch.testing.assert_close(by_hand, small(ids, labels=ids).loss)
 #
 # For three axes PyTorch takes the second for the classes: (batch, classes, length). Here it is the length.
 #
-# **Cure:** Flatten batch and length into one axis. ([lesson 04, “Which token is a row of logits
-# about?”](04_forward_pass.ipynb))
+# **Cure:** Flatten batch and length into one axis.
+# ([lesson 04, “Which token is a row of logits about?”](04_forward_pass.ipynb))
 
 # %%
 with heard():
@@ -952,8 +954,8 @@ print(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).
 # Which loss is meant is read off the name of the model's class, and `GPT2LMHeadModel` does not end in `ForCausalLM`.
 # The default is the right one.
 #
-# **Cure:** Harmless. Name the type, and it is quiet. ([lesson 04, “Which token is a row of logits
-# about?”](04_forward_pass.ipynb))
+# **Cure:** Harmless. Name the type, and it is quiet.
+# ([lesson 04, “Which token is a row of logits about?”](04_forward_pass.ipynb))
 
 # %%
 with heard():
@@ -971,8 +973,8 @@ print(fresh(ids, labels=ids).loss.isfinite().item())
 # If every label is −100, the mean runs over no token at all: 0 / 0. It happens when a prompt fills the whole length and
 # the answer was cut off.
 #
-# **Cure:** Leave out texts without a label, or keep the answer when you truncate. ([lesson 11, section
-# 7](11_chat.ipynb))
+# **Cure:** Leave out texts without a label, or keep the answer when you truncate.
+# ([lesson 11, section 7](11_chat.ipynb))
 
 # %%
 labels = torch.full_like(ids, -100)
@@ -981,7 +983,7 @@ print(small(ids, labels=labels).loss.item())
 # %%
 labels = ids.clone()
 labels[:, 0] = -100  # the prompt
-print(round(small(ids, labels=labels).loss.item()))
+print("finite:", small(ids, labels=labels).loss.isfinite().item())
 
 # %% [markdown]
 # ### Training loses the ends

@@ -15,7 +15,7 @@ from course_utils import load, load_tokenizer
 model, tokenizer = load("smollm2-135m", device="cpu")
 small, gpt2 = load("tiny-gpt2", device="cpu")  # random weights; GPT-2's tokenizer
 ids = gpt2("My dog is", return_tensors="pt").input_ids  # (1, 3)
-small.loss_type = "ForCausalLM"  # or it says so, see "The loss has no type"
+small.loss_type = "ForCausalLM"  # why, says "The loss has no type"
 question = [{"role": "user", "content": "What is the capital of France?"}]
 """.strip()
 

@@ -39,7 +39,8 @@ INPUTS = (
         cause="A tensor has rows of one length, and these texts have 3 and 5 tokens.",
         cure="Ask for padding; on the left, if `generate()` is to continue the rows.",
         cured="""
-            batch = tokenizer(["My dog is", "It will rain in the"], padding=True, padding_side="left", return_tensors="pt")
+            texts = ["My dog is", "It will rain in the"]
+            batch = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
             print(tuple(batch.input_ids.shape))
         """,
         lesson="02_padding",
@@ -203,16 +204,16 @@ INPUTS = (
         group="mask",
         kind="symptom",
         title="A fully masked row is NaN",
-        says="[nan, nan, nan]",
+        says="tensor([nan, nan, nan])",
         raises="""
             scores = torch.tensor([3.0, -20.0, 5.0])
-            print((scores + float("-inf")).softmax(-1).tolist())
+            print((scores + float("-inf")).softmax(-1))
         """,
-        cause="A query that may see no key, as a padding token on the left, has −∞ everywhere, and softmax subtracts −∞ from −∞. In the next layer NaN reaches every token.",
+        cause="A query that may see no key, such as a padding token on the left, has −∞ everywhere, and softmax subtracts −∞ from −∞. In the next layer NaN reaches every token.",
         cure="Fill in the lowest finite number, as the library does, or keep one key open.",
         cured="""
             scores = torch.tensor([3.0, -20.0, 5.0])
-            print((scores + torch.finfo(scores.dtype).min).softmax(-1).tolist())
+            print((scores + torch.finfo(scores.dtype).min).softmax(-1))
         """,
         lesson="03_masks",
         section="6. A row with no key left",
@@ -232,7 +233,7 @@ INPUTS = (
         raises="""
             small.generate(ids, max_new_token=3)
         """,
-        cause="Each argument is a parameter of `generate()`, a setting or an input of the model. This one is none of them: a slip of the pen, or a tensor that another model takes, as `token_type_ids`.",
+        cause="Each argument is a parameter of `generate()`, a setting or an input of the model. This one is none of them: a typo, or a tensor that only other models take, such as `token_type_ids`.",
         cure="Correct the name; take out what the tokenizer made for another model.",
         cured="""
             small.generate(ids, max_new_tokens=3, pad_token_id=50256).shape
@@ -368,9 +369,10 @@ INPUTS = (
         says="ValueError: TextStreamer only supports batch size 1",
         raises="""
             two = torch.cat([ids, ids])
-            small.generate(two, streamer=TextStreamer(gpt2), max_new_tokens=3, pad_token_id=50256)
+            options = {"attention_mask": torch.ones_like(two), "max_new_tokens": 3, "pad_token_id": 50256}
+            small.generate(two, streamer=TextStreamer(gpt2), **options)
         """,
-        cause="A streamer prints one text as it grows. Of several it would mix the words.",
+        cause="A streamer prints one text as it grows. It would mix up the words of several.",
         cure="Stream one row, or write a streamer of your own: `put` receives the ids of all rows.",
         cured="""
             streamer = TextStreamer(gpt2, skip_prompt=True)

@@ -283,7 +283,7 @@ OUTPUTS = (
             cache = DynamicCache(config=small.config)
             small(ids, past_key_values=cache)
         """,
-        cause="From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so a code that must run on both has to ask for the version.",
+        cause="From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so code that must run on both has to ask for the version.",
         cure="Write `cache=`.",
         cured="""
             cache = DynamicCache(config=small.config)
@@ -388,7 +388,7 @@ OUTPUTS = (
         cure="Take the instruct version of the model, or give a base model plain text to continue.",
         cured="""
             chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-            print(chat[-25:])
+            print(chat.splitlines()[-1])
         """,
         lesson="11_chat",
         section="2. The template",
@@ -409,7 +409,8 @@ OUTPUTS = (
         cause="The template looks for the key `content`. The error comes from jinja2, the language of templates.",
         cure="Give each message a role and a content.",
         cured="""
-            tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)[-25:]
+            chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+            print(chat.splitlines()[-1])
         """,
         lesson="11_chat",
         section="2. The template",
@@ -430,7 +431,7 @@ OUTPUTS = (
             print(sum(found["assistant_masks"]), "tokens")
         """,
         cause="Only a template that marks the assistant's part can say which tokens are the assistant's. As labels this mask is −100 everywhere, and the loss NaN.",
-        cure="Find the turns by their ids: after the assistant's header, up to and with the end.",
+        cure="Find the turns by their ids: after the assistant's header, up to and including the end.",
         cured="""
             chat = [*question, {"role": "assistant", "content": "Paris."}]
             whole = tokenizer.apply_chat_template(chat, return_dict=False)  # a list of ids

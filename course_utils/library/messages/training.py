@@ -232,7 +232,7 @@ TRAINING = (
         cured="""
             labels = ids.clone()
             labels[:, 0] = -100  # the prompt
-            print(round(small(ids, labels=labels).loss.item()))
+            print("finite:", small(ids, labels=labels).loss.isfinite().item())
         """,
         lesson="11_chat",
         section="7. Which tokens are the assistant's?",

@@ -59,7 +59,7 @@ class FindMessage(CourseWidget):
     def summary(self) -> str:
         heading = f"{len(MESSAGES)} messages and symptoms, {len(TERMS)} words"
         if self.query.strip():
-            return "\n".join([heading, "nearest to the query:", *self.found])
+            return "\n".join([heading, "nearest to the query:", *(self.found or ["nothing"])])
         return "\n".join([heading, *(entry.title for entry in MESSAGES)])
 
     def still(self) -> str:
