@@ -65,6 +65,22 @@ def test_python_may_set_the_query(mount):
     assert titles(page)[0] == "The reply is empty"
 
 
+def test_a_late_echo_of_the_kernel_takes_no_letter_away(mount):
+    page = mount(FindMessage())
+    page.kernel.hold()
+    box = page.get_by_label(BOX)
+    box.press_sequentially("strea")
+    page.kernel.release()
+    until(page, lambda: page.widget.query == "strea")
+    box.press_sequentially("m")
+    until(page, lambda: page.widget.query == "stream")
+    expect(box).to_have_value("stream")
+    page.widget.query = "ragged"
+    expect(box).to_have_value("ragged")
+    page.widget.query = "stream"
+    expect(box).to_have_value("stream")
+
+
 def test_words_are_found_beside_messages(mount):
     page = mount(FindMessage())
     box = page.get_by_label(BOX)
@@ -91,7 +107,7 @@ def test_the_page_ranks_as_python_does(mount, open_page, live):
     texts += [phrase for entry in MESSAGES[::5] for phrase in phrases(entry)]
     for text in texts:
         page.get_by_label(BOX).fill(text)
-        index, score = finder().best(text)[0]
+        score = finder().best(text)[0][1]
         best = {MESSAGES[at].title for at, other in finder().best(text, 8) if other > score - 1e-9}
         expect(page.locator(".find-message-title").first).to_be_visible()
         assert titles(page)[0] in best, text

@@ -106,8 +106,7 @@ function render({ model, el }) {
   );
 
   function draw() {
-    const query = model.get("query");
-    if (box.value !== query) box.value = query;
+    const query = box.value;
     if (query.trim() === "") {
       status.textContent = `${messages.length} messages and symptoms, ${terms.length} words`;
       list.replaceChildren(...overview(groups, messages));
@@ -132,11 +131,30 @@ function render({ model, el }) {
     list.replaceChildren(...named.map(termItem), ...chosen.map((at) => messageItem(messages[at])));
   }
 
-  box.addEventListener("input", () => write(model, { query: box.value }));
-  model.on("change:query", draw);
+  // The kernel may send a typed text back when more has been typed since: that is no news.
+  const sent = new Set();
+  let writing = false;
+  box.addEventListener("input", () => {
+    sent.add(box.value);
+    writing = true;
+    write(model, { query: box.value });
+    writing = false;
+    draw();
+  });
+
+  function changed() {
+    const query = model.get("query");
+    if (writing || sent.has(query)) return;
+    sent.clear();
+    box.value = query;
+    draw();
+  }
+
+  box.value = model.get("query");
+  model.on("change:query", changed);
   draw();
   el.append(root);
-  return () => model.off("change:query", draw);
+  return () => model.off("change:query", changed);
 }
 
 export default { render };
