@@ -108,8 +108,8 @@ needs_transformers("5.24")  # the messages are those of this release
 #
 # A batch is a rectangle, so shorter rows are filled up. GPT-2's tokenizer names no token for that.
 #
-# **Cure:** Pad with end-of-text, and hand the mask on, so that nobody reads the padding.
-# ([lesson 02, section 2](02_padding.ipynb))
+# **Cure:** Pad with end-of-text: `tokenizer.pad_token = tokenizer.eos_token`. Hand the mask on, so that nobody reads
+# the padding. ([lesson 02, section 2](02_padding.ipynb))
 
 # %%
 with heard():
@@ -125,7 +125,7 @@ print(batch.input_ids.tolist(), batch.attention_mask.tolist())
 #
 # A tensor has rows of one length, and these texts have 3 and 5 tokens.
 #
-# **Cure:** Ask for padding; on the left, if `generate()` is to continue the rows.
+# **Cure:** Pass `padding=True`; and `padding_side="left"`, if `generate()` is to continue the rows.
 # ([lesson 02, section 1](02_padding.ipynb))
 
 # %%
@@ -133,7 +133,8 @@ with heard():
     tokenizer(["My dog is", "It will rain in the"], return_tensors="pt")
 
 # %%
-batch = tokenizer(["My dog is", "It will rain in the"], padding=True, padding_side="left", return_tensors="pt")
+texts = ["My dog is", "It will rain in the"]
+batch = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
 print(tuple(batch.input_ids.shape))
 
 # %% [markdown]
@@ -141,8 +142,8 @@ print(tuple(batch.input_ids.shape))
 #
 # The tokenizer only counts and warns, once; it cuts nothing. The error comes later, from the model.
 #
-# **Cure:** Cut the text, and decide which end to keep: what a model continues stands at the end.
-# ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
+# **Cure:** Cut the text with `truncation=True`; `truncation_side` says which end is lost. What a model continues stands
+# at the end. ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
 
 # %%
 with heard():
@@ -179,7 +180,7 @@ print(tuple(small(long[:, -1024:]).logits.shape))
 # `generate()` reads the next token at the last index of each row, and there is padding. It does not repair the batch;
 # it only warns.
 #
-# **Cure:** Pad on the left. ([lesson 02, section 5](02_padding.ipynb))
+# **Cure:** Pad on the left: `padding_side="left"`. ([lesson 02, section 5](02_padding.ipynb))
 
 # %%
 with heard():
@@ -200,7 +201,7 @@ assert torch.equal(wrote[0, -3:], alone[0, -3:])  # the row, as if it were alone
 # Only ids were handed over, so `generate()` cannot know which of them are padding. It takes all for text. (Of a single
 # row the installed version says nothing.)
 #
-# **Cure:** Hand over all that the tokenizer returned, and name the pad token.
+# **Cure:** Hand over all that the tokenizer returned, `generate(**inputs)`, and name `pad_token_id`.
 # ([lesson 02, section 6](02_padding.ipynb))
 
 # %%
@@ -218,7 +219,7 @@ small.generate(**batch, max_new_tokens=3, pad_token_id=50256).shape
 # With a pad token set, a mask is made by comparing ids. Where padding and end-of-text are one id, that would hide real
 # ends, so all ids are taken for text.
 #
-# **Cure:** Pass the mask. Setting `pad_token_id` only silences the other message.
+# **Cure:** Pass `attention_mask=`. Setting `pad_token_id` only silences the other message.
 # ([lesson 02, section 6](02_padding.ipynb))
 
 # %%
@@ -338,7 +339,7 @@ small.generate(ids, max_new_tokens=40, pad_token_id=50256).shape
 #
 # Temperature and the filters shape a distribution, and greedy decoding draws from none.
 #
-# **Cure:** Ask for sampling, or leave the setting out. ([lesson 05, section 12](05_generate.ipynb))
+# **Cure:** Ask for sampling, `do_sample=True`, or leave the setting out. ([lesson 05, section 12](05_generate.ipynb))
 
 # %%
 with heard():
@@ -353,7 +354,7 @@ small.generate(ids, do_sample=True, temperature=0.7, max_new_tokens=3, pad_token
 # Logits are divided by the temperature. Ever smaller ones come ever closer to greedy decoding; 0 itself is a division
 # by 0.
 #
-# **Cure:** Ask for greedy decoding. ([lesson 06, section 1](06_decoding.ipynb))
+# **Cure:** Ask for greedy decoding: `do_sample=False`. ([lesson 06, section 1](06_decoding.ipynb))
 
 # %%
 with heard():
@@ -367,7 +368,7 @@ small.generate(ids, do_sample=False, max_new_tokens=3, pad_token_id=50256).shape
 #
 # `generate()` knows ids only. To find a string in them it needs the tokenizer.
 #
-# **Cure:** Pass it. ([lesson 05, section 7](05_generate.ipynb))
+# **Cure:** Pass `tokenizer=` as well. ([lesson 05, section 7](05_generate.ipynb))
 
 # %%
 with heard():
@@ -400,7 +401,7 @@ _ = small.generate(ids, streamer=streamer, do_sample=False, max_new_tokens=3, pa
 # The tokenizer and `apply_chat_template` return a dict-like object of several tensors, and `generate()` asks it for its
 # shape.
 #
-# **Cure:** Unpack it: two stars. ([lesson 11, section 2](11_chat.ipynb))
+# **Cure:** Unpack it: `model.generate(**inputs)`. ([lesson 11, section 2](11_chat.ipynb))
 
 # %%
 with heard():
@@ -418,8 +419,8 @@ model.generate(**inputs, max_new_tokens=3).shape
 #
 # A decoder-only model continues the row of ids that it was given, and `generate()` returns the whole row.
 #
-# **Cure:** Cut by the number of ids, not by the text: decoding may change the text's length.
-# ([lesson 07, section 4](07_scores.ipynb))
+# **Cure:** Cut by the number of ids, `ids[0, inputs.input_ids.shape[1] :]`, not by the text: decoding may change its
+# length. ([lesson 07, section 4](07_scores.ipynb))
 
 # %%
 inputs = tokenizer("My dog is", return_tensors="pt")
@@ -437,7 +438,7 @@ print(repr(tokenizer.decode(wrote[0, inputs.input_ids.shape[1] :])))
 # A text ends at an id of `eos_token_id`. This model ends a turn with 2, and only 0 would end it here. It may also never
 # have been trained to write an end, if padding hid the ends from its labels.
 #
-# **Cure:** Name every id that ends a text, in the call or in the generation config.
+# **Cure:** Name every id that ends a text, `eos_token_id=[0, 2]`, in the call or in the generation config.
 # ([lesson 11, section 4](11_chat.ipynb))
 
 # %%
@@ -489,7 +490,8 @@ print("candidates:", drawn.scores[0].isfinite().sum().item())
 #
 # `generate()` returns a bare tensor of ids unless it is asked for an object.
 #
-# **Cure:** Ask for it, and the scores are one tensor a step. ([lesson 05, section 11](05_generate.ipynb))
+# **Cure:** Pass `return_dict_in_generate=True`. The scores are one tensor a step.
+# ([lesson 05, section 11](05_generate.ipynb))
 
 # %%
 with heard():
@@ -505,7 +507,7 @@ print(len(output.scores), tuple(output.scores[0].shape))
 #
 # The default attention, SDPA, computes its result without ever holding the weights.
 #
-# **Cure:** Switch to eager for as long as you need them.
+# **Cure:** Call `model.set_attn_implementation("eager")` for as long as you need them.
 # ([lesson 04, “Attentions, and two traps”](04_forward_pass.ipynb))
 
 # %%
@@ -566,7 +568,7 @@ torch.multinomial(logits.masked_fill(~allowed, float("-inf")).softmax(-1), 1)
 #
 # All logits are NaN, `argmax` of NaN is index 0, and id 0 of GPT-2 is `!`. Greedy decoding reports nothing.
 #
-# **Cure:** Look at the logits: one line tells. ([lesson 03, “NaN in training”](03_masks.ipynb))
+# **Cure:** Look at the logits: `logits.isfinite().all()`. ([lesson 03, “NaN in training”](03_masks.ipynb))
 
 # %%
 broken = copy.deepcopy(small)
@@ -612,8 +614,8 @@ print("the same text:", torch.equal(sampled(2), sampled(2)))
 #
 # ### The cache has a new name
 #
-# From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so code that must run on both
-# has to ask for the version.
+# From 5.24 on the argument is `cache`. In older releases a forward pass ignores that name without a word, so code that
+# must run on both has to ask for the version.
 #
 # **Cure:** Write `cache=`. ([lesson 04, section 4](04_forward_pass.ipynb))
 
@@ -632,7 +634,8 @@ print(cache.get_seq_length())
 #
 # Older code keeps keys and values as a tuple of tuples. Today's cache is an object with layers.
 #
-# **Cure:** Let the library make it. ([appendix A, “Arguments”](appendix_version_map.ipynb))
+# **Cure:** Let the library make it: `DynamicCache(config=model.config)`.
+# ([appendix A, “Arguments”](appendix_version_map.ipynb))
 
 # %%
 with heard():
@@ -745,7 +748,8 @@ print(repr(tokenizer.decode(whole[starts[-1] + len(header) :])))
 #
 # An instruct model takes bare text for an unfinished turn of the user, and ends it.
 #
-# **Cure:** Put the question into the template, with the generation prompt. ([lesson 11, section 1](11_chat.ipynb))
+# **Cure:** Put the question into the template: `apply_chat_template(messages, add_generation_prompt=True)`.
+# ([lesson 11, section 1](11_chat.ipynb))
 
 # %%
 inputs = tokenizer("What is the capital of France?", return_tensors="pt")
@@ -784,7 +788,8 @@ print(repr(tokenizer.decode(new, skip_special_tokens=True)))
 # The template writes the begin token, and the tokenizer adds its own. Nothing warns, and `skip_special_tokens=True`
 # hides it.
 #
-# **Cure:** A text from a template has its special tokens already. ([lesson 11, section 3](11_chat.ipynb))
+# **Cure:** A text from a template has its special tokens already: tokenize it with `add_special_tokens=False`.
+# ([lesson 11, section 3](11_chat.ipynb))
 
 # %%
 from tokenizers.processors import TemplateProcessing
@@ -805,7 +810,8 @@ print(adds(text, add_special_tokens=False).input_ids[:2])
 #
 # The tokenizer has a new id, and the model's embedding has no row for it. On a GPU this is a device-side assert.
 #
-# **Cure:** Give the model the row, on a copy here. ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
+# **Cure:** Give the model that row: `model.resize_token_embeddings(len(tokenizer))`.
+# ([lesson 02, “Too long; and a new pad token”](02_padding.ipynb))
 
 # %%
 with heard():
@@ -937,7 +943,7 @@ torch.testing.assert_close(by_hand, small(ids, labels=ids).loss)
 #
 # For three axes PyTorch takes the second for the classes: (batch, classes, length). Here it is the length.
 #
-# **Cure:** Flatten batch and length into one axis.
+# **Cure:** Flatten batch and length into one axis: `logits.flatten(0, 1)`.
 # ([lesson 04, “Which token is a row of logits about?”](04_forward_pass.ipynb))
 
 # %%
@@ -954,7 +960,7 @@ print(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).
 # Which loss is meant is read off the name of the model's class, and `GPT2LMHeadModel` does not end in `ForCausalLM`.
 # The default is the right one.
 #
-# **Cure:** Harmless. Name the type, and it is quiet.
+# **Cure:** Harmless. Set `loss_type`, and it is quiet.
 # ([lesson 04, “Which token is a row of logits about?”](04_forward_pass.ipynb))
 
 # %%
@@ -991,7 +997,8 @@ print("finite:", small(ids, labels=labels).loss.isfinite().item())
 # Padding and end-of-text are one id, so hiding the padding by its id hides every end. The trained model then never
 # stops. The library's collator for language models does the same.
 #
-# **Cure:** Take the mask, which knows one from the other. ([lesson 02, section 7](02_padding.ipynb))
+# **Cure:** Take the mask, which knows one from the other: `labels[attention_mask == 0] = -100`.
+# ([lesson 02, section 7](02_padding.ipynb))
 
 # %%
 padded = load_tokenizer("gpt2", pad_token="<|endoftext|>")

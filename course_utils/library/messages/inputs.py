@@ -14,7 +14,7 @@ INPUTS = (
             gpt2(["My dog is", "It will rain in the"], padding=True)
         """,
         cause="A batch is a rectangle, so shorter rows are filled up. GPT-2's tokenizer names no token for that.",
-        cure="Pad with end-of-text, and hand the mask on, so that nobody reads the padding.",
+        cure="Pad with end-of-text: `tokenizer.pad_token = tokenizer.eos_token`. Hand the mask on, so that nobody reads the padding.",
         cured="""
             padded = load_tokenizer("gpt2", pad_token="<|endoftext|>")
             batch = padded(["My dog is", "It will rain in the"], padding=True, return_tensors="pt")
@@ -37,7 +37,7 @@ INPUTS = (
             tokenizer(["My dog is", "It will rain in the"], return_tensors="pt")
         """,
         cause="A tensor has rows of one length, and these texts have 3 and 5 tokens.",
-        cure="Ask for padding; on the left, if `generate()` is to continue the rows.",
+        cure='Pass `padding=True`; and `padding_side="left"`, if `generate()` is to continue the rows.',
         cured="""
             texts = ["My dog is", "It will rain in the"]
             batch = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
@@ -61,7 +61,7 @@ INPUTS = (
             load_tokenizer("gpt2")(text)
         """,
         cause="The tokenizer only counts and warns, once; it cuts nothing. The error comes later, from the model.",
-        cure="Cut the text, and decide which end to keep: what a model continues stands at the end.",
+        cure="Cut the text with `truncation=True`; `truncation_side` says which end is lost. What a model continues stands at the end.",
         cured="""
             cuts = load_tokenizer("gpt2", truncation_side="left")
             kept = cuts("word " * 1100, truncation=True, max_length=1000)
@@ -107,7 +107,7 @@ INPUTS = (
             small.generate(**batch, max_new_tokens=3, pad_token_id=50256)
         """,
         cause="`generate()` reads the next token at the last index of each row, and there is padding. It does not repair the batch; it only warns.",
-        cure="Pad on the left.",
+        cure='Pad on the left: `padding_side="left"`.',
         cured="""
             padded = load_tokenizer("gpt2", pad_token="<|endoftext|>", padding_side="left")
             batch = padded(["My dog is", "It will rain in the"], padding=True, return_tensors="pt")
@@ -133,7 +133,7 @@ INPUTS = (
             small.generate(two, max_new_tokens=3)
         """,
         cause="Only ids were handed over, so `generate()` cannot know which of them are padding. It takes all for text. (Of a single row the installed version says nothing.)",
-        cure="Hand over all that the tokenizer returned, and name the pad token.",
+        cure="Hand over all that the tokenizer returned, `generate(**inputs)`, and name `pad_token_id`.",
         cured="""
             batch = gpt2(["My dog is", "My dog is"], return_tensors="pt")
             small.generate(**batch, max_new_tokens=3, pad_token_id=50256).shape
@@ -156,7 +156,7 @@ INPUTS = (
             small.generate(two, max_new_tokens=3, pad_token_id=50256)
         """,
         cause="With a pad token set, a mask is made by comparing ids. Where padding and end-of-text are one id, that would hide real ends, so all ids are taken for text.",
-        cure="Pass the mask. Setting `pad_token_id` only silences the other message.",
+        cure="Pass `attention_mask=`. Setting `pad_token_id` only silences the other message.",
         cured="""
             two = torch.cat([ids, ids])
             mask = torch.ones_like(two)  # nothing here is padding
@@ -311,7 +311,7 @@ INPUTS = (
             small.generate(ids, do_sample=False, temperature=0.7, max_new_tokens=3, pad_token_id=50256)
         """,
         cause="Temperature and the filters shape a distribution, and greedy decoding draws from none.",
-        cure="Ask for sampling, or leave the setting out.",
+        cure="Ask for sampling, `do_sample=True`, or leave the setting out.",
         cured="""
             small.generate(ids, do_sample=True, temperature=0.7, max_new_tokens=3, pad_token_id=50256).shape
         """,
@@ -332,7 +332,7 @@ INPUTS = (
             small.generate(ids, do_sample=True, temperature=0.0, max_new_tokens=3)
         """,
         cause="Logits are divided by the temperature. Ever smaller ones come ever closer to greedy decoding; 0 itself is a division by 0.",
-        cure="Ask for greedy decoding.",
+        cure="Ask for greedy decoding: `do_sample=False`.",
         cured="""
             small.generate(ids, do_sample=False, max_new_tokens=3, pad_token_id=50256).shape
         """,
@@ -349,7 +349,7 @@ INPUTS = (
             small.generate(ids, stop_strings=["."], max_new_tokens=3)
         """,
         cause="`generate()` knows ids only. To find a string in them it needs the tokenizer.",
-        cure="Pass it.",
+        cure="Pass `tokenizer=` as well.",
         cured="""
             small.generate(ids, stop_strings=["."], tokenizer=gpt2, max_new_tokens=3, pad_token_id=50256).shape
         """,
@@ -393,7 +393,7 @@ INPUTS = (
             model.generate(inputs, max_new_tokens=3)
         """,
         cause="The tokenizer and `apply_chat_template` return a dict-like object of several tensors, and `generate()` asks it for its shape.",
-        cure="Unpack it: two stars.",
+        cure="Unpack it: `model.generate(**inputs)`.",
         cured="""
             inputs = tokenizer("My dog is", return_tensors="pt")
             model.generate(**inputs, max_new_tokens=3).shape

@@ -16,7 +16,7 @@ OUTPUTS = (
             print(repr(tokenizer.decode(wrote[0])))
         """,
         cause="A decoder-only model continues the row of ids that it was given, and `generate()` returns the whole row.",
-        cure="Cut by the number of ids, not by the text: decoding may change the text's length.",
+        cure="Cut by the number of ids, `ids[0, inputs.input_ids.shape[1] :]`, not by the text: decoding may change its length.",
         cured="""
             inputs = tokenizer("My dog is", return_tensors="pt")
             wrote = model.generate(**inputs, max_new_tokens=3, do_sample=False)
@@ -45,7 +45,7 @@ OUTPUTS = (
             print(len(new), "tokens, ended:", new[-1].item() == 0)
         """,
         cause="A text ends at an id of `eos_token_id`. This model ends a turn with 2, and only 0 would end it here. It may also never have been trained to write an end, if padding hid the ends from its labels.",
-        cure="Name every id that ends a text, in the call or in the generation config.",
+        cure="Name every id that ends a text, `eos_token_id=[0, 2]`, in the call or in the generation config.",
         cured="""
             chat = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt")
             wrote = model.generate(**chat, max_new_tokens=24, do_sample=False, eos_token_id=[0, 2])
@@ -123,7 +123,7 @@ OUTPUTS = (
             small.generate(ids, output_scores=True, max_new_tokens=2, pad_token_id=50256).scores
         """,
         cause="`generate()` returns a bare tensor of ids unless it is asked for an object.",
-        cure="Ask for it, and the scores are one tensor a step.",
+        cure="Pass `return_dict_in_generate=True`. The scores are one tensor a step.",
         cured="""
             record = {"output_scores": True, "return_dict_in_generate": True}
             output = small.generate(ids, max_new_tokens=2, pad_token_id=50256, **record)
@@ -147,7 +147,7 @@ OUTPUTS = (
                 print(model(ids, output_attentions=True).attentions)
         """,
         cause="The default attention, SDPA, computes its result without ever holding the weights.",
-        cure="Switch to eager for as long as you need them.",
+        cure='Call `model.set_attn_implementation("eager")` for as long as you need them.',
         cured="""
             model.set_attn_implementation("eager")
             with torch.no_grad():
@@ -223,7 +223,7 @@ OUTPUTS = (
             print(repr(gpt2.decode(wrote[0, 3:])))
         """,
         cause="All logits are NaN, `argmax` of NaN is index 0, and id 0 of GPT-2 is `!`. Greedy decoding reports nothing.",
-        cure="Look at the logits: one line tells.",
+        cure="Look at the logits: `logits.isfinite().all()`.",
         cured="""
             logits = small(ids).logits
             print("finite:", logits.isfinite().all().item())
@@ -283,7 +283,7 @@ OUTPUTS = (
             cache = DynamicCache(config=small.config)
             small(ids, past_key_values=cache)
         """,
-        cause="From 5.24 on the argument is `cache`. Older releases ignore that name without a word, so code that must run on both has to ask for the version.",
+        cause="From 5.24 on the argument is `cache`. In older releases a forward pass ignores that name without a word, so code that must run on both has to ask for the version.",
         cure="Write `cache=`.",
         cured="""
             cache = DynamicCache(config=small.config)
@@ -305,7 +305,7 @@ OUTPUTS = (
             small.generate(ids, cache=(pair,) * 4, max_new_tokens=3, pad_token_id=50256)
         """,
         cause="Older code keeps keys and values as a tuple of tuples. Today's cache is an object with layers.",
-        cure="Let the library make it.",
+        cure="Let the library make it: `DynamicCache(config=model.config)`.",
         cured="""
             cache = DynamicCache(config=small.config)
             small.generate(ids, cache=cache, max_new_tokens=3, pad_token_id=50256).shape
@@ -456,7 +456,7 @@ OUTPUTS = (
             print(repr(tokenizer.decode(new, skip_special_tokens=True)))
         """,
         cause="An instruct model takes bare text for an unfinished turn of the user, and ends it.",
-        cure="Put the question into the template, with the generation prompt.",
+        cure="Put the question into the template: `apply_chat_template(messages, add_generation_prompt=True)`.",
         cured="""
             inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt")
             wrote = model.generate(**inputs, max_new_tokens=12, do_sample=False)
@@ -515,7 +515,7 @@ OUTPUTS = (
             print(adds(text).input_ids[:2])
         """,
         cause="The template writes the begin token, and the tokenizer adds its own. Nothing warns, and `skip_special_tokens=True` hides it.",
-        cure="A text from a template has its special tokens already.",
+        cure="A text from a template has its special tokens already: tokenize it with `add_special_tokens=False`.",
         cured="""
             print(adds(text, add_special_tokens=False).input_ids[:2])
         """,

@@ -16,7 +16,7 @@ TRAINING = (
             small(**grown(["My dog is", "Hi"], padding=True, return_tensors="pt"))
         """,
         cause="The tokenizer has a new id, and the model's embedding has no row for it. On a GPU this is a device-side assert.",
-        cure="Give the model the row, on a copy here.",
+        cure="Give the model that row: `model.resize_token_embeddings(len(tokenizer))`.",
         cured="""
             grown = load_tokenizer("gpt2")
             grown.add_special_tokens({"pad_token": "<pad>"})
@@ -189,7 +189,7 @@ TRAINING = (
             torch.nn.functional.cross_entropy(small(ids).logits, ids)
         """,
         cause="For three axes PyTorch takes the second for the classes: (batch, classes, length). Here it is the length.",
-        cure="Flatten batch and length into one axis.",
+        cure="Flatten batch and length into one axis: `logits.flatten(0, 1)`.",
         cured="""
             logits, labels = small(ids).logits[:, :-1], ids[:, 1:]
             print(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).isfinite().item())
@@ -208,7 +208,7 @@ TRAINING = (
             fresh(ids, labels=ids).loss
         """,
         cause="Which loss is meant is read off the name of the model's class, and `GPT2LMHeadModel` does not end in `ForCausalLM`. The default is the right one.",
-        cure="Harmless. Name the type, and it is quiet.",
+        cure="Harmless. Set `loss_type`, and it is quiet.",
         cured="""
             fresh, _ = load("tiny-gpt2", device="cpu")
             fresh.loss_type = "ForCausalLM"
@@ -256,7 +256,7 @@ TRAINING = (
             print("ends to learn:", (labels == padded.eos_token_id).sum().item())
         """,
         cause="Padding and end-of-text are one id, so hiding the padding by its id hides every end. The trained model then never stops. The library's collator for language models does the same.",
-        cure="Take the mask, which knows one from the other.",
+        cure="Take the mask, which knows one from the other: `labels[attention_mask == 0] = -100`.",
         cured="""
             padded = load_tokenizer("gpt2", pad_token="<|endoftext|>")
             batch = padded(["Hi.<|endoftext|>", "My dog is happy.<|endoftext|>"], padding=True, return_tensors="pt")

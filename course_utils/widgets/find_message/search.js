@@ -1,6 +1,6 @@
 // Ranks messages by how well their phrases fit a text: course_utils/library/messages/find.py, line for line.
 const WORD = /[a-z]{2,}|\ufffd/g;
-const COLOUR = /\x1b\[[\d;]*m/g;
+const COLOUR = new RegExp(`${String.fromCharCode(27)}\\[[\\d;]*m`, "g");
 const UNKNOWN = 0.6;
 const MOST_LINES = 400;
 
@@ -60,7 +60,10 @@ export function finder(phrases) {
   return (text) => {
     const all = windows(text).map(look);
     return worded.map((each) =>
-      Math.max(0, ...each.map((phrase) => all.reduce((best, typed) => Math.max(best, score(typed, phrase)), 0))),
+      Math.max(
+        0,
+        ...each.map((phrase) => all.reduce((best, typed) => Math.max(best, score(typed, phrase)), 0)),
+      ),
     );
   };
 }

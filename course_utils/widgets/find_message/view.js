@@ -62,7 +62,9 @@ function overview(groups, messages) {
       element(
         "ul",
         {},
-        ...messages.filter((one) => one.group === at).map(({ title }) => element("li", {}, link(title, title))),
+        ...messages
+          .filter((one) => one.group === at)
+          .map(({ title }) => element("li", {}, link(title, title))),
       ),
     ),
   );
@@ -109,6 +111,7 @@ function render({ model, el }) {
     const query = box.value;
     if (query.trim() === "") {
       status.textContent = `${messages.length} messages and symptoms, ${terms.length} words`;
+      list.classList.add("find-message-all");
       list.replaceChildren(...overview(groups, messages));
       return;
     }
@@ -128,7 +131,10 @@ function render({ model, el }) {
     ]
       .filter(Boolean)
       .join(" ");
-    list.replaceChildren(...named.map(termItem), ...chosen.map((at) => messageItem(messages[at])));
+    const parts = [named.map(termItem), chosen.map((at) => messageItem(messages[at]))];
+    if (query.trim().split(/\s+/).length > 3) parts.reverse();
+    list.classList.remove("find-message-all");
+    list.replaceChildren(...parts.flat());
   }
 
   // The kernel may send a typed text back when more has been typed since: that is no news.
