@@ -8,8 +8,8 @@
 In a temporary folder it makes an environment with that release, the other pins of requirements.txt and a
 copy of this checkout. Nothing here changes. What is cheap and certain comes first, and each stage's result is
 printed as it is done, in Markdown: packages, names, deprecations, anchors and line numbers, the version map,
-numbers, the tests, every cell of every notebook. Exits with 0 if nothing needs a maintainer, 1 if something
-moved, and 2 if it could not run.
+the messages of appendix B, numbers, the tests, every cell of every notebook. Exits with 0 if nothing needs a
+maintainer, 1 if something moved, and 2 if it could not run.
 """
 
 import argparse
@@ -135,6 +135,7 @@ def stages(place, options, pins):
     yield "Environment", lambda: prepare(place, options, pins)
     yield "Anchors and line numbers", lambda: compared.anchors(place, uses)
     yield "Version map", lambda: compared.version_map(place)
+    yield "Messages", lambda: compared.messages(place)
     yield "Numbers", lambda: compared.numbers(place)
     if options.quick:
         return

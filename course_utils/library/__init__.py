@@ -1,4 +1,4 @@
-"""Looking into the installed transformers: its source, with notes at the lines, and what became of old names.
+"""Looking into the installed transformers: its source, what became of old names, what messages mean.
 
     from course_utils import library
 
@@ -15,10 +15,30 @@ lines are added above it, and fails loudly when its line is gone.
 
     library.where("greedy_search")  # what became of a name in an older article
     library.version_map()           # all of them, checked against the installed version
+    library.explain("index out of range in self")  # what a message means, and what to do
+    library.all_messages()          # all of them, each brought about and cured now
+    library.glossary()              # the course's words; library.reading_list() has papers, by lesson
 """
 
 from .entries import KINDS, SEEN
 from .excerpt import Excerpt, lines_at, show
 from .lookup import version_map, where
+from .messages.glossary import glossary
+from .messages.heard import heard
+from .messages.reading import reading_list
+from .messages.show import all_messages, explain
 
-__all__ = ["KINDS", "SEEN", "Excerpt", "lines_at", "show", "version_map", "where"]
+__all__ = [
+    "KINDS",
+    "SEEN",
+    "Excerpt",
+    "all_messages",
+    "explain",
+    "glossary",
+    "heard",
+    "lines_at",
+    "reading_list",
+    "show",
+    "version_map",
+    "where",
+]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # what an editor and a type checker see of the names below
     from .chat_tokens import ChatTokens
     from .core.widget import CourseWidget
     from .estimator_race import EstimatorRace
+    from .find_message import FindMessage
     from .gradient_link import GradientLink
     from .mask_view import MaskView
     from .next_token import NextToken
@@ -26,6 +27,7 @@ _HOME = {
     "ChatTokens": "chat_tokens",
     "CourseWidget": "core.widget",
     "EstimatorRace": "estimator_race",
+    "FindMessage": "find_message",
     "GradientLink": "gradient_link",
     "MaskView": "mask_view",
     "NextToken": "next_token",
@@ -44,6 +46,7 @@ __all__ = [
     "ChatTokens",
     "CourseWidget",
     "EstimatorRace",
+    "FindMessage",
     "GradientLink",
     "MaskView",
     "NextToken",

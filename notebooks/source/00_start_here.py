@@ -189,6 +189,7 @@ Progress()
 # | 12 | [Is it a bug, or rounding?](12_rounding.ipynb) | 50, exercises 34 |
 # | 13 | [What is left when PyTorch is gone?](13_without_pytorch.ipynb) | 45, exercises 34 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
+# | | [What does this message mean?](appendix_messages.ipynb) Messages, raised and cured; words; sources | 10 |
 #
 # Each lesson asks one question. Lessons 08 to 10 ask why no gradient comes back through `generate()`, and what to do
 # about it; then comes practice.

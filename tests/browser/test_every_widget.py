@@ -22,6 +22,7 @@ from course_utils.widgets import (
     CacheGrowth,
     ChatTokens,
     EstimatorRace,
+    FindMessage,
     GradientLink,
     MaskView,
     NextToken,
@@ -238,6 +239,12 @@ SAMPLES = {
         "estimated": Sample(estimator_race),
         "running": Sample(not_run, press_while_busy("Start")),
     },
+    "FindMessage": {
+        "empty": Sample(FindMessage),
+        "found": Sample(lambda: FindMessage("IndexError: index out of range in self")),
+        "a word": Sample(lambda: FindMessage("perplexity")),
+        "nothing near": Sample(lambda: FindMessage("xyzzy")),
+    },
     "GradientLink": {link: Sample(lambda link=link: GradientLink(toy_model(seed=5), link)) for link in LINKS},
     "MaskView": {
         "live": Sample(mask_view),
@@ -285,7 +292,8 @@ SAMPLES = {
         "refused": Sample(token_chips, refused("Text", "word " * 500)),
     },
 }
-MOST_BYTES = {"Stepper": 60_000}  # of a saved page that holds two branches with five stages a step
+# Of a saved page: two branches with five stages a step; every message with its cause and its cure.
+MOST_BYTES = {"Stepper": 60_000, "FindMessage": 75_000}
 WIDGETS = sorted(set(widgets.__all__) - {"CourseWidget"})
 STATES = [(name, state) for name in WIDGETS for state in SAMPLES.get(name, ["missing"])]
 

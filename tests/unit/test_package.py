@@ -62,9 +62,10 @@ def test_type_checkers_see_what_is_loaded_lazily(path):
 
 SUBJECTS = (
     "advantages", "cache_size", "checks.exercise", "checks.progress", "checks.quiz", "continuation",
-    "divergence", "doctor", "gradient_chain", "gradients", "library.excerpt", "library.lookup", "masks",
-    "models", "plots", "plots.figure", "plots.numbers", "plots.structure", "relaxations", "releases",
-    "sampling", "scores", "texts", "tokens", "training",
+    "divergence", "doctor", "gradient_chain", "gradients", "library.excerpt", "library.lookup",
+    "library.messages.find", "library.messages.show", "masks", "models", "plots", "plots.figure",
+    "plots.numbers", "plots.structure", "relaxations", "releases", "sampling", "scores", "texts",
+    "tokens", "training",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ catalog      what is written in a release: names, parameters, decorators, messag
 uses         where the course uses a name
 names        stages: names that are gone or new, arguments that are deprecated
 probe        runs inside the environment, once under each release
-compared     stages: anchors and line numbers, the version map, numbers
+compared     stages: anchors and line numbers, the version map, messages, numbers
 recorder     a pytest plugin that writes down what each test and cell did
 suite        runs the tests and the notebooks, and again under the pinned release what failed
 causes       failures by cause

@@ -1,4 +1,4 @@
-"""Stages that run the probe under both releases: anchors and line numbers, the version map, numbers."""
+"""Stages that run the probe under both releases: anchors and line numbers, the map, messages, numbers."""
 
 import json
 import re
@@ -142,6 +142,23 @@ def version_map(place) -> Section:
     summary = f"Of {len(new)} entries {len(moved)} changed; {advice} recommend what is deprecated now."
     body = "\n".join([remark, *moved, "", folded(f"Nor did these hold under {place.pinned}", known)])
     return Section("Version map", summary, body, moved=bool(moved))
+
+
+def messages(place) -> Section:
+    """Messages of appendix B that have other words now, or are not said, and cures that do not run."""
+    old, new, remark = ask_both(place, "messages")
+    before = dict(old or [])
+    moved, known = [], []
+    for title, problem in new:
+        if problem and before.get(title, "") == problem:
+            known.append(f"- {title}: {problem}")
+        elif problem:
+            moved.append(f"- {title}: {problem}")
+        elif before.get(title):
+            moved.append(f"- {title}: holds again. Under {place.pinned}: {before[title]}")
+    summary = f"Of {len(new)} messages that appendix B explains {len(moved)} changed."
+    body = "\n".join([remark, *moved, "", folded(f"Nor did these hold under {place.pinned}", known)])
+    return Section("Messages", summary, body, moved=bool(moved))
 
 
 def numbers(place) -> Section:

@@ -2,6 +2,7 @@
 
     python -m release.probe anchors FILE    FILE: {"shows": [call, …], "imports": [dotted name, …]}
     python -m release.probe map
+    python -m release.probe messages
     python -m release.probe numbers
 
 Nothing here may use a name that a release is likely to change.
@@ -62,6 +63,14 @@ def version_map():
     ]
 
 
+def messages():
+    """[(an entry's title, what is wrong with it)] of the messages that appendix B explains."""
+    from course_utils import library
+
+    shown = library.all_messages()
+    return [(entry.title, problem) for entry, problem in zip(shown.entries, shown.problems, strict=True)]
+
+
 def numbers():
     """{"smollm2-135m, sdpa, greedy": digest} of logits, scores and ids."""
     import torch
@@ -115,7 +124,7 @@ def main(arguments):
     if what == "anchors":
         found = anchors(json.loads(Path(arguments[1]).read_text(encoding="utf-8")))
     else:
-        found = {"map": version_map, "numbers": numbers}[what]()
+        found = {"map": version_map, "messages": messages, "numbers": numbers}[what]()
     print(MARK + json.dumps(found))
 
 

@@ -179,3 +179,24 @@ def test_the_map_says_what_moved_and_apart_from_it_what_did_not_hold_before(plac
         f"- `e()` holds again. Under {OLD}: wrong",
     ]
     assert "`c()`: wrong" in known and "`f()`" not in section.body
+
+
+def test_a_message_with_other_words_is_said(place, monkeypatch):
+    answers = {
+        OLD: [
+            ["Two lengths", ""],
+            ["No room", "nothing is said"],
+            ["Ragged", "nothing is said"],
+            ["Fine", ""],
+        ],
+        NEW: [["Two lengths", "it says 'x'"], ["No room", "nothing is said"], ["Ragged", ""], ["Fine", ""]],
+    }
+    monkeypatch.setattr(compared, "ask", lambda place, what, pinned=False: answers[OLD if pinned else NEW])
+    section = compared.messages(place)
+    moved, _, known = section.body.partition("<details>")
+    assert [line for line in moved.splitlines() if line] == [
+        "- Two lengths: it says 'x'",
+        f"- Ragged: holds again. Under {OLD}: nothing is said",
+    ]
+    assert "No room: nothing is said" in known and "Fine" not in section.body
+    assert section.moved and section.summary == "Of 4 messages that appendix B explains 2 changed."

@@ -46,6 +46,7 @@ class Machine:
         self.answers = {
             "anchors": {"shows": [], "missing": []},
             "map": [["old()", "new()", ""]],
+            "messages": [["The rows have different lengths", ""]],
             "numbers": {"tiny, greedy": "12ab"},
         }
         self.pinned_answers = {}
@@ -129,6 +130,7 @@ def test_a_release_that_changes_nothing_is_0(machine, checkout, capsys):
         "Environment",
         "Anchors",
         "Version map",
+        "Messages",
         "Numbers",
         "Tests",
         "Cells",
