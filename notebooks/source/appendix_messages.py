@@ -530,7 +530,7 @@ model.set_attn_implementation("sdpa")
 # processor that forbids every token.
 #
 # **Cure:** Find the first place that is not finite. If there is none in float32, load in float32 or bfloat16.
-# ([lesson 03, “Optional: the dtype clinic”](03_masks.ipynb))
+# ([lesson 12, section 7](12_rounding.ipynb))
 
 # %%
 with heard():
@@ -568,7 +568,7 @@ torch.multinomial(logits.masked_fill(~allowed, float("-inf")).softmax(-1), 1)
 #
 # All logits are NaN, `argmax` of NaN is index 0, and id 0 of GPT-2 is `!`. Greedy decoding reports nothing.
 #
-# **Cure:** Look at the logits: `logits.isfinite().all()`. ([lesson 03, “NaN in training”](03_masks.ipynb))
+# **Cure:** Look at the logits: `logits.isfinite().all()`. ([lesson 12, section 7](12_rounding.ipynb))
 
 # %%
 broken = copy.deepcopy(small)
@@ -587,7 +587,7 @@ print("finite:", logits.isfinite().all().item())
 # step on.
 #
 # **Cure:** Compare runs of the same batch. A seed fixes the whole call, not a row.
-# ([lesson 06, section 1](06_decoding.ipynb))
+# ([lesson 12, section 8](12_rounding.ipynb))
 
 # %%
 def sampled(rows):
@@ -1042,7 +1042,7 @@ print("nothing to learn:", (rewards - rewards.mean()).abs().sum().item() == 0)
 # padding, attention kernels and machines.
 #
 # **Cure:** Compare with a tolerance. To tell rounding from a bug, repeat in float64: rounding shrinks, a bug stays.
-# ([lesson 04, “The same, but not equal”](04_forward_pass.ipynb))
+# ([lesson 12, section 3](12_rounding.ipynb))
 
 # %%
 torch.manual_seed(0)

@@ -181,8 +181,8 @@ OUTPUTS = (
             print([name for name, weight in broken.named_parameters() if not weight.isfinite().all()])
             small.generate(ids, do_sample=True, max_new_tokens=3, pad_token_id=50256).shape
         """,
-        lesson="03_masks",
-        section="Optional: the dtype clinic",
+        lesson="12_rounding",
+        section="7. NaN, and a message",
         asked=(
             "nan in logits when sampling in float16",
             "CUDA error: device-side assert triggered in multinomial",
@@ -228,8 +228,8 @@ OUTPUTS = (
             logits = small(ids).logits
             print("finite:", logits.isfinite().all().item())
         """,
-        lesson="03_masks",
-        section="NaN in training",
+        lesson="12_rounding",
+        section="7. NaN, and a message",
         asked=(
             "output is only exclamation marks !!!!!!!",
             "model generates !!!! or the same token 0",
@@ -264,8 +264,8 @@ OUTPUTS = (
 
             print("the same text:", torch.equal(sampled(2), sampled(2)))
         """,
-        lesson="06_decoding",
-        section="1. From logits to a choice",
+        lesson="12_rounding",
+        section="8. Seeds",
         asked=(
             "same seed gives different text",
             "set_seed but the output is not reproducible",

@@ -50,7 +50,8 @@ READING = (
     Source("10", "Approximating KL Divergence", "Schulman", 2020, "joschu.net", "k1, k2 and k3 as estimates; lesson 10 adds what they are as losses"),
     Source("10", "Scaling Laws for Reward Model Overoptimization", "Gao, Schulman, Hilton", 2022, "arXiv:2210.10760", "how a reward is hacked, measured"),
     Source("11", "Training language models to follow instructions with human feedback", "Ouyang et al.", 2022, "arXiv:2203.02155", "where instruct models come from"),
-    Source("03, 04", "What Every Computer Scientist Should Know About Floating-Point Arithmetic", "Goldberg", 1991, "ACM Computing Surveys 23", "why sums depend on their order"),
+    Source("13", "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", "Dettmers et al.", 2022, "arXiv:2208.07339", "the few large activations that eight bits cannot hold"),
+    Source("03, 04, 12", "What Every Computer Scientist Should Know About Floating-Point Arithmetic", "Goldberg", 1991, "ACM Computing Surveys 23", "why sums depend on their order"),
 )  # fmt: skip
 
 

@@ -322,8 +322,8 @@ TRAINING = (
             gap = (rows[:1] @ weight - (rows @ weight)[:1]).abs().max()
             print("below 1e-10:", (gap < 1e-10).item())
         """,
-        lesson="04_forward_pass",
-        section="The same, but not equal",
+        lesson="12_rounding",
+        section="3. The model, five ways",
         asked=(
             "logits differ with and without cache",
             "slightly different logits in a batch, bfloat16",
