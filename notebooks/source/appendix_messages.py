@@ -1038,8 +1038,8 @@ print("nothing to learn:", (rewards - rewards.mean()).abs().sum().item() == 0)
 #
 # ### Logits differ in the last digits
 #
-# A matrix product of another shape adds up its terms in another order, and each order rounds differently. So do
-# batches, caches, padding, attention kernels and machines.
+# A matrix product of another shape adds up its terms in another order, and each order rounds differently. The same goes
+# for batches, caches, padding, attention kernels and machines.
 #
 # **Cure:** Compare with a tolerance. To tell rounding from a bug, repeat in float64: rounding shrinks, a bug stays.
 # ([lesson 04, “The same, but not equal”](04_forward_pass.ipynb))

@@ -314,7 +314,7 @@ TRAINING = (
             alone, together = rows[:1] @ weight, (rows @ weight)[:1]
             print(f"equal: {torch.equal(alone, together)}, close: {torch.allclose(alone, together, atol=1e-3)}")
         """,
-        cause="A matrix product of another shape adds up its terms in another order, and each order rounds differently. So do batches, caches, padding, attention kernels and machines.",
+        cause="A matrix product of another shape adds up its terms in another order, and each order rounds differently. The same goes for batches, caches, padding, attention kernels and machines.",
         cure="Compare with a tolerance. To tell rounding from a bug, repeat in float64: rounding shrinks, a bug stays.",
         cured="""
             torch.manual_seed(0)
