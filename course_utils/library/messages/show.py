@@ -86,8 +86,8 @@ def explain(text: str) -> Explanation:
     text: str, a pasted message: whole or cut off, in a traceback or alone, of another version; or a few words
         on what one sees: "the reply is empty"
 
-    Returns an Explanation with up to three entries. Where nothing fits it says so and has the nearest. Showing it
-    brings each message about, which loads the course's models the first time: some seconds.
+    Returns an Explanation with up to three entries. Where nothing fits it says so and has the nearest.
+    Showing it brings each message about, which loads the course's models the first time: some seconds.
     Raises CourseError for what is no text, or an empty one.
     """
     if not isinstance(text, str):
@@ -131,7 +131,7 @@ def _known_problem(entry):
 
 @functools.cache
 def _known_message(entry):
-    """The message as it is said now; the entry's words where the models cannot be loaded, or it is not said."""
+    """The message as it is said now; the entry's words where no model can be loaded, or it is not said."""
     try:
         return message(entry) or entry.says
     except CourseError:
