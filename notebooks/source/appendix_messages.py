@@ -6,7 +6,7 @@
 #
 # You will be able to
 #
-# - find a message, or what you see instead of one, in a box and by `library.explain`,
+# - find a message, or what you see instead of one, with a search box or `library.explain`,
 # - tell which messages matter, and which are harmless,
 # - look up what the course's words mean, here and elsewhere,
 # - say where to read on.
@@ -37,15 +37,15 @@ library.explain("""Traceback (most recent call last):
 IndexError: index out of range in self""")
 
 # %% [markdown]
-# Two mistakes have these very words, so there are two answers. What has no entry is not explained, and the nearest
-# entries are offered as what they are:
+# Two mistakes give the same message, so there are two answers. For a message that is not in the list, it says so and
+# offers the nearest entries:
 
 # %%
 library.explain("Repo id must be in the form 'repo_name' or 'namespace/repo_name'")
 
 # %% [markdown]
-# How good is it? We pasted ten messages and descriptions from public threads that were not used in writing the entries.
-# Is the entry that they are about the first one?
+# How good is it? We pasted ten messages and descriptions from public threads, none of which was used in writing the
+# entries, and looked whether the right entry comes first:
 
 # %%
 from course_utils.library.messages.trial import TRIAL
@@ -57,7 +57,7 @@ for thread, text, about in TRIAL:
         print(f"{thread}: {text!r} is about {about!r}, found {first[thread]!r}")
 
 # %% [markdown]
-# Much of what goes wrong says nothing at all. By group, this is what the page has:
+# Much of what goes wrong gives no message at all. The bars count the entries of each group:
 
 # %%
 from collections import Counter
@@ -93,7 +93,7 @@ small.loss_type = "ForCausalLM"  # why, says "The loss has no type"
 question = [{"role": "user", "content": "What is the capital of France?"}]
 
 # %% [markdown]
-# `heard()` prints what a block is told, an error or a warning, and goes on.
+# `with heard():` prints the errors and warnings of its block, and goes on.
 
 # %%
 from course_utils import needs_transformers
@@ -196,10 +196,10 @@ alone = small.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=5025
 assert torch.equal(wrote[0, -3:], alone[0, -3:])  # the row, as if it were alone
 
 # %% [markdown]
-# ### Neither mask nor pad token were set
+# ### Neither mask nor pad token was set
 #
-# Only ids were handed over, so `generate()` cannot know which of them are padding. It takes all for text. (Of a single
-# row the installed version says nothing.)
+# Only ids were handed over, so `generate()` cannot know which of them are padding. It takes them all for text. (Of a
+# single row the installed version says nothing.)
 #
 # **Cure:** Hand over all that the tokenizer returned, `generate(**inputs)`, and name `pad_token_id`.
 # ([lesson 02, section 6](02_padding.ipynb))
@@ -233,7 +233,7 @@ mask = torch.ones_like(two)  # nothing here is padding
 small.generate(two, attention_mask=mask, max_new_tokens=3, pad_token_id=50256).shape
 
 # %% [markdown]
-# ### A row writes something else in a batch
+# ### A row gives another result in a batch
 #
 # A forward pass reads padding like text unless a mask hides it. (Differences below 0.001 in float32 are rounding: see
 # the last group.)
@@ -581,7 +581,7 @@ logits = small(ids).logits
 print("finite:", logits.isfinite().all().item())
 
 # %% [markdown]
-# ### The same seed and another text
+# ### The same seed gives another text
 #
 # Each step takes random numbers for all rows from one stream. A second row shifts what the first gets, from the second
 # step on.
@@ -783,7 +783,7 @@ new = wrote[0, inputs.input_ids.shape[1] :]
 print(repr(tokenizer.decode(new, skip_special_tokens=True)))
 
 # %% [markdown]
-# ### The prompt begins twice
+# ### The prompt has two begin tokens
 #
 # The template writes the begin token, and the tokenizer adds its own. Nothing warns, and `skip_special_tokens=True`
 # hides it.
@@ -846,7 +846,7 @@ print(larger.resize_token_embeddings(50258, mean_resizing=False))
 # %% [markdown]
 # ### A label has no logit
 #
-# A label is an id, and the model has logits for 0 to 50,256. What is to be skipped is −100, and nothing else.
+# A label is an id, and the model has logits for 0 to 50,256. What is to be skipped gets −100; no other number will do.
 #
 # **Cure:** Resize the model for a new token; mark what is to be skipped with −100.
 # ([lesson 02, section 7](02_padding.ipynb))
@@ -992,7 +992,7 @@ labels[:, 0] = -100  # the prompt
 print("finite:", small(ids, labels=labels).loss.isfinite().item())
 
 # %% [markdown]
-# ### Training loses the ends
+# ### The labels have lost the ends
 #
 # Padding and end-of-text are one id, so hiding the padding by its id hides every end. The trained model then never
 # stops. The library's collator for language models does the same.
@@ -1038,8 +1038,8 @@ print("nothing to learn:", (rewards - rewards.mean()).abs().sum().item() == 0)
 #
 # ### Logits differ in the last digits
 #
-# Sums of another shape are added up in another order, and each order rounds differently. It holds for batches, caches,
-# padding, attention kernels and machines.
+# A matrix product of another shape adds up its terms in another order, and each order rounds differently. The same goes
+# for batches, caches, padding, attention kernels and machines.
 #
 # **Cure:** Compare with a tolerance. To tell rounding from a bug, repeat in float64: rounding shrinks, a bug stays.
 # ([lesson 12, section 3](12_rounding.ipynb))

@@ -126,13 +126,13 @@ INPUTS = (
         key="no-mask",
         group="mask",
         kind="warning",
-        title="Neither mask nor pad token were set",
+        title="Neither mask nor pad token was set",
         says="The attention mask and the pad token id were not set, with a batched input. As a consequence, you may observe unexpected behavior. Please pass your input's `attention_mask` to obtain reliable results.",
         raises="""
             two = torch.cat([ids, ids])
             small.generate(two, max_new_tokens=3)
         """,
-        cause="Only ids were handed over, so `generate()` cannot know which of them are padding. It takes all for text. (Of a single row the installed version says nothing.)",
+        cause="Only ids were handed over, so `generate()` cannot know which of them are padding. It takes them all for text. (Of a single row the installed version says nothing.)",
         cure="Hand over all that the tokenizer returned, `generate(**inputs)`, and name `pad_token_id`.",
         cured="""
             batch = gpt2(["My dog is", "My dog is"], return_tensors="pt")
@@ -172,7 +172,7 @@ INPUTS = (
         key="batch-differs",
         group="mask",
         kind="symptom",
-        title="A row writes something else in a batch",
+        title="A row gives another result in a batch",
         says="as alone: False",
         raises="""
             texts = ["My dog is", "It will rain in the"]

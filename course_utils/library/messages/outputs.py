@@ -240,7 +240,7 @@ OUTPUTS = (
         key="same-seed",
         group="sampling",
         kind="symptom",
-        title="The same seed and another text",
+        title="The same seed gives another text",
         says="the same text: False",
         raises="""
             def sampled(rows):
@@ -503,7 +503,7 @@ OUTPUTS = (
         key="double-begin",
         group="chat",
         kind="symptom",
-        title="The prompt begins twice",
+        title="The prompt has two begin tokens",
         says="[1, 1]",
         raises="""
             from tokenizers.processors import TemplateProcessing

@@ -87,6 +87,7 @@ def explain(text: str) -> Explanation:
         on what one sees: "the reply is empty"
 
     Returns an Explanation with up to three entries. Where nothing fits it says so and has the nearest.
+    Showing it brings each message about, which loads the course's models the first time: some seconds.
     Raises CourseError for what is no text, or an empty one.
     """
     if not isinstance(text, str):
@@ -130,7 +131,11 @@ def _known_problem(entry):
 
 @functools.cache
 def _known_message(entry):
-    return message(entry) or entry.says
+    """The message as it is said now; the entry's words where no model can be loaded, or it is not said."""
+    try:
+        return message(entry) or entry.says
+    except CourseError:
+        return entry.says
 
 
 def _as_text(entry):

@@ -66,7 +66,7 @@ TRAINING = (
         raises="""
             small(ids, labels=torch.tensor([[3666, 3290, 50257]]))
         """,
-        cause="A label is an id, and the model has logits for 0 to 50,256. What is to be skipped is −100, and nothing else.",
+        cause="A label is an id, and the model has logits for 0 to 50,256. What is to be skipped gets −100; no other number will do.",
         cure="Resize the model for a new token; mark what is to be skipped with −100.",
         cured="""
             print(small(ids, labels=torch.tensor([[3666, 3290, -100]])).loss.isfinite().item())
@@ -247,7 +247,7 @@ TRAINING = (
         key="lost-ends",
         group="loss",
         kind="symptom",
-        title="Training loses the ends",
+        title="The labels have lost the ends",
         says="ends to learn: 0",
         raises="""
             padded = load_tokenizer("gpt2", pad_token="<|endoftext|>")
@@ -314,7 +314,7 @@ TRAINING = (
             alone, together = rows[:1] @ weight, (rows @ weight)[:1]
             print(f"equal: {torch.equal(alone, together)}, close: {torch.allclose(alone, together, atol=1e-3)}")
         """,
-        cause="Sums of another shape are added up in another order, and each order rounds differently. It holds for batches, caches, padding, attention kernels and machines.",
+        cause="A matrix product of another shape adds up its terms in another order, and each order rounds differently. The same goes for batches, caches, padding, attention kernels and machines.",
         cure="Compare with a tolerance. To tell rounding from a bug, repeat in float64: rounding shrinks, a bug stays.",
         cured="""
             torch.manual_seed(0)

@@ -355,6 +355,15 @@ def test_an_explanation_says_message_cause_cure_and_lesson(monkeypatch):
     assert "<script" not in shown._repr_html_()
 
 
+def test_an_explanation_needs_no_model(monkeypatch):
+    def fails(entry):
+        raise CourseError("no model")
+
+    monkeypatch.setattr(show, "message", fails)
+    monkeypatch.setattr(show, "_known_message", show._known_message.__wrapped__)
+    assert ONE["no-template"].says in repr(library.explain("tokenizer.chat_template is not set"))
+
+
 @pinned_only
 def test_all_messages_says_what_holds(monkeypatch):
     shown = library.all_messages("padding")
