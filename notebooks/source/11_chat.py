@@ -532,8 +532,11 @@ new = own("<|turn_end|>").input_ids[0]
 larger, _ = load(device="cpu")  # a model of its own: on a GPU, the next cell would end the kernel's use of it
 print(new, "of", larger.get_input_embeddings().num_embeddings)
 
-# %% tags=["raises-exception"]
-larger(torch.tensor([[1, new]]))
+# %%
+try:
+    larger(torch.tensor([[1, new]]))
+except IndexError as error:
+    print("IndexError:", error)
 
 # %% [markdown]
 # This `IndexError` means: an id that the embeddings have no row for. (On a GPU it is the much less helpful "device-side
@@ -629,4 +632,5 @@ Quiz(lesson.quiz)
 print(tokenizer.chat_template)
 
 # %% [markdown]
-# Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
+# Names from older articles are explained in [appendix A](appendix_version_map.ipynb), messages in
+# [appendix B](appendix_messages.ipynb).

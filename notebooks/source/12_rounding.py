@@ -373,12 +373,15 @@ print("norms exact: above 1e-9:", norms > 1e-9, "  softmax as well: below 1e-11:
 # The opposite of a small difference is a number that is none. A logit of NaN can come from one number that was too
 # large: float16 ends at 65,504.
 
-# %% tags=["raises-exception"]
+# %%
 half = copy.deepcopy(model)
 half.model.layers[11].mlp.down_proj.weight *= 3  # a fine-tuning that went a little far
 half = half.half()
 prompt = tokenizer("The capital of France is", return_tensors="pt")
-half.generate(**prompt, do_sample=True, max_new_tokens=5)
+try:
+    half.generate(**prompt, do_sample=True, max_new_tokens=5)
+except RuntimeError as error:
+    print("RuntimeError:", error)
 
 # %% [markdown]
 # One layer's output is three times as large, and every logit is NaN. Where does it happen? The **residual stream**, the
@@ -505,4 +508,5 @@ import inspect
 print(inspect.getsource(type(model.model.norm).forward))
 
 # %% [markdown]
-# Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
+# Names from older articles are explained in [appendix A](appendix_version_map.ipynb), messages in
+# [appendix B](appendix_messages.ipynb).

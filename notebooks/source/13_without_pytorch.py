@@ -499,4 +499,5 @@ from transformers.exporters import OnnxConfig
 print([name for name in inspect.signature(OnnxConfig).parameters][:8])
 
 # %% [markdown]
-# Names from older articles are explained in the [appendix](appendix_version_map.ipynb).
+# Names from older articles are explained in [appendix A](appendix_version_map.ipynb), messages in
+# [appendix B](appendix_messages.ipynb).
