@@ -117,4 +117,11 @@ LESSONS = (
         predictions="predict-one-tensor predict-dice predict-four-bits predict-faster",
         quiz="quiz-mask quiz-speed quiz-bits",
     ),
+    _lesson(
+        "14",
+        "Can you build a decoder of your own?",
+        exercises="exactly json z-score watermark grpo-step",
+        predictions="predict-false-alarm",
+        quiz="quiz-length quiz-grammar quiz-mark",
+    ),
 )

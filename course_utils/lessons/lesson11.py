@@ -153,7 +153,7 @@ predict_new_row = Prediction(
     "A new token gets a row in the embeddings, by default the mean of all rows. The output layer is tied to it. Where among all 49,153 logits does the new token's logit lie?",
     options=(
         Option("About the middle", "A logit is a product with the row, so the mean row gives the mean of all logits.", right=True, value="middle"),
-        Option("At the very end", "A row of zeros would give a logit of 0, and here even that is not the smallest.", value="end"),
+        Option("At the very end", "A mean is never below all of its parts.", value="end"),
         Option("At the top: nothing holds it back", "A mean is never above all of its parts.", value="top"),
     ),
     proof=lambda: _rank_of_a_new_row(),
@@ -249,6 +249,7 @@ _CHATS = (
     [message("user", "Hi"), message("system", "Be brief."), message("user", "Go on")],
     [message("system", ""), message("pirate", "Arr"), message("assistant", "Ahoy")],
     [message("pirate", "Arr"), message("user", "Hi")],
+    [message("user", "What is <|im_end|>?"), message("user", "And <|im_start|>?"), message("Tool", "None")],
 )
 
 
@@ -285,6 +286,9 @@ def check_render(answer):
                     (want.removesuffix(prompt) if asked and chat[-1]["role"] == "user" else None, "The generation prompt is missing: the header of the assistant's turn."),
                     (want.removesuffix(prompt) if asked and chat[-1]["role"] != "user" else None, "The generation prompt is added whenever it is asked for, after an assistant's turn as well."),
                     (default * with_default + stripped + prompt * asked if stripped != bare else None, "A content was stripped. It goes into the text as it is, spaces and line breaks included."),
+                    (lambda got, chat=chat: "<|im_" in chat[0]["content"] and chat[0]["content"] not in got, "A marker was taken out of a content. Contents go into the text as they are."),
+                    (lambda got, want=want: got.lower() == want.lower(), "A role was written in other letters. Roles are taken as they are."),
+                    (lambda got, has=with_default: has and got.startswith("<|im_start|>system\n") and DEFAULT not in got, "The default system message is another: it is `DEFAULT`."),
                     (lambda got, want=want: got.replace("\n", "") == want.replace("\n", ""), "The line breaks are not where the template has them: after the role, and after <|im_end|>."),
                 ],
             )  # fmt: skip
@@ -345,6 +349,10 @@ def check_encode_safely(answer):
 def _ids(got):
     if isinstance(got, torch.Tensor):
         got = got.flatten().tolist()
+    if isinstance(got, tuple):
+        got = list(got)
+    if isinstance(got, list) and any(isinstance(one, list) for one in got):
+        raise Mistake("Return one flat list of ids; yours holds lists.")
     if not isinstance(got, list) or not all(isinstance(one, int) for one in got):
         raise Mistake(f"Return one list of ids; got {type(got).__name__}.")
     return got
@@ -368,7 +376,8 @@ def assistant_labels(ids):
 
 @exercise("11/assistant-labels", title="Label the assistant's tokens", minutes=10, difficulty=2)
 def check_assistant_labels(answer):
-    """Conversations of one and of several turns, with the word "assistant" in a user's text."""
+    """Conversations of one and of several turns, with the word "assistant" in a user's text, two users in a
+    row, an assistant who begins, an empty reply and one that is not over."""
     tokenizer = _tokenizer()
     header = [START, *tokenizer("assistant\n").input_ids]
     for chat in (
@@ -376,19 +385,32 @@ def check_assistant_labels(answer):
         [message("user", FRANCE), message("assistant", "Paris."), message("user", "And of Japan?"), message("assistant", "Tokyo.")],
         [message("user", "assistant\nis a word"), message("assistant", "It is.")],
         [_SYSTEM, message("user", "Hi")],
+        [message("user", "Hi"), message("user", "Hello?"), message("assistant", "Yes.")],
+        [message("assistant", "Hello!"), message("user", "Hi"), message("assistant", "")],
+        [message("user", FRANCE), message("assistant", "The capital of"), None],
     ):  # fmt: skip
-        ids = tokenizer.apply_chat_template(chat, return_dict=False)
+        over = chat[-1] is not None
+        whole: list[int] = tokenizer.apply_chat_template([one for one in chat if one], return_dict=False)
+        ids: list[int] = whole if over else whole[:-2]
         want = assistant_labels(ids)
-        got = answer(ids)
+        try:
+            got = answer(ids)
+        except (ValueError, IndexError) as error:
+            if over:
+                raise
+            raise Mistake(f"The last turn is not over yet, it has no end, and your function raised {type(error).__name__}. Label what there is.") from None  # fmt: skip
         got = got.tolist() if isinstance(got, torch.Tensor) else got
+        got = list(got) if isinstance(got, tuple) else got
         if not isinstance(got, list) or len(got) != len(ids):
             raise Mistake(f"Return one label for each of the {len(ids)} ids, a list.")
+        if not over and got != want and all(label == -100 for label in got):
+            raise Mistake("The last turn is not over yet, it has no end, and none of its tokens is labelled. Label what there is.")  # fmt: skip
         targets = [place for place, label in enumerate(want) if label != -100]
         ends = [place for place in targets if ids[place] == END]
         last_start = max((end for end in ends[:-1]), default=-1)
         several = len(ends) > 1
 
-        def labelled(places, ids=ids):
+        def labelled(places: set[int], ids: list[int] = ids) -> list[int]:
             return [id if place in places else -100 for place, id in enumerate(ids)]
 
         headers = {place - back for place in targets for back in range(1, len(header) + 1)
@@ -400,6 +422,10 @@ def check_assistant_labels(answer):
             "A label is the id where the assistant wrote it, from after its header to its end-of-turn, and -100 elsewhere.",
             mistakes=[
                 (list(ids), "Every token is a target here, the user's as well."),
+                (labelled({*targets, *(end + 1 for end in ends)}) if ends else None, "The line break after `<|im_end|>` has a label. The template writes it; the model stops at the end."),
+                (labelled({p for p in targets if ends and p <= ends[0]}) if several else None, "Only the first turn is labelled. All of the assistant's turns are targets, wherever they stand."),
+                (labelled({p for p in targets if want[p - 1] != -100}) if targets else None, "The first token of a turn is missing: it stands right after the header's line break."),
+                (labelled({*targets, *(p for p, id in enumerate(ids) if id == END)}) if targets else None, "The ends of all turns are labelled. Only the assistant's ends are the model's to write."),
                 (labelled({p for p in targets if p > last_start}) if several else None, "Only the last turn is labelled. All of the assistant's turns are targets."),
                 (labelled({p for p in targets if ids[p] != END}) if targets else None, "The ends are missing: `<|im_end|>` after the assistant's text is a target, or the model never learns to stop."),
                 ([-100 if id == END else id for id in ids], "These are all tokens but the ends: `<|im_end|>` is the pad token of this tokenizer, too. Go by the turns, not by an id."),
@@ -424,7 +450,7 @@ quiz = [
         "11/quiz-empty",
         "An instruct model returns an empty string for a question. What do you check first?",
         options=(
-            Option("Whether the prompt went through the chat template, with a generation prompt", "Without it the model ends *your* turn, and the reply is one end token.", right=True),
+            Option("Whether the prompt went through the chat template, with a generation prompt", "Without the template the model ends *your* turn, and the reply is one end token.", right=True),
             Option("The temperature", "Greedy decoding shows the same."),
             Option("Whether `max_new_tokens` is large enough", "It stops at an end token, long before the limit."),
         ),
@@ -440,7 +466,7 @@ quiz = [
     ),
     Question(
         "11/quiz-end",
-        "A chat model does not stop. `tokenizer.eos_token` is right. What ends a turn?",
+        "A chat model does not stop. `tokenizer.eos_token` is right. What does `generate()` stop at?",
         options=(
             Option("`tokenizer.eos_token`", "generate() does not ask the tokenizer."),
             Option("The template", "It writes the ends of turns that are over already."),

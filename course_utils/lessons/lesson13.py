@@ -194,13 +194,15 @@ class _Watched:
     """A session that counts its passes and the ids that they are given."""
 
     def __init__(self, inner):
-        self.inner, self.widths = inner, []
+        self.inner, self.widths, self.first = inner, [], None
 
     def get_inputs(self):
         return self.inner.get_inputs()
 
     def run(self, names, feed):
         self.widths.append(numpy.asarray(feed["input_ids"]).shape[1])
+        if self.first is None:
+            self.first = numpy.asarray(feed["position_ids"])
         return self.inner.run(names, feed)
 
 
@@ -232,6 +234,11 @@ def check_generate(answer):
             if numpy.array_equal(got, want):
                 if len(watched.widths) > 1 and max(watched.widths[1:]) > 1:
                     raise Mistake("The ids are right, but each pass reads the whole text again. Give back the cache, and only the new token.")  # fmt: skip
+                real = mask.astype(bool)
+                if watched.first is None or not numpy.array_equal(
+                    watched.first[real], (mask.cumsum(1) - 1)[real]
+                ):
+                    raise Mistake("The ids are right, since Llama forgives positions that are all shifted alike. GPT-2's table would not: count them by the mask, 0 at the first real token.")  # fmt: skip
                 continue
             if (
                 numpy.array_equal(got[:, : length + 1], want[:, : length + 1])
@@ -330,7 +337,7 @@ def check_bytes(answer):
         )  # fmt: skip
         for length in (0, 1, 1000):
             got, want = answer(config, 500_000, length), bytes_a_token(config, 500_000, length)
-            if isinstance(got, bool) or not isinstance(got, int | float):
+            if isinstance(got, bool) or not isinstance(got, int | float | numpy.number):
                 raise Mistake(f"Return one number; got {type(got).__name__}.")
             if got == want:
                 continue
@@ -360,7 +367,7 @@ quiz = (
         "13/quiz-mask",
         "An exported step is right for one text and wrong for a padded batch. Which is the likeliest cause?",
         options=(
-            Option("The wrapper takes mask and positions and does not hand them on", "The inputs exist, so nothing complains.", right=True),
+            Option("The wrapper takes the mask and does not hand it on", "The input exists, so nothing complains.", right=True),
             Option("ONNX has no padding", "It has whatever the graph computes."),
             Option("The tokenizer pads on the left", "It should, and the mask says so."),
         ),
@@ -378,7 +385,7 @@ quiz = (
         "13/quiz-bits",
         "int8 has twice the bits of this lesson's 4. Why is it worse here?",
         options=(
-            Option("It rounds the activations too, with one step for a whole tensor", "One number of 2,800 sets the step, and all others round to 0.", right=True),
+            Option("It rounds the activations too, with one step for a whole tensor", "A few huge numbers set the step, and it is too coarse for all others.", right=True),
             Option("8 bits hold fewer values", "They hold 256, and 4 bits hold 16."),
             Option("Its weights are rounded more coarsely", "Its weights are finer. It is the activations."),
         ),

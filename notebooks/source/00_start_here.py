@@ -187,7 +187,8 @@ Progress()
 # | 10 | [What do PPO and GRPO add?](10_ppo_grpo.ipynb) | 80, exercises 35 |
 # | 11 | [How does a chat become one text?](11_chat.ipynb) | 65, exercises 28 |
 # | 12 | [Is it a bug, or rounding?](12_rounding.ipynb) | 50, exercises 34 |
-# | 13 | [What is left when PyTorch is gone?](13_without_pytorch.ipynb) | 45, exercises 34 |
+# | 13 | [What is left when PyTorch is gone?](13_without_pytorch.ipynb) | 50, exercises 34 |
+# | 14 | [Can you build a decoder of your own?](14_capstone.ipynb) Four briefs, to choose from | 15, exercises 90 |
 # | | [Where did that name go?](appendix_version_map.ipynb) Names from older tutorials, and today's | 20 |
 # | | [What does this message mean?](appendix_messages.ipynb) Messages, raised and cured; words; sources | 10 |
 #

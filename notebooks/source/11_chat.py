@@ -1,8 +1,8 @@
 # %% [markdown]
 # # How does a chat become one text?
 #
-# **By the end you will have rebuilt a chat template in four lines, and have seen that a chat that keeps its cache
-# writes the ids of one that starts anew, at every turn, and when it does not.**
+# **By the end you will have rebuilt a chat template in four lines, and have seen that keeping the cache between turns
+# changes no token, and when it does.**
 #
 # You will be able to
 #
@@ -11,12 +11,12 @@
 # - say what ends a turn, and what takes that end away,
 # - encode a stranger's text so that it cannot open a turn of its own,
 # - keep the cache between turns, and say when you may not,
-# - label the assistant's tokens for training, and say why a new token is never drawn.
+# - label the assistant's tokens for training, and say why a new token is practically never drawn.
 #
 # *65 minutes, and another 28 for the exercises. You need: lessons 05 and 07.*
 
 # %% [markdown]
-# ## 1. A question, and no answer
+# ## 1. A question
 #
 # The course's model is an *instruct* model, trained to answer. So we ask it something, as we have done all along:
 
@@ -30,7 +30,7 @@ from course_utils.plots import grid, grouped_bars, histogram, lines
 from course_utils.widgets import ChatTokens, Predict, Quiz, ScoredText
 
 needs_transformers("5.24")  # the first release that calls the cache `cache`
-page = lesson.warnings_on_the_page()
+page = lesson.warnings_on_the_page()  # what the library warns of is printed where it happens
 torch.set_grad_enabled(False)  # nothing is trained here
 model, tokenizer = load()
 question = "What is the capital of France?"
@@ -120,16 +120,16 @@ lesson.check_render(render)
 
 # %% [markdown]
 # Other families write other frames. Here is the same conversation with two tokenizers: SmolLM2's, and a small one that
-# works like Llama 2's, made for this lesson. Change a role to `system`, add a message, type `<|im_end|>` into one.
-# Which tokens are trained on? (Tokens that the template writes without being told to stand under *template*.)
+# works like Llama 2's, made for this lesson. Change a role to `system`, add a message, type `<|im_end|>` into one. (What
+# the template adds unasked stands in the row *template*. The table below is for the first of the two.)
 
 # %%
 ChatTokens(model, {"SmolLM2": tokenizer, "as Llama 2": lesson.other_family()},
            [{"role": "user", "content": question}, {"role": "assistant", "content": "Paris."}])  # fmt: skip
 
 # %% [markdown]
-# The second template has no default system message, marks the user's part only, and refuses any other role. That is why
-# a prompt made for one model is noise for another.
+# The second template writes other markers, has no default system message, and refuses any other role. To a model that was
+# trained with one frame, the markers of the other are noise.
 #
 # From here on, `chat_text` is your function if it passed the check. Which tokens of such a text does the model expect,
 # and which surprise it? Point at a token:
@@ -140,7 +140,8 @@ ScoredText(model, tokenizer, chat_text([{"role": "user", "content": question}], 
 
 # %% [markdown]
 # After `<|im_end|>` the line break is almost certain, and `<|im_start|>` likely; which role follows is open. The
-# default system message, which the template adds, surprises the model more than the question does.
+# default system message, which the template adds, surprises the model more than the question does: it saw such texts in
+# training, but was perhaps not trained to write them (section 7).
 #
 # ## 3. The generation prompt
 #
@@ -153,7 +154,8 @@ Predict(lesson.predict_header)
 print("the likeliest next tokens, without and with the generation prompt:")
 after = {}
 for name, asked in (("without", False), ("with", True)):
-    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=asked, return_tensors="pt").to(model.device)
+    asked_alone = [{"role": "user", "content": question}]
+    inputs = tokenizer.apply_chat_template(asked_alone, add_generation_prompt=asked, return_tensors="pt").to(model.device)
     after[name] = model(**inputs).logits[0, -1].softmax(-1).cpu()
 shown = {id: None for p in after.values() for id in p.topk(3).indices.tolist()}  # in order, each once
 bars = {tokenizer.decode(id): {name: round(100 * p[id].item(), 1) for name, p in after.items()} for id in shown}
@@ -197,17 +199,22 @@ for name, wrap in wrappings.items():
         replies.append(tokenizer.decode(out[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
     expected = zip(questions.values(), replies)
     right[name] = {"right answers": sum(any(w in reply for w in word.split("|")) for word, reply in expected)}
-    print(f"{name:31} {replies[0]!r}")
+    empty = sum(not reply.strip() for reply in replies)
+    print(f"{name:31} {empty} of 8 replies empty; the first: {replies[0]!r}")
 grouped_bars(right, "Eight questions, five wrappings", "of 8")
 
 # %%
 assert [one["right answers"] for one in right.values()] == [0, 0, 6, 7, 5]
 
 # %% [markdown]
-# **The result of this lesson:** with the wrong wrapping this model answers nothing, whatever the question. And a single
-# token too many at the start costs two answers of seven. How does it get there? Our function makes a text, and the
-# tokenizer then makes ids of it; `apply_chat_template` does both at once. The two agree for this tokenizer. They need
-# not:
+# **The result of this lesson:** without its frame, or in another model's, this model answers next to nothing. Without the
+# generation prompt it writes the header itself, and the three tokens are missing at the end of its 16. And with a single
+# token too many at the start, two of seven right answers are gone.
+#
+# ### Two begin tokens
+#
+# How does a second one get there? Our function makes a text, and the tokenizer then makes ids of it;
+# `apply_chat_template` does both at once. The two agree for this tokenizer. They need not:
 
 # %%
 import copy
@@ -227,7 +234,7 @@ for name, ids in {
     print(f"{name:25} {ids[:3]}")
 
 # %% [markdown]
-# The first prompt begins twice, with no warning, and `skip_special_tokens=True` hides it when you print it. A text that
+# The first prompt starts with two begin tokens, with no warning, and `skip_special_tokens=True` hides it when you print it. A text that
 # went through a template has its special tokens already: tokenize it with `add_special_tokens=False`. How much does the
 # second begin token move the next token's distribution? The **total variation** is half the sum of all differences, 0
 # for equal distributions and 1 for those that share nothing:
@@ -245,7 +252,7 @@ for name, p in (("begun once", once), ("begun twice", twice)):
 #
 # ### Begin its answer
 #
-# With `continue_final_message=True` the last message is left open, and the model goes on in it. One thing goes wrong
+# With `continue_final_message=True` the last message is left open, and the model continues it. One thing goes wrong
 # often:
 
 # %%
@@ -279,7 +286,7 @@ for name, options in {
     print(f"{name:26} row 0 begins {batch.attention_mask[0, :3].tolist()}, row 1 ends {tokenizer.decode(batch.input_ids[1, -3:])!r}")
 
 # %% [markdown]
-# Only the third call was heard: row 0 has its padding on the left, where `generate()` needs it (lesson 02), and row 1
+# Only the third call had an effect: row 0 has its padding on the left, where `generate()` needs it (lesson 02), and row 1
 # ends with the generation prompt. Each conversation of such a batch gets the reply that it gets alone:
 
 # %%
@@ -291,7 +298,7 @@ for row, one in zip(written, pair):
     print(repr(tokenizer.decode(row, skip_special_tokens=True)))
 
 # %% [markdown]
-# The reply is what stands behind the prompt's *ids*, so cut there and decode then. Cutting the decoded text at the
+# The reply is what comes after the prompt's *ids*, so cut there and then decode. Cutting the decoded text at the
 # length of the prompt's text fails once `skip_special_tokens=True` has taken the markers out of one and not the other.
 #
 # ## 4. Who ends a turn?
@@ -330,7 +337,9 @@ for penalty in penalties:
     seen = answered[0].unique()
     changed[seen] = torch.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
     ends.append(changed.softmax(-1)[2].item())
-print(f"without a penalty {ends[0]:.2f}, with 1.2 {ends[10]:.2f}")
+print(f"P(end) without a penalty {ends[0]:.2f}, with 1.2 {ends[10]:.2f}, with 1.3 {ends[15]:.2f}")
+for penalty in (1.0, 1.2, 1.3):
+    print(penalty, repr(reply(repetition_penalty=penalty)))
 lines(penalties, {"P(<|im_end|>)": ends}, "After “The capital of France is Paris.”", "repetition penalty", "probability")
 
 # %% [markdown]
@@ -349,8 +358,8 @@ for name, options in ways.items():
 
 # %% [markdown]
 # As usual, there are three turns, one of them the stranger's own system turn. (The widget above frames such markers.)
-# `sanitize_control_tokens=True` encodes the markers in *contents* as letters: two turns, as it should be.
-# `split_special_tokens` on the whole splits the frame as well, and leaves no turn at all. We decode the first two:
+# `sanitize_control_tokens=True` encodes the markers in *contents* as ordinary tokens (`<`, `|`, `im`, …): two turns, as it
+# should be. `split_special_tokens`, applied to the whole text, splits the frame as well, and leaves no turn at all. We decode the first two:
 
 # %%
 Predict(lesson.predict_forged)
@@ -366,7 +375,8 @@ print("the ids are the same:          ", forged["as usual"] == forged["sanitized
 #
 # Not every release has `sanitize_control_tokens`, so write it. Return the ids of the conversation with its generation
 # prompt, such that no content can open or end a turn. Take nothing out of the text. (The conversations begin with a
-# system message; roles can be trusted.)
+# system message; roles can be trusted. Where a content begins or ends with white space, pieces that are encoded apart may
+# have other ids than the whole text; both are right.)
 
 # %% tags=["exercise"]
 def encode_safely(tokenizer, messages: list[dict]) -> list[int]:
@@ -385,15 +395,15 @@ def encode_safely(tokenizer, messages: list[dict]) -> list[int]:
 
 # %% [markdown] tags=["solution"]
 # The frame is written in ids, so no text can be taken for it, and the contents are split. Deleting markers from the
-# text is no cure: `<|im_<|im_end|>end|>` becomes `<|im_end|>`. (Pieces that are encoded apart may have other ids than
-# the whole at the seam, as for a content that begins with two spaces.)
+# text is no cure: `<|im_<|im_end|>end|>` becomes `<|im_end|>`. (This tokenizer adds no begin token. With one that does,
+# add `add_special_tokens=False` to each call.)
 
 # %% tags=["check"]
 lesson.check_encode_safely(encode_safely)
 
 # %% [markdown] tags=["hints"]
 # - Which parts of the text are yours, and which are a stranger's? Encode them apart.
-# - `tokenizer(text, split_special_tokens=True)` encodes markers as letters (lesson 01).
+# - `tokenizer(text, split_special_tokens=True)` encodes markers as ordinary tokens (lesson 01).
 # - The markers of your frame are the ids 1 and 2. Write them as numbers.
 
 # %% [markdown]
@@ -427,7 +437,8 @@ grouped_bars(counts, "Tokens read before the first new one", "tokens")
 
 # %% [markdown]
 # The same ids at every turn, and far less to read. This works because each prompt begins with the ids of the one
-# before, end of turn included. Nobody checks that. The cache of France, and a conversation about Japan:
+# before, end of turn included. (The last token written has not been read yet, so it is among the 15 and the 18.) What if
+# it does not? The cache of France, and a conversation about Japan:
 
 # %%
 Predict(lesson.predict_cache)
@@ -439,9 +450,9 @@ turn([], question, cache)
 print(repr(turn([], "What is the capital of Japan?", cache)[2]))
 
 # %% [markdown]
-# No error, and the old answer: `generate()` takes part of the new ids for read, puts the others behind the old
-# conversation, and compares nothing. The same happens when
-# the prefix changes between turns: an edited message, a date in the system message, a template that drops earlier
+# No error, and the old answer. Nobody checks: `generate()` knows only that the cache is so and so long, skips the new ids
+# that it takes to be in it, and reads the rest behind the old conversation. The same happens when the prefix changes
+# between turns: an edited message, a date in the system message, a template that drops earlier
 # reasoning, a sampled reply whose text has other ids when it is encoded again. So keep the ids beside the cache, and
 # crop it to the beginning that old and new ids share. At least one id must be left to read:
 
@@ -451,7 +462,7 @@ def shared(cache, old_ids, ids):
     length = min(cache.get_seq_length(), len(ids) - 1)
     same = next((place for place in range(length) if ids[place] != old_ids[place]), length)
     if cache.get_seq_length() > same:
-        cache.crop(same - cache.get_seq_length())  # a negative number: so many are cut off
+        cache.crop(same - cache.get_seq_length())  # negative: this many are cut off the end
     return same
 
 
@@ -484,7 +495,8 @@ print(sum(found["assistant_masks"]), "of", len(found["input_ids"]))
 # ### Exercise 3: Label the assistant's tokens · difficulty 2 of 3 · 10 minutes
 #
 # Given the ids of a conversation, return its labels: the id where the assistant wrote it, from the first token after
-# its header up to and including the turn's `<|im_end|>`, and −100 everywhere else. The assistant's header is `header`.
+# its header up to and including the turn's `<|im_end|>`, and −100 everywhere else. A turn that is not over yet has no end;
+# label what there is. The assistant's header is `header`.
 
 # %%
 header = [1, *tokenizer("assistant\n").input_ids]
@@ -529,7 +541,7 @@ lesson.check_assistant_labels(assistant_labels)
 own = copy.deepcopy(tokenizer)
 own.add_tokens(["<|turn_end|>"], special_tokens=True)
 new = own("<|turn_end|>").input_ids[0]
-larger, _ = load(device="cpu")  # a model of its own: on a GPU, the next cell would end the kernel's use of it
+larger, _ = load(device="cpu")  # on a GPU, the error below would make the GPU unusable until the kernel restarts
 print(new, "of", larger.get_input_embeddings().num_embeddings)
 
 # %%
@@ -554,14 +566,18 @@ Predict(lesson.predict_new_row)
 # %% tags=["answer"]
 print(f"the new token's logit {logits[new]:.2f}, the mean of the others {logits[:new].mean():.2f}")
 print(f"its probability is below 1e-6: {logits.softmax(-1)[new].item() < 1e-6}")
+rows = larger.get_input_embeddings().weight
+mean = rows[:new].mean(0)
+print(f"distance to the mean row: new {(rows[new] - mean).norm():.4f}, an old one {(rows[500] - mean).norm():.1f}")
 histogram(logits[:new].tolist(), "All logits after a finished answer", "logit", bins=60, marks={
     "the new token": logits[new].item(), "<|im_end|>": logits[2].item()})  # fmt: skip
 
 # %% [markdown]
-# The new row is the mean of all rows, the output layer is tied to it and linear, so the new logit is the mean of all
-# logits. It is not drawn, not even by chance, and as an `eos_token_id` it ends nothing. A new token has to be
-# *trained*. If the rest is frozen, one vector is to be found, by logistic regression: the new token should follow a
-# finished answer, and nothing else.
+# The new row is the mean of all rows (the spread that the message speaks of is made tiny), the output layer is tied to it
+# and linear, so the new logit is the mean of all logits. It is practically never drawn, and as an `eos_token_id` it ends
+# nothing. A new token has to be *trained*. If the rest is frozen, we have to find one vector: the new token should follow
+# a finished answer, and nothing else. With the other logits fixed, its probability is sigmoid(h · row − log Σ exp of the
+# others), so this is logistic regression on hidden states h.
 
 # %%
 taught = {
@@ -574,7 +590,8 @@ taught = {
 }
 states, wanted = [], []
 for asked_first, answer in taught.items():
-    ids = tokenizer(chat_text([*user(asked_first), {"role": "assistant", "content": answer}], False)).input_ids[:-2]
+    ids = tokenizer(chat_text([*user(asked_first), {"role": "assistant", "content": answer}], False)).input_ids
+    ids = ids[:-2]  # without the old end and its line break
     states.append(larger.model(torch.tensor([ids])).last_hidden_state[0, -len(tokenizer(answer).input_ids) - 1 :])
     wanted += [0.0] * (len(states[-1]) - 1) + [1.0]
 states, wanted = torch.cat(states), torch.tensor(wanted)  # (place, size), (place,)
@@ -592,14 +609,16 @@ for _ in range(100):
 larger.lm_head.weight[new] = row.detach()  # the input's row as well: they are tied
 
 # %%
-inputs = tokenizer(chat_text(user("What is the opposite of hot?"), True), return_tensors="pt")
-out = larger.generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=new)
-print(own.decode(out[0, inputs.input_ids.shape[1] :]))
-assert out[0, -1] == new
+for text in ("What is the opposite of hot?", "What do bees make?", "Who are you?"):
+    inputs = tokenizer(chat_text(user(text), True), return_tensors="pt")
+    out = larger.generate(**inputs, max_new_tokens=40, do_sample=False, eos_token_id=new)
+    print(own.decode(out[0, inputs.input_ids.shape[1] :]))
+    assert out[0, -1] == new
 
 # %% [markdown]
-# A question that it was not trained on, and the new token ends the reply. SmolLM2 itself has tokens that look as if
-# nobody had ever trained them: their vectors all but coincide.
+# Three questions that it was not trained on, and the new token ends each reply. SmolLM2 itself has tokens that look as if
+# nobody had ever trained them: their vectors all but coincide. Such a token can be taught in place of a new one, and the
+# model need not grow. (Id 7 is one of them.)
 
 # %%
 W = model.get_input_embeddings().weight

@@ -7,12 +7,12 @@
 # You will be able to
 #
 # - say what became of the library's own ONNX, TensorFlow and Flax code,
-# - export a decode step with its cache, and find the two mistakes that nothing reports,
+# - export a decode step with its cache, and name two mistakes that nothing reports,
 # - write the whole loop in NumPy, for padded batches and for sampling,
-# - say what four bits and eight bits cost, and why fewer bits can be better,
+# - say what four bits and eight bits cost here, and what is rounded,
 # - compute the fastest that a decode step can be, and measure how near to it you are.
 #
-# *45 minutes, and another 34 for the exercises. You need: lessons 04 to 06.*
+# *50 minutes, and another 34 for the exercises. You need: lessons 04 to 06, and 12.*
 
 # %% [markdown]
 # ## 1. What is gone
@@ -79,7 +79,8 @@ class Step(torch.nn.Module):
 # %% [markdown]
 # The exporter runs the step once on an example and writes down what happens. So the example must not be special: two
 # rows, three new tokens, five in the cache. `dynamic_shapes` names the sizes that may change. (With one new token, the
-# natural choice, this export fails.)
+# natural choice, the exporter takes that size for fixed and fails. `portable.exported` also sets an option that keeps keys
+# and values from being repeated for each query head.)
 
 # %%
 def export(model, path):
@@ -124,13 +125,13 @@ assert kinds["Attention"] == 30 and kinds["RMSNormalization"] == 61 and kinds["M
 # %% [markdown]
 # ### Two mistakes that nobody reports
 #
-# The first: mask and positions are inputs of the wrapper and are not handed on. The file then has these inputs, and
-# ignores them: right for one text, wrong for a padded batch. The second is subtler:
+# The first: the mask is an input of the wrapper and is not handed on. The file still has the input, and ignores it: right
+# for one text, wrong for a padded batch. (Lost positions stop the run with an error.) The second is subtler:
 
 # %%
 Predict(lesson.predict_one_tensor)
 
-# %% tags=["answer"]
+# %% tags=["answer", "nbval-ignore-output"]
 print("one tensor for all layers:")
 small, _, right = lesson.small()  # a small Llama, and a session of its file
 text = inspect.getsource(export).replace("def export", "def export_one_tensor")
@@ -170,8 +171,9 @@ print(logits.shape, len(cache), cache[0].shape, tokenizer.decode(logits[0, -1].a
 # ### Exercise 1: Write generate() without PyTorch · difficulty 3 of 3 · 20 minutes
 #
 # Greedy decoding of a left-padded batch: `ids` and `mask` are int64 arrays (batch, length). Return the prompt and the
-# new ids, at most `new_tokens`. A row that has written `end` is filled up with it; stop when all rows have. Each pass
-# after the first reads one new token a row.
+# ids, at most `new_tokens`. A row that has written `end` is filled up with it; stop when all rows have. Each pass
+# after the first reads one new token a row. Use `numpy` and `portable` only: section 4 runs your function in a process of
+# its own.
 
 # %% tags=["exercise"]
 def generate(session, ids, mask, new_tokens: int, end: int) -> numpy.ndarray:
@@ -280,7 +282,7 @@ class Sampled:
 
 
 drawn = lesson.usable_draw(draw)
-sampled = ours(Sampled(step, drawn, numpy.random.RandomState(3), 0.8), batch.input_ids, batch.attention_mask, 12, 2)
+sampled = ours(Sampled(step, drawn, numpy.random.RandomState(3), 0.8), batch.input_ids, batch.attention_mask, 12, tokenizer.eos_token_id)
 torch.manual_seed(3)
 wanted = model.generate(**inputs, max_new_tokens=12, do_sample=True, top_k=0, temperature=0.8, pad_token_id=2)
 assert numpy.array_equal(sampled, wanted.numpy())
@@ -310,12 +312,14 @@ folder, path = sys.argv[1:]
 tokenizer = Tokenizer.from_file(folder + "/tokenizer.json")
 ids = numpy.array([tokenizer.encode("The capital of France is").ids])
 out = generate(portable.session(path, threads=1), ids, numpy.ones_like(ids), 8, 2)
-print(json.dumps({{"ids": out[0].tolist(), "torch": "torch" in sys.modules, "modules": len(sys.modules), "seconds": imported}}))
+print(json.dumps({{"ids": out[0].tolist(), "torch": bool({{"torch", "transformers"}} & set(sys.modules)), "modules": len(sys.modules), "seconds": imported}}))
 """
 
 
 def run(script, *arguments):
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError("the other process failed: " + done.stderr.strip().splitlines()[-1])
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -324,7 +328,7 @@ tokenizer.save_pretrained(tokenizer_folder)
 without = run(script, tokenizer_folder, str(path))
 wanted = model.generate(torch.tensor(prompt), max_new_tokens=8, do_sample=False, pad_token_id=2)[0].tolist()
 assert without["ids"] == wanted and not without["torch"]
-print("torch imported:", without["torch"], " the same ids:", without["ids"] == wanted)
+print("torch or transformers imported:", without["torch"], " the same ids:", without["ids"] == wanted)
 
 # %% [markdown]
 # **The result of this lesson, first half**: the ids of `generate()`, from a process that never imported PyTorch or
@@ -375,7 +379,8 @@ same = (portable.logits_of(four, text).argmax(-1) == exact.argmax(-1)).mean()
 print(f"{(folder / 'four.onnx').stat().st_size / 1e6:.0f} MB; largest error of a weight {error}; choices kept {same:.0%}")
 
 # %% [markdown]
-# Not one weight has changed. Now the standard tool for eight bits, which should be more careful than four:
+# Not one weight has changed. (This says nothing about four bits of other models, whose weights lie on no such grid.) Now the
+# standard tool for eight bits, which should be more careful than four:
 
 # %% tags=["nbval-ignore-output"]
 import logging
@@ -384,18 +389,23 @@ from onnxruntime.quantization import quantize_dynamic
 
 logging.getLogger().setLevel(logging.ERROR)
 quantize_dynamic(path, folder / "int8.onnx", op_types_to_quantize=["MatMul"])
-int8 = portable.session(folder / "int8.onnx")
-kept = {"float32": 1.0, "4 bits, own grid": same, "int8, dynamic": (portable.logits_of(int8, text).argmax(-1) == exact.argmax(-1)).mean()}
+sizes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+last_products = [node.name for node in graph.node if node.op_type == "MatMul" and sizes.get(node.input[1]) == (1536, 576)]
+quantize_dynamic(path, folder / "but.onnx", op_types_to_quantize=["MatMul"], nodes_to_exclude=last_products)
+kept = {"float32": 1.0, "4 bits, own grid": same}
+for name, file in (("int8, dynamic", "int8.onnx"), ("int8, but each layer's last product", "but.onnx")):
+    found = portable.logits_of(portable.session(folder / file), text).argmax(-1)
+    kept[name] = (found == exact.argmax(-1)).mean()
 grouped_bars({name: {"choices kept": round(float(share), 2)} for name, share in kept.items()}, "Likeliest tokens that stay", "share of 100 places")
 
 # %%
-assert error == 0 and same == 1 and kept["int8, dynamic"] < 0.8
+assert error == 0 and same == 1 and kept["int8, dynamic"] < 0.8 and list(kept.values())[3] > kept["int8, dynamic"] + 0.1
 
 # %% [markdown]
-# Eight bits lose almost half of the choices. The reason is not the weights. `quantize_dynamic` rounds the *activations*
-# to eight bits as well, with one step for a whole tensor. Lesson 12 met a number of more than 20,000 at the first
-# token; before layer 11's last product it is 2,800, where others are below 10. A step that suits it rounds all others
-# to 0.
+# Eight bits lose almost half of the choices, and mostly not for the weights. `quantize_dynamic` rounds the *activations*
+# to eight bits as well, with one step for a whole tensor. Lesson 12 met huge numbers at the first token; the inputs of each
+# layer's last product hold them, too, and a step that suits them is too coarse for all others. Without these 30 products
+# most of the loss is gone.
 
 # %% [markdown]
 # ## 6. How fast can it be?
@@ -430,7 +440,7 @@ lesson.check_bytes(bytes_a_token)
 # - The weights are read once a step, however long the cache is.
 
 # %% tags=["nbval-ignore-output"]
-per_second = portable.bandwidth(threads=1)  # the faster of a matrix times a vector and a sum
+per_second = portable.bandwidth(threads=1)  # reading 256 MB, by a sum or by a matrix times a vector: the faster counts
 weights = sum(parameter.nbytes for parameter in model.parameters())
 read = lesson.bytes_a_token(model.config, weights, 20)
 print(f"{read / 1e6:.0f} MB a token, {per_second / 1e9:.0f} GB a second: at most {per_second / read:.0f} tokens a second")
@@ -450,7 +460,7 @@ sessions = {"onnxruntime, float32": path, "onnxruntime, 4 bits": folder / "four.
 ways = {"generate()": lambda: model.generate(torch.tensor(ids), **asked)}
 for name, file in sessions.items():
     one = portable.session(file, threads=1)
-    ways[name] = lambda one=one: lesson.generate(one, ids, numpy.ones_like(ids), 16, -1)
+    ways[name] = lambda one=one: ours(one, ids, numpy.ones_like(ids), 16, -1)
 sizes = {"generate()": read, "onnxruntime, float32": read, "onnxruntime, 4 bits": read - weights + (folder / "four.onnx").stat().st_size}
 threads = torch.get_num_threads()
 torch.set_num_threads(1)
@@ -472,15 +482,15 @@ print({name: f"{rate:.0f} tokens a second" for name, rate in best.items()})
 # Fewer bytes make it faster, though not as much as they are fewer: unpacking four bits takes time of its own.
 #
 # On a GPU the same model is far from the limit. Measured with `tools/measure/bandwidth.py` on one NVIDIA H200 (4,046 GB
-# a second, bfloat16): at most 14,990 tokens a second, `generate()` 34, compiled with a static cache 275, which is 2 per
-# cent of the limit. A step of this model is hundreds of small operations, and each has to be started. GPUs are for
+# a second, bfloat16): at most 14,990 tokens a second, `generate()` 34 (0.2 per cent of it), compiled with a static cache
+# 275 (2 per cent). A step of this model is hundreds of small operations, and each has to be started. GPUs are for
 # large models and large batches.
 
 # %% [markdown]
 # ## Recap
 #
 # - **Gone**: `transformers.onnx`, TensorFlow, Flax. **There**: `torch.onnx.export`, of any model.
-# - **A decode step** is exported, not the loop. Give an example that is not special, and hand mask and positions on.
+# - **A decode step** is exported, not the loop. Give an example that is not special, and hand the mask on.
 # - **The loop** is fifteen lines of NumPy, and the dice are torch's, bit for bit.
 # - **Bits**: what counts is whether values lie on the grid, and what is rounded.
 # - **The limit** of decoding is the memory: bytes a token over bytes a second.

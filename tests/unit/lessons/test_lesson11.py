@@ -85,6 +85,24 @@ def without_roles(messages, asked):
     return "\n".join(one["content"] for one in messages)
 
 
+def without_markers(messages, asked):
+    return (
+        frame(
+            messages if messages[0]["role"] == "system" else SYSTEM + messages,
+            lambda text: text.replace("<|im_end|>", "").replace("<|im_start|>", ""),
+        )
+        + PROMPT * asked
+    )
+
+
+def small_letters(messages, asked):
+    return render([{**one, "role": one["role"].lower()} for one in messages], asked)
+
+
+def another_default(messages, asked):
+    return render(messages, asked).replace(DEFAULT, "You are helpful.")
+
+
 def test_render():
     prove_exercise(
         lesson11.check_render,
@@ -102,6 +120,9 @@ def test_render():
             (in_place, "changes its input"),
             (as_list, "return one string"),
             (without_roles, "every message becomes"),
+            (without_markers, "A marker was taken out of a content"),
+            (small_letters, "Roles are taken as they are"),
+            (another_default, "The default system message is another"),
         ],
     )
 
@@ -179,6 +200,7 @@ def test_encode_safely():
             (deleting, "no longer what was written"),
             (no_prompt, "the generation prompt is missing at the end"),
             (as_text, "return one list of ids"),
+            (lambda *given: [encode_safely(*given)], "one flat list of ids"),
             (stripped_ids, "this conversation is harmless"),
         ],
     )
@@ -261,6 +283,44 @@ def to_the_end(ids):
     return labels if any(label != -100 for label in labels) else [*ids[:-1], -100]
 
 
+def with_line_break(ids):
+    labels = assistant_labels(ids)
+    for place in range(1, len(ids)):
+        if ids[place - 1] == END and labels[place - 1] == END:
+            labels[place] = ids[place]
+    return labels
+
+
+def first_turn(ids):
+    labels, places = turns(ids)
+    ends = [place for place in places if ids[place] == END]
+    return [label if not ends or place <= ends[0] else -100 for place, label in enumerate(labels)]
+
+
+def without_the_first_token(ids):
+    labels = assistant_labels(ids)
+    return [label if place and labels[place - 1] != -100 else -100 for place, label in enumerate(labels)]
+
+
+def all_ends(ids):
+    return [END if id == END else label for id, label in zip(ids, assistant_labels(ids), strict=True)]
+
+
+def needs_an_end(ids):
+    header = [START, *lesson11._tokenizer()("assistant\n").input_ids]
+    labels = [-100] * len(ids)
+    for place in range(len(ids)):
+        if ids[place : place + len(header)] == header:
+            first = place + len(header)
+            last = ids.index(END, first)
+            labels[first : last + 1] = ids[first : last + 1]
+    return labels
+
+
+def finished_only(ids):
+    return assistant_labels(ids) if END in ids[-3:] else [-100] * len(ids)
+
+
 def test_assistant_labels():
     prove_exercise(
         lesson11.check_assistant_labels,
@@ -276,5 +336,11 @@ def test_assistant_labels():
             (header_without_start, "from after its header"),
             (short, "return one label for each"),
             (to_the_end, "so there is no target"),
+            (with_line_break, "the model stops at the end"),
+            (first_turn, "Only the first turn is labelled"),
+            (without_the_first_token, "The first token of a turn is missing"),
+            (all_ends, "Only the assistant's ends are the model's to write"),
+            (needs_an_end, "and your function raised ValueError"),
+            (finished_only, "none of its tokens is labelled"),
         ],
     )

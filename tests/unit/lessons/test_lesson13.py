@@ -20,8 +20,8 @@ def test_questions():
 
 
 def decoding(
-    *, positions=True, masked=True, grows=True, fills=True, cached=True, prompt=True, early=False, late=False,
-    kind="int64",
+    *, positions=True, counted=True, masked=True, grows=True, fills=True, cached=True, prompt=True,
+    early=False, late=False, kind="int64",
 ):  # fmt: skip
     """generate() in NumPy, with one thing done otherwise."""
 
@@ -32,6 +32,8 @@ def decoding(
             if not cached:
                 past, new = empty_past(session, len(ids)), ids
             places = numpy.maximum(mask.cumsum(1) - 1, 0)[:, -new.shape[1] :]
+            if not counted:
+                places = numpy.arange(mask.shape[1])[None].repeat(len(ids), 0)[:, -new.shape[1] :]
             if not positions:
                 places = numpy.arange(new.shape[1])[None].repeat(len(ids), 0)
             given = mask if masked else numpy.ones_like(mask)
@@ -84,6 +86,7 @@ def test_generate():
             (decoding(positions=False), "the position is the token's own"),
             (decoding(fills=False), "a row goes on after its end"),
             (decoding(masked=False), "Hand the mask on"),
+            (decoding(counted=False), "Llama forgives positions"),
             (decoding(kind="int32"), "onnxruntime refuses an input"),
             (lambda *given: given[1][0], "Return one array of ids"),
         ],
