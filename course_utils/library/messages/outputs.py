@@ -464,7 +464,7 @@ OUTPUTS = (
             print(repr(tokenizer.decode(new, skip_special_tokens=True)))
         """,
         lesson="11_chat",
-        section="1. A question, and no answer",
+        section="1. A question",
         asked=(
             "generate returns an empty string",
             "model returns nothing, only the eos token",
